@@ -1,0 +1,38 @@
+"""What a person is told when something cannot be done: one clear sentence, never a traceback."""
+
+from __future__ import annotations
+
+
+class ConvoscopeError(Exception):
+    """Base of all errors that are meant to be read by a user. ``str(error)`` is one clear sentence."""
+
+
+class UsageError(ConvoscopeError, ValueError):
+    """A setting, flag or argument does not fit (exit code 2)."""
+
+
+class ModelError(ConvoscopeError):
+    """The network or its weights cannot be opened (exit code 2)."""
+
+
+class PictureError(ConvoscopeError):
+    """One picture cannot be read; other pictures go on (exit code 1)."""
+
+
+class TargetError(ConvoscopeError, ValueError):
+    """The target does not name anything that this network can score (exit code 2)."""
+
+
+class LayerError(ConvoscopeError, ValueError):
+    """No such layer, or the layer does not fit the method (exit code 2)."""
+
+
+class MethodRefused(ConvoscopeError):
+    """The method does not exist for this kind of network; the sentence says why and names another."""
+
+
+class MissingExtra(ConvoscopeError, ImportError):
+    """An optional part is not installed; the sentence names the extra."""
+
+    def __init__(self, package: str, extra: str, why: str) -> None:
+        super().__init__(f"{why} needs {package}: install it with  pip install 'convoscope[{extra}]'")
