@@ -1,3 +1,47 @@
-"""Convoscope: a microscope for convolutional networks."""
+"""Convoscope: a microscope for convolutional networks.
+
+The public names are imported lazily, so that ``import convoscope`` (and ``convoscope --help``) needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+#: public name -> the module it lives in
+_PUBLIC = {
+    "explain": "explain", "Explanation": "results", "Explanations": "results", "Heatmap": "results", "Plan": "results",
+    "open_model": "opening", "wrap": "models", "Model": "models", "layers": "models",
+    "Picture": "pictures", "Preprocessing": "pictures",
+    "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
+    "IntegratedGradients": "methods", "SmoothGrad": "methods", "Deconvnet": "methods", "GuidedBackprop": "methods",
+    "CAM": "methods", "GradCAM": "methods", "GradCAMPlusPlus": "methods", "HiResCAM": "methods",
+    "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
+    "GuidedGradCAM": "methods", "Occlusion": "methods",
+    "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
+    "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
+}  # fmt: skip
+
+if TYPE_CHECKING:
+    from .explain import explain as explain
+    from .models import Model as Model
+    from .models import layers as layers
+    from .models import wrap as wrap
+    from .opening import open_model as open_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'convoscope' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*_PUBLIC, "__version__"})
+
+
+__all__ = sorted([*_PUBLIC, "__version__"])

@@ -1,0 +1,88 @@
+"""Scores on pictures of which a part is replaced, and on networks of which a layer is replaced.
+
+The one path for occlusion, RISE, Score-CAM, LIME, insertion and deletion (``Perturbed``), and for Ablation-CAM and
+switching units off (``Replaced``). The masked pictures are made a batch at a time, never all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .needs import Perturbed, Replaced
+from .runner import Recorded, Runner
+
+if TYPE_CHECKING:
+    from .planner import Scorer
+
+
+def perturbed_scores(
+    runner: Runner,
+    inputs: Tensor,
+    target: Scorer,
+    need: Perturbed,
+    incremental: Callable[..., Any] | None = None,
+) -> tuple[Tensor, str]:
+    """Scores ``[B, M]`` and the name of the engine that made them (``"dense"`` or ``"incremental"``).
+
+    On Ctrl-C what is done is kept and the rest is NaN.
+    """
+    if incremental is not None:
+        answer = incremental(runner, inputs, target, need)
+        if answer is not None:
+            return answer, "incremental"
+    count = len(need.masks)
+    scores = torch.full((len(inputs), count), float("nan"))
+    fill = need.fill.to(inputs)
+    step = max(1, runner.batch_size)
+    done = 0
+    try:
+        for b in range(len(inputs)):
+            for start in range(0, count, step):
+                masks = need.masks[start : start + step].to(inputs).unsqueeze(1)
+                varied = torch.lerp(inputs[b], fill[b], masks)
+                rows = torch.full((len(varied),), b)
+                recorded = runner.record(varied, layers=target.layers, gradients=False, rows=rows)
+                scores[b, start : start + len(varied)] = _score(target, recorded, need.probability)
+                done += len(varied)
+                if need.progress is not None:
+                    need.progress(done)
+    except KeyboardInterrupt:
+        if done == 0:
+            raise
+    return scores, "dense"
+
+
+def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replaced) -> Tensor:
+    """Scores ``[B, M]`` with the layer's output replaced by each of ``need.values`` in turn.
+
+    Several replacements share a forward: the pictures are repeated, and each repeat gets its own replacement.
+    """
+    size = len(inputs)
+    scores = torch.empty((size, len(need.values)))
+    group = max(1, runner.batch_size // size)
+    for start in range(0, len(need.values), group):
+        values = need.values[start : start + group]
+
+        def replace(output: Tensor, values: Any = values) -> Tensor:
+            return torch.cat([value(part) for value, part in zip(values, output.split(size), strict=True)])
+
+        recorded = runner.record(
+            inputs.repeat(len(values), *[1] * (inputs.ndim - 1)),
+            layers=target.layers,
+            gradients=False,
+            rows=torch.arange(size).repeat(len(values)),
+            replace={need.layer: replace},
+        )
+        found = _score(target, recorded, need.probability)
+        scores[:, start : start + len(values)] = found.view(len(values), size).T
+    return scores
+
+
+def _score(target: Scorer, recorded: Recorded, probability: bool) -> Tensor:
+    method = target.probability if probability else target.score
+    with torch.no_grad():
+        return method(recorded.output, recorded.live(), recorded.rows).float().cpu()

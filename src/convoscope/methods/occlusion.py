@@ -1,0 +1,104 @@
+"""Occlusion: how the score falls as a mask moves over the picture (Zeiler & Fergus 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..engine.needs import Perturbed, Scores
+from .base import About, Method, Query, setting
+from .fills import FILLS, fill_for
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .base import Steps
+
+
+@dataclass(frozen=True)
+class Occlusion(Method):
+    """Score drop per masked pixel, averaged over the windows that hold a pixel (Zeiler & Fergus 2014).
+
+    Windows lie inside the picture, the last one flush with the edge, so every pixel is covered. On an additive score
+    with ``stride = window`` the map's sum over a window is that patch's own share.
+    """
+
+    about: ClassVar[About] = About(
+        name="occlusion",
+        title="Occlusion",
+        shows="how much the score falls when that part of the picture is covered",
+        paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014",
+        bibtex=(
+            "@inproceedings{zeiler2014visualizing, title={Visualizing and Understanding Convolutional Networks}, "
+            "author={Zeiler, Matthew D. and Fergus, Rob}, booktitle={ECCV}, year={2014}}"
+        ),
+        signed=True,
+        unit="score drop per pixel",
+        reduction="mean over the windows that hold the pixel",
+        cost="one forward a window",
+        slow=True,
+    )
+    window: int = setting(32, "side of the square mask in input pixels", minimum=1)
+    stride: int = setting(16, "step between masks in input pixels", minimum=1)
+    fill: str = setting("mean", f"what covers: {FILLS}")
+    score: str = setting("logit", "logit or probability", choices=("logit", "probability"))
+    fast: float = setting(
+        0.0, "cap of the influence boxes as a share of the map (0: exact)", minimum=0.0, maximum=1.0
+    )
+
+    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+        import torch
+
+        height, width = query.size
+        boxes = windows(height, width, self.window, self.stride)
+        masks = torch.zeros((len(boxes), height, width))
+        for mask, (y0, x0, y1, x1) in zip(masks, boxes, strict=True):
+            mask[y0:y1, x0:x1] = 1
+        probability = self.score == "probability"
+        base = Scores(probability=probability)
+        varied = Perturbed(masks, fill_for(query, self.fill), probability, self.fast or None, progress)
+        got = yield base, varied
+        drops = got[base].cpu()[:, None] - got[varied].cpu()
+        maps = query.pixels(
+            spread(drops, boxes, height, width)[:, None],
+            signed=True,
+            unit="probability drop per pixel" if probability else self.about.unit,
+        )
+        maps.raw, maps.reduction = None, self.about.reduction
+        maps.fact("windows", [len(boxes)] * len(drops))
+        return maps
+
+
+def windows(height: int, width: int, window: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Boxes y0, x0, y1, x1 (half open), inside the picture, the last row and column flush with its edge."""
+    window_y, window_x = min(window, height), min(window, width)
+    return [
+        (y, x, y + window_y, x + window_x)
+        for y in _starts(height, window_y, stride)
+        for x in _starts(width, window_x, stride)
+    ]
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    starts = list(range(0, length - window + 1, stride))
+    if starts[-1] + window < length:
+        starts.append(length - window)
+    return starts
+
+
+def spread(drops: Tensor, boxes: list[tuple[int, int, int, int]], height: int, width: int) -> Tensor:
+    """``[B, M]`` drops of ``M`` boxes to ``[B, H, W]``: each pixel's mean of drop / area over the boxes that hold it.
+
+    A drop that is NaN (stopped before it was computed) counts for nothing; a pixel that no box covered is NaN.
+    """
+    import torch
+
+    total = torch.zeros((len(drops), height, width), dtype=torch.float64)
+    count = torch.zeros_like(total)
+    known = drops.isfinite()
+    values = torch.where(known, drops, torch.zeros_like(drops)).double()
+    for number, (y0, x0, y1, x1) in enumerate(boxes):
+        total[:, y0:y1, x0:x1] += (values[:, number] / ((y1 - y0) * (x1 - x0)))[:, None, None]
+        count[:, y0:y1, x0:x1] += known[:, number, None, None]
+    return (total / count).float()
