@@ -70,9 +70,7 @@ def explain(
     plan = Plan(pictures=len(fitted))
     found: list[Explanation | None] = [None] * len(fitted)
     for batch in _batches(fitted, model.batch_size):
-        run = _Run(
-            model, [fitted[i] for i in batch], wanted, targets, against, resize == "plain", plan, progress
-        )
+        run = _Run(model, [fitted[i] for i in batch], wanted, targets, against, resize == "plain", plan, progress)
         for index, explanation in zip(batch, run.explanations(), strict=True):
             found[index] = explanation
     done = [explanation for explanation in found if explanation is not None]
@@ -248,13 +246,9 @@ class _Run:
                 refused[name] = str(job.error)
                 provenance["_error"] = job.error
                 continue
-            heatmaps[name] = self._heatmap(
-                index, one, name, target, job.result, scorer, watched, runner, shared
-            )
+            heatmaps[name] = self._heatmap(index, one, name, target, job.result, scorer, watched, runner, shared)
         doubts = tuple(dict.fromkeys(general))
-        return Explanation(
-            one, target, 0.0, None, prediction, heatmaps, self.plan, refused, doubts, provenance
-        )
+        return Explanation(one, target, 0.0, None, prediction, heatmaps, self.plan, refused, doubts, provenance)
 
     def _heatmap(
         self,

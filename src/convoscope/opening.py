@@ -114,12 +114,8 @@ def _open_toybox(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
             network = weight_files.load(network, state, weights)
     mean, std, labels = (weight_files.metadata_list(about, key) for key in ("mean", "std", "labels"))
     size = int(about.get("size", 96))
-    preprocessing = Preprocessing(
-        (size, size), None, "squash", tuple(mean or (0,) * 3), tuple(std or (1,) * 3)
-    )
-    return _Opened(
-        network, preprocessing, tuple(labels) if labels else None, name, weights or "bundled", notes
-    )
+    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean or (0,) * 3), tuple(std or (1,) * 3))
+    return _Opened(network, preprocessing, tuple(labels) if labels else None, name, weights or "bundled", notes)
 
 
 def _open_torchvision(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
@@ -134,9 +130,7 @@ def _open_torchvision(name: str, weights: str | None, trust_pickle: bool) -> _Op
         )
     default = _default_weights(zoo, name)
     preprocessing = _torchvision_preprocessing(default)
-    labels = (
-        tuple(default.meta["categories"]) if default is not None and "categories" in default.meta else None
-    )
+    labels = tuple(default.meta["categories"]) if default is not None and "categories" in default.meta else None
     notes: tuple[str, ...] = ()
 
     def build(**settings: Any) -> nn.Module:
@@ -149,9 +143,7 @@ def _open_torchvision(name: str, weights: str | None, trust_pickle: bool) -> _Op
 
     if weights is None:
         if default is None:
-            raise ModelError(
-                f"torchvision has no weights for {name}: give --weights FILE, or --weights none."
-            )
+            raise ModelError(f"torchvision has no weights for {name}: give --weights FILE, or --weights none.")
         with downloading(f"{name}'s pretrained weights", default.url):
             network = zoo.get_model(name, weights=default)
         used = str(default)
@@ -197,9 +189,7 @@ def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
         raise MissingExtra("timm", "timm", f"timm:{name}") from None
     if not timm.is_model(name.split(".")[0].removeprefix("hf_hub:")) and not name.startswith("hf"):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise ModelError(
-            f"timm has no network {name!r}.{' Did you mean ' + ', '.join(near) + '?' if near else ''}"
-        )
+        raise ModelError(f"timm has no network {name!r}.{' Did you mean ' + ', '.join(near) + '?' if near else ''}")
 
     def build(**settings: Any) -> nn.Module:
         return timm.create_model(name, pretrained=False, **settings)  # type: ignore[no-any-return]
@@ -225,9 +215,7 @@ def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
         "squash" if squash else "crop",
         tuple(config["mean"]),
         tuple(config["std"]),
-        config["interpolation"]
-        if config["interpolation"] in ("bilinear", "bicubic", "nearest")
-        else "bicubic",
+        config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic", "nearest") else "bicubic",
     )
     labels = None
     if getattr(network, "num_classes", 0) == 1000:
@@ -287,9 +275,7 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     try:
         specification.loader.exec_module(module)
         if not hasattr(module, attribute):
-            names = ", ".join(
-                n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))
-            )
+            names = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
             raise ModelError(f"{path} has no {attribute!r}; it has: {names or 'no functions'}.")
         build = getattr(module, attribute)
         return build(**settings) if callable(build) and not isinstance(build, nn.Module) else build
@@ -344,9 +330,7 @@ def _override(
         changes["size"] = pair
         if preprocessing.resize and preprocessing.size:
             # the same margin around the crop as before
-            changes["resize"] = max(
-                min(pair), round(min(pair) * preprocessing.resize / min(preprocessing.size))
-            )
+            changes["resize"] = max(min(pair), round(min(pair) * preprocessing.resize / min(preprocessing.size)))
     if mean is not None:
         changes["mean"] = tuple(float(m) for m in mean)
     if std is not None:

@@ -54,17 +54,13 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
-            raise UsageError(
-                f"mean has {len(self.mean)} values and std {len(self.std)}: both need one per channel."
-            )
+            raise UsageError(f"mean has {len(self.mean)} values and std {len(self.std)}: both need one per channel.")
         if any(s <= 0 for s in self.std):
             raise UsageError(f"std must be above 0 in every channel, not {self.std}.")
         if self.fit not in ("crop", "squash", "pad"):
             raise UsageError(f"fit must be crop, squash or pad, not {self.fit!r}.")
         if self.interpolation not in _RESAMPLING:
-            raise UsageError(
-                f"interpolation must be one of {', '.join(_RESAMPLING)}, not {self.interpolation!r}."
-            )
+            raise UsageError(f"interpolation must be one of {', '.join(_RESAMPLING)}, not {self.interpolation!r}.")
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"size must be at least 1×1 pixels, not {self.size}.")
 
@@ -139,9 +135,7 @@ class Picture:
             source = source.detach().cpu().movedim(0, -1).numpy()
         if isinstance(source, np.ndarray):
             return _from_array(source, name or "picture")
-        raise PictureError(
-            f"A picture can be a path, PIL image, array or tensor, not {type(source).__name__}."
-        )
+        raise PictureError(f"A picture can be a path, PIL image, array or tensor, not {type(source).__name__}.")
 
     @staticmethod
     def from_input(tensor: Tensor, preprocessing: Preprocessing, name: str = "input") -> Picture:
@@ -243,9 +237,7 @@ def _resize(plane: Image.Image, size: tuple[int, int], interpolation: str) -> ND
     if plane.size != (size[1], size[0]):
         plane = plane.resize((size[1], size[0]), _RESAMPLING[interpolation])
     array = np.asarray(plane)
-    return (
-        array.astype(np.float32) / 255 if array.dtype == np.uint8 else np.clip(array, 0, 1).astype(np.float32)
-    )
+    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else np.clip(array, 0, 1).astype(np.float32)
 
 
 def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, top: int) -> None:
@@ -288,9 +280,7 @@ def _from_bytes(data: bytes, name: str, path: Path | None) -> Picture:
             f"{label}: more than {MAX_PIXELS // 1_000_000} million pixels: too large to open safely."
         ) from None
     except UnidentifiedImageError:
-        raise PictureError(
-            f"{label}: not a picture in a format that can be read (JPEG, PNG, WebP, ...)."
-        ) from None
+        raise PictureError(f"{label}: not a picture in a format that can be read (JPEG, PNG, WebP, ...).") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
         raise PictureError(f"{label}: the picture is damaged or cut off ({error}).") from None
     except Exception as error:

@@ -74,18 +74,14 @@ class Heatmap:
 
         return colour.scale_for([self.values], signed=self.signed)
 
-    def overlay(
-        self, *, on: str = "photo", scale: Scale | None = None, opacity: float | None = None
-    ) -> Image.Image:
+    def overlay(self, *, on: str = "photo", scale: Scale | None = None, opacity: float | None = None) -> Image.Image:
         """The map over the original ``photo``, or over the network's ``input``."""
         from .draw import overlay
 
         settings: dict[str, Any] = {} if opacity is None else {"opacity": opacity}
         scale = scale or self.scale()
         if on == "input":
-            return overlay.overlay(
-                self.input_image(), self.values, scale=scale, signed=self.signed, **settings
-            )
+            return overlay.overlay(self.input_image(), self.values, scale=scale, signed=self.signed, **settings)
         if on != "photo":
             raise UsageError(f"A map is drawn on 'photo' or 'input', not {on!r}.")
         return overlay.overlay(
@@ -194,9 +190,7 @@ class Explanation(Mapping[str, Heatmap]):
         tiles = np.stack([np.asarray(part.grid, np.float32) for part in heatmap.parts])
         names = [f"{part.channel}  w {part.weight:+.3g}" for part in heatmap.parts]
         title = f"{heatmap.title}: the strongest channel × weight maps for {self.target}"
-        return grid.tiles(
-            tiles, names=names, scale="shared", columns=min(8, len(names)), signed=True, title=title
-        )
+        return grid.tiles(tiles, names=names, scale="shared", columns=min(8, len(names)), signed=True, title=title)
 
     def arrays(self) -> dict[str, Array]:
         """float32 H×W by method name; of further targets by ``method@target``, with ``#2`` where names repeat."""
@@ -279,9 +273,7 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
             heatmap = row[name]
             scale = scales.get(name) or heatmap.scale()
             note = heatmap.doubts[0] if heatmap.doubts else ""
-            cells.append(
-                sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, heatmap.unit)
-            )
+            cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, heatmap.unit))
         photo = row.fitted.picture.image if on == "photo" else next(iter(row.values())).input_image()
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
         drawn.append(sheet.Row(photo, row.target, f"{chance}score {row.score:.3g}", cells))

@@ -164,9 +164,7 @@ class CallableScorer:
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         value = self.function(output)
         if not isinstance(value, Tensor):
-            raise TargetError(
-                f"The target function returned a {type(value).__name__}, not a tensor of scores."
-            )
+            raise TargetError(f"The target function returned a {type(value).__name__}, not a tensor of scores.")
         if value.ndim == 0:
             value = value[None]
         if value.shape != (len(rows),) and not (len(value) == 1 and value.ndim == 1):
@@ -237,9 +235,7 @@ def class_index(target: Any, labels: Sequence[str] | None, classes: int) -> int:
         try:
             target = int(target)
         except (TypeError, ValueError):
-            raise TargetError(
-                f"A target can be a class number, a name or a function, not {target!r}."
-            ) from None
+            raise TargetError(f"A target can be a class number, a name or a function, not {target!r}.") from None
     if isinstance(target, str) and target not in (labels or ()) and re.fullmatch(r"-?\d+", target.strip()):
         target = int(target)
     if isinstance(target, int):
@@ -257,9 +253,7 @@ def named_class(name: str, labels: Sequence[str] | None) -> int:
     if not name.strip():
         raise TargetError("The target is empty: give a class name, a number, or top1.")
     if not labels:
-        raise TargetError(
-            f"This network has no class names: give {name!r} as a number, or add --labels FILE."
-        )
+        raise TargetError(f"This network has no class names: give {name!r} as a number, or add --labels FILE.")
     folded = [label.casefold() for label in labels]
     wanted = name.strip().casefold()
     for exact in (
@@ -285,9 +279,7 @@ def named_class(name: str, labels: Sequence[str] | None) -> int:
     raise TargetError(f"There is no class named {name!r}.{hint}")
 
 
-_UNIT = re.compile(
-    r"(?P<layer>.+):(?P<channel>\d+)(@(?:(?P<reduce>max|mean)|(?P<row>\d+)\s*,\s*(?P<col>\d+)))?"
-)
+_UNIT = re.compile(r"(?P<layer>.+):(?P<channel>\d+)(@(?:(?P<reduce>max|mean)|(?P<row>\d+)\s*,\s*(?P<col>\d+)))?")
 
 
 def parse_unit(text: str, model: Model) -> UnitScorer | None:

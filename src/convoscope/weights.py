@@ -80,9 +80,7 @@ def unwrap(loaded: Any, path: Path | str) -> dict[str, Tensor]:
     for _ in range(4):
         if not isinstance(loaded, Mapping):
             break
-        inner = next(
-            (loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), (Mapping, nn.Module))), None
-        )
+        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), (Mapping, nn.Module))), None)
         if inner is None:
             break
         loaded = inner.state_dict() if isinstance(inner, nn.Module) else inner
@@ -156,18 +154,12 @@ def _mismatch(
 ) -> str:
     parts = []
     if differing:
-        shown = "; ".join(
-            f"{k}: file {tuple(state[k].shape)}, network {tuple(have[k].shape)}" for k in differing[:3]
-        )
+        shown = "; ".join(f"{k}: file {tuple(state[k].shape)}, network {tuple(have[k].shape)}" for k in differing[:3])
         parts.append(f"{len(differing)} differing shapes ({shown})")
     if missing:
-        parts.append(
-            f"{len(missing)} missing in the file ({', '.join(missing[:3])}{', ...' * (len(missing) > 3)})"
-        )
+        parts.append(f"{len(missing)} missing in the file ({', '.join(missing[:3])}{', ...' * (len(missing) > 3)})")
     if extra:
-        parts.append(
-            f"{len(extra)} unknown to the network ({', '.join(extra[:3])}{', ...' * (len(extra) > 3)})"
-        )
+        parts.append(f"{len(extra)} unknown to the network ({', '.join(extra[:3])}{', ...' * (len(extra) > 3)})")
     return f"{path}: these weights do not fit the network: {'; '.join(parts)}."
 
 

@@ -24,9 +24,7 @@ _ACTIVATIONS = {
     "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign",
     "tanhshrink", "hardshrink", "softshrink", "logsigmoid", "glu", "softmax", "log_softmax",
 }  # fmt: skip
-_POOLS = {
-    f"{kind}_pool{n}d" for kind in ("max", "avg", "lp", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)
-}
+_POOLS = {f"{kind}_pool{n}d" for kind in ("max", "avg", "lp", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)}
 _POOLS |= {"fractional_max_pool2d", "fractional_max_pool3d", "mean"}
 _NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm"}
 _SHAPERS = {
@@ -87,9 +85,7 @@ def opaque(module: nn.Module) -> bool:
     if isinstance(module, _CONTAINERS) or next(module.children(), None) is not None:
         return False
     return any(
-        kind.__module__.startswith("torch.nn.modules.")
-        for kind in type(module).__mro__
-        if kind is not nn.Module
+        kind.__module__.startswith("torch.nn.modules.") for kind in type(module).__mro__ if kind is not nn.Module
     )
 
 
@@ -104,11 +100,7 @@ def _operation(function: Callable[..., Any], args: tuple[Any, ...], output: Any)
     tensors = [arg for arg in args[:2] if isinstance(arg, Tensor)]
     if word == "mean":  # global pooling spelt as a mean; the mean of a loss or of a weight is not of interest
         return word if tensors and tensors[0].dim() >= 3 and output.dim() >= 2 else None
-    if (
-        len(tensors) < 2
-        or output.dim() != 4
-        or any(t.dim() != 4 or isinstance(t, nn.Parameter) for t in tensors)
-    ):
+    if len(tensors) < 2 or output.dim() != 4 or any(t.dim() != 4 or isinstance(t, nn.Parameter) for t in tensors):
         return None
     if word == "add":
         return word if tensors[0].shape == tensors[1].shape else None
@@ -130,9 +122,7 @@ class _Observer:
         self.visiting = False
 
     def wants_operations(self) -> bool:
-        return self.only is None or any(
-            n not in self.paths and split_name(n)[0] not in self.paths for n in self.only
-        )
+        return self.only is None or any(n not in self.paths and split_name(n)[0] not in self.paths for n in self.only)
 
     def next_name(self, base: str) -> str:
         while True:

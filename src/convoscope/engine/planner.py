@@ -93,9 +93,7 @@ class Planner:
         while waiting := [job for job in jobs if not job.done]:
             answers, failed = self._round(waiting)
             for job in waiting:
-                error = next(
-                    (failed[job.target, need] for need in job.waiting if (job.target, need) in failed), None
-                )
+                error = next((failed[job.target, need] for need in job.waiting if (job.target, need) in failed), None)
                 if error is not None:
                     job.steps.close()
                     job.waiting, job.error = (), error
@@ -161,9 +159,7 @@ class Planner:
                 pieces.setdefault(pair, []).append(value)
         return {pair: torch.cat(values) for pair, values in pieces.items()}
 
-    def _answer(
-        self, group: list[tuple[Scorer, Need]], recorded: Recorded, *, keep: bool
-    ) -> dict[Any, Tensor]:
+    def _answer(self, group: list[tuple[Scorer, Need]], recorded: Recorded, *, keep: bool) -> dict[Any, Tensor]:
         answers: dict[Any, Tensor] = {}
         backward: dict[tuple[Scorer, Rule], list[tuple[Scorer, Gradient]]] = {}
         for target, need in group:

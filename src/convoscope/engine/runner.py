@@ -136,9 +136,7 @@ class Runner:
             found = torch.autograd.grad(score.sum(), edges, retain_graph=keep, allow_unused=True)
         answers = {}
         for name, gradient in zip(at, found, strict=True):
-            if (
-                gradient is None
-            ):  # the score does not depend on it: the gradient is nought, and the map says so
+            if gradient is None:  # the score does not depend on it: the gradient is nought, and the map says so
                 like = recorded.leaf if name == INPUT else recorded.layers[name].value
                 gradient = torch.zeros_like(like)
             answers[name] = gradient.detach()

@@ -42,8 +42,7 @@ def lock_of(network: nn.Module) -> threading.RLock:
 
 def is_compiled(network: nn.Module) -> bool:
     return any(
-        getattr(module, "_orig_mod", None) is not None
-        or getattr(module, "_compiled_call_impl", None) is not None
+        getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None) is not None
         for module in network.modules()
     )
 

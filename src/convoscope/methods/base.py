@@ -168,9 +168,7 @@ class Query:
         if geometry is None:
             why = self.watched.layers[at].why_no_geometry or "its cells have no known place"
             for row in range(len(grid)):
-                maps.doubt(
-                    row, f"Geometry of {at} unknown ({why}): drawn by the plain resize, may be off by a cell."
-                )
+                maps.doubt(row, f"Geometry of {at} unknown ({why}): drawn by the plain resize, may be off by a cell.")
         return maps
 
     def resample(self, grid: Tensor, at: str) -> tuple[Tensor, Geometry | None]:
@@ -191,9 +189,7 @@ class Query:
         """
         raw = raw.float().cpu()
         values = raw.sum(1) if signed else raw.abs().amax(1)
-        return Maps(
-            values, signed, unit, "sum over channels" if signed else "max |·| over channels", None, raw
-        )
+        return Maps(values, signed, unit, "sum over channels" if signed else "max |·| over channels", None, raw)
 
 
 #: a field's help text and bounds, for flags, forms and the schema

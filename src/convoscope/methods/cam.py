@@ -122,6 +122,5 @@ def _of_class(planes: Tensor, classes: Tensor) -> Tensor:
 def _parts(products: Tensor, weights: Tensor, count: int) -> list[list[Part]]:
     order = products.flatten(2).abs().sum(2).argsort(1, descending=True)[:, :count].tolist()
     return [
-        [Part(c, float(weights[row, c]), products[row, c]) for c in channels]
-        for row, channels in enumerate(order)
+        [Part(c, float(weights[row, c]), products[row, c]) for c in channels] for row, channels in enumerate(order)
     ]

@@ -43,9 +43,7 @@ class WeightedLayer(Method):
         if not signed:
             for row in range(len(grid)):
                 if float(grid[row].max()) <= 0 and bool((grid[row] != 0).any()):
-                    maps.doubt(
-                        row, "All of the map is negative before its ReLU: no evidence for the target here."
-                    )
+                    maps.doubt(row, "All of the map is negative before its ReLU: no evidence for the target here.")
         if self.parts:
             maps.parts = strongest(weights, a, self.parts)
         return maps
@@ -258,9 +256,7 @@ class GuidedGradCAM(Method):
         g = query.planes(here, got[gradient]).float()
         grid = (g.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0).cpu()
         cam = query.heatmap(grid, at=here, signed=False, unit="")
-        maps = query.pixels(
-            got[guided].float().cpu() * cam.values[:, None], signed=False, unit=self.about.unit
-        )
+        maps = query.pixels(got[guided].float().cpu() * cam.values[:, None], signed=False, unit=self.about.unit)
         return Maps(
             maps.values,
             False,

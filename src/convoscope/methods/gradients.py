@@ -175,9 +175,7 @@ def _completeness(maps: Maps, total: Tensor, difference: Tensor) -> None:
     maps.fact("completeness_residual", residual)
     for row, share in enumerate(residual):
         if share > 0.05:
-            maps.doubt(
-                row, f"Completeness: the map's sum misses {share:.0%} of the score's difference; add steps."
-            )
+            maps.doubt(row, f"Completeness: the map's sum misses {share:.0%} of the score's difference; add steps.")
 
 
 def baseline(query: Query, kind: str) -> Tensor:
@@ -215,9 +213,7 @@ class SmoothGrad(Method):
         cost="one forward and backward a sample",
     )
     samples: int = setting(25, "noisy copies", minimum=1, maximum=5000)
-    noise: float = setting(
-        0.15, "standard deviation as a share of the picture's range", minimum=0.0, maximum=10.0
-    )
+    noise: float = setting(0.15, "standard deviation as a share of the picture's range", minimum=0.0, maximum=10.0)
     squared: bool = setting(False, "average the squared gradients instead")
 
     def steps(self, query: Query) -> Steps:
@@ -230,9 +226,7 @@ class SmoothGrad(Method):
         group = max(1, query.model.batch_size // len(inputs))
         for first in range(0, self.samples, group):
             count = min(group, self.samples - first)
-            noisy = [
-                inputs + self._noise(query, first + k).to(inputs) * spread.to(inputs) for k in range(count)
-            ]
+            noisy = [inputs + self._noise(query, first + k).to(inputs) * spread.to(inputs) for k in range(count)]
             need = Gradient(inputs=torch.cat(noisy))
             got = yield need
             parts = got[need].float().view(count, *inputs.shape)
