@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 #: public name -> the module it lives in
 _PUBLIC = {
-    "explain": "explain", "Explanation": "results", "Explanations": "results", "Heatmap": "results", "Plan": "results",
+    "explain": "explain", "Explanation": "results", "Explanations": "results",
+    "Heatmap": "results", "Plan": "results",
     "open_model": "opening", "wrap": "models", "Model": "models", "layers": "models",
     "Picture": "pictures", "Preprocessing": "pictures",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",

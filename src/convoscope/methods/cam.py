@@ -103,9 +103,12 @@ def _heads(network: nn.Module, channels: int, classes: int) -> Iterator[nn.Linea
     for module in reversed(list(network.modules())):
         if isinstance(module, nn.Linear) and (module.in_features, module.out_features) == (channels, classes):
             yield module
-        is_point = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if is_point and (module.in_channels, module.out_channels) == (channels, classes):  # type: ignore[union-attr]
-            yield module  # type: ignore[misc]
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and (module.in_channels, module.out_channels) == (channels, classes)
+        ):
+            yield module
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

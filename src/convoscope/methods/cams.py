@@ -164,7 +164,7 @@ class XGradCAM(WeightedLayer):
 
 @dataclass(frozen=True)
 class LayerCAM(WeightedLayer):
-    """Activation times the positive part of the gradient, cell by cell (Jiang et al. 2021): fit for early layers."""
+    """Activation times the positive part of the gradient, cell by cell (Jiang et al. 2021)."""
 
     about: ClassVar[About] = About(
         name="layercam",
@@ -212,7 +212,7 @@ class EigenCAM(Method):
         need = Activation(here)
         got = yield need
         a = query.planes(here, got[need]).float().cpu()
-        size, channels, height, width = a.shape
+        size, _, height, width = a.shape
         cells = a.flatten(2).transpose(1, 2)
         centred = cells - cells.mean(1, keepdim=True)
         first = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
