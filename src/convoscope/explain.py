@@ -320,15 +320,15 @@ def rule_doubts(rule: str, scorer: Scorer, watched: Watched, matched: int | None
     found = matched or 0
     if not scorer.layers and found < watched.relus:
         doubts.append(
-            f"{watched.relus - found} of {watched.relus} ReLUs did not follow the {rule} rule (hidden from the gradient "
-            "graph): there the plain gradient was passed on."
+            f"{watched.relus - found} of {watched.relus} ReLUs did not follow the {rule} rule (hidden from the "
+            "gradient graph): there the plain gradient was passed on."
         )
     if found == 0:
         doubts.append(f"No ReLU followed the {rule} rule: this is the plain gradient.")
     if watched.other_activations:
         doubts.append(
-            f"{watched.other_activations} activations (GELU, SiLU, leaky ReLU, ...) have no {rule} rule: there the plain "
-            "gradient was passed on."
+            f"{watched.other_activations} activations (GELU, SiLU, leaky ReLU, ...) have no {rule} rule: there the "
+            "plain gradient was passed on."
         )
     return doubts
 

@@ -112,9 +112,11 @@ def _open_toybox(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
         else:
             state, _ = weight_files.read(Path(weights), trust_pickle=trust_pickle)
             network = weight_files.load(network, state, weights)
-    mean, std, labels = (weight_files.metadata_list(about, key) for key in ("mean", "std", "labels"))
+    mean = weight_files.metadata_list(about, "mean") or [0.0] * 3
+    std = weight_files.metadata_list(about, "std") or [1.0] * 3
+    labels = weight_files.metadata_list(about, "labels")
     size = int(about.get("size", 96))
-    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean or (0,) * 3), tuple(std or (1,) * 3))
+    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean), tuple(std))
     return _Opened(network, preprocessing, tuple(labels) if labels else None, name, weights or "bundled", notes)
 
 

@@ -68,7 +68,7 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
         values = need.values[start : start + group]
 
         def replace(output: Tensor, values: Any = values) -> Tensor:
-            return torch.cat([value(part) for value, part in zip(values, output.split(size), strict=True)])
+            return torch.cat([value(part) for value, part in zip(values, torch.split(output, size), strict=True)])
 
         recorded = runner.record(
             inputs.repeat(len(values), *[1] * (inputs.ndim - 1)),

@@ -173,8 +173,8 @@ class LayerCAM(WeightedLayer):
         paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM. IEEE TIP 2021",
         bibtex=(
             "@article{jiang2021layercam, title={LayerCAM: Exploring Hierarchical Class Activation Maps for "
-            "Localization}, author={Jiang, Peng-Tao and Zhang, Chang-Bin and Hou, Qibin and Cheng, Ming-Ming and Wei, "
-            "Yunchao}, journal={IEEE Transactions on Image Processing}, year={2021}}"
+            "Localization}, author={Jiang, Peng-Tao and Zhang, Chang-Bin and Hou, Qibin and Cheng, Ming-Ming and "
+            "Wei, Yunchao}, journal={IEEE Transactions on Image Processing}, year={2021}}"
         ),
         signed=False,
         unit="score per cell",
