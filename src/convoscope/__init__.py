@@ -20,7 +20,8 @@ _PUBLIC = {
     "IntegratedGradients": "methods", "SmoothGrad": "methods", "Deconvnet": "methods", "GuidedBackprop": "methods",
     "CAM": "methods", "GradCAM": "methods", "GradCAMPlusPlus": "methods", "HiResCAM": "methods",
     "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
-    "GuidedGradCAM": "methods", "Occlusion": "methods",
+    "GuidedGradCAM": "methods", "Occlusion": "methods", "RISE": "methods", "LIME": "methods", "ScoreCAM": "methods",
+    "AblationCAM": "methods", "ExtremalPerturbation": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip
