@@ -108,7 +108,8 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "Deconvnet", "EigenCAM", "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop",
-    "GuidedGradCAM", "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
+    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "Deconvnet", "EigenCAM",
+    "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
+    "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
     "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -92,7 +93,8 @@ class CAM(Method):
 
 def _class_maps(query: Query) -> Iterator[str]:
     """Late layers with a grid of one channel a class, last first."""
-    layers = [layer for layer in query.watched.layers.values() if layer.has_grid]
+    # one cell is what pooling leaves: the class map is what went into it
+    layers = [one for one in query.watched.layers.values() if one.has_grid and math.prod(one.shape[2:]) > 1]
     for layer in reversed(layers[-6:]):
         yield layer.name
 

@@ -91,8 +91,9 @@ class ExtremalPerturbation(Method):
 def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Starting values ``[1, h, w]`` and the function that raises them to masks ``[B, H, W]`` in 0..1.
 
-    The mask at a pixel is the soft maximum over grid points of value × Gaussian(distance), with the temperature of
-    the paper (1/20). Points beyond one and a half bumps do not matter, and are left out.
+    The mask at a pixel is a soft maximum over grid points of value × Gaussian(distance). The paper's soft maximum is
+    a softmax-weighted mean with temperature 1/20; ours is a power mean with exponent 20, as near to the maximum and
+    separable, which makes the mask two small matrix products instead of a gather of all bumps.
     """
     import torch
 
@@ -104,7 +105,6 @@ def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor,
     start = torch.ones((1, len(rows), len(cols)), device=device)
 
     def raise_mask(values: Tensor) -> Tensor:
-        # a power mean is a soft maximum that stays separable: (Σ (v·g)^p)^(1/p)
         power = 20.0
         near = torch.einsum("hr,brc,wc->bhw", reach_y**power, values.clamp(min=1e-6) ** power, reach_x**power)
         return near.clamp(min=1e-30).pow(1 / power).clamp(0, 1)

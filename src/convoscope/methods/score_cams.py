@@ -23,7 +23,7 @@ class ScoreCAM(Method):
     """Each channel, scaled to 0..1 and raised to the picture's size, masks the picture; the softmax over channels of
     the scores that it leaves weighs the channels (Wang et al. 2020).
 
-    ``resize="plain"`` masks by the usual half-pixel resize, as the published code does; ``exact`` at the cells' centres.
+    ``resize="plain"`` masks by the usual half-pixel resize, as published; ``exact`` at the cells' centres.
     """
 
     about: ClassVar[About] = About(
@@ -74,7 +74,7 @@ class ScoreCAM(Method):
 
 @dataclass(frozen=True)
 class AblationCAM(Method):
-    """Channels weighted by the share of the score that is lost when they are set to nought (Desai & Ramaswamy 2020)."""
+    """Channels weighted by the share of the score lost when they are set to nought (Desai & Ramaswamy 2020)."""
 
     about: ClassVar[About] = About(
         name="ablation-cam",
@@ -82,9 +82,9 @@ class AblationCAM(Method):
         shows="where the layer holds evidence, by switching its channels off one at a time",
         paper="Desai, Ramaswamy: Ablation-CAM. WACV 2020",
         bibtex=(
-            "@inproceedings{desai2020ablation, title={Ablation-CAM: Visual Explanations for Deep Convolutional Network "
-            "via Gradient-free Localization}, author={Desai, Saurabh and Ramaswamy, Harish G.}, booktitle={WACV}, "
-            "year={2020}}"
+            "@inproceedings{desai2020ablation, title={Ablation-CAM: Visual Explanations for Deep Convolutional "
+            "Network via Gradient-free Localization}, author={Desai, Saurabh and Ramaswamy, Harish G.}, "
+            "booktitle={WACV}, year={2020}}"
         ),
         signed=False,
         unit="activation × share of the score",
