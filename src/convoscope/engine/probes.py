@@ -99,7 +99,7 @@ def joined(strict: Tensor, local: Tensor) -> Probe:
     return torch.cat((strict.expand(shape), local.expand(shape)))
 
 
-def _apart(local: Tensor, dims: Sequence[int]) -> float:
+def _apart(local: Tensor, dims: list[int]) -> float:
     """How far apart, at most, the centres of elements lie that differ in ``dims`` alone."""
     twice = (
         local[0] - local[1]
@@ -119,7 +119,7 @@ def reduced(probe: Probe, dims: Sequence[int], *, keep: bool) -> Probe:
     if over:
         strict, local = probe[:2].amin(over, keepdim=True), probe[2:].amin(over, keepdim=True)
         before = _apart(probe[2:], [dim - 1 for dim in over])
-        if before and 2 * _apart(local, range(local.dim() - 1)) < before:
+        if before and 2 * _apart(local, list(range(local.dim() - 1))) < before:
             local = torch.full_like(local, EMPTY)
         probe = compress(joined(strict, local))
     return probe if keep else probe.squeeze([dim + 1 for dim in dims])
