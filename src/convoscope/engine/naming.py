@@ -23,7 +23,8 @@ Visit = Callable[[str, Any], Any]
 _ACTIVATIONS = {
     "relu", "relu6", "threshold", "clamp_min", "clamp", "clip", "hardtanh", "leaky_relu", "prelu", "rrelu",
     "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid",
-    "sigmoid", "tanh", "softplus", "softsign", "tanhshrink", "hardshrink", "softshrink", "logsigmoid", "glu", "softmax", "log_softmax",
+    "sigmoid", "tanh", "softplus", "softsign", "tanhshrink", "hardshrink", "softshrink", "logsigmoid", "glu",
+    "softmax", "log_softmax",
 }  # fmt: skip
 _POOLS = {f"{kind}_pool{n}d" for kind in ("max", "avg", "lp", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)}
 _POOLS |= {"fractional_max_pool2d", "fractional_max_pool3d", "mean"}
@@ -82,7 +83,7 @@ def operation_of(name: str) -> str | None:
 
 
 def opaque(module: nn.Module) -> bool:
-    """Whether ``module`` is a leaf of ``torch.nn`` or derived from one: its inner operations have no names."""
+    """Whether ``module`` is a leaf of ``torch.nn`` or derived from one (its operations have no names)."""
     if isinstance(module, _CONTAINERS) or next(module.children(), None) is not None:
         return False
     return any(
