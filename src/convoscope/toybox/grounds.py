@@ -124,7 +124,9 @@ def _cloth(rng: np.random.Generator, height: int, width: int) -> Floats:
         pattern = np.clip(0.5 + sharp * 2 * (rng.uniform(0.16, 0.3) - np.hypot(u % 1 - 0.5, v % 1 - 0.5)), 0, 1)
     else:
         pattern = 0.5 + 0.25 * np.sin(2 * np.pi * u * 2) + 0.25 * np.sin(2 * np.pi * v * 2)
-    out = np.array(base, np.float32) + (np.array(other, np.float32) - np.array(base, np.float32)) * pattern[..., None].astype(np.float32)
+    out = np.array(base, np.float32) + (np.array(other, np.float32) - np.array(base, np.float32)) * pattern[
+        ..., None
+    ].astype(np.float32)
     return out * (1 + 0.05 * noise(rng, height, width, 2, 2)[..., None])
 
 

@@ -52,7 +52,9 @@ def house(rng: np.random.Generator) -> Sketch:
         thick = 0.17
         s.add(
             "roof",
-            polygon((0, top), (over, eave), (over, eave + thick), (0, top + thick), (-over, eave + thick), (-over, eave)),
+            polygon(
+                (0, top), (over, eave), (over, eave + thick), (0, top + thick), (-over, eave + thick), (-over, eave)
+            ),
             roof,
         )
         s.add("roof", polygon((0, top), (over, eave), (over, eave + 0.04), (0, top + 0.05)), lighter(roof, 0.25))
@@ -113,9 +115,7 @@ def car(rng: np.random.Generator) -> Sketch:
     else:  # beetle
         cabin = [(-0.78, belt), (-0.5, roof + 0.02), (0.2, roof - 0.02), (0.62, belt)]
     back = -0.98 if kind == 1 else -0.96
-    hull = polygon(
-        (back, belt + 0.06), *cabin, (0.86, belt + 0.07), (0.98, belt + 0.2), (0.98, low), (back, low)
-    )
+    hull = polygon((back, belt + 0.06), *cabin, (0.86, belt + 0.07), (0.98, belt + 0.2), (0.98, low), (back, low))
     s.add("body", rounded(hull, 0.22 if kind == 2 else 0.14), paint)
     s.add("body", rounded(box(back, low - 0.16, 0.985, low), 0.06), darker(paint, 0.22))
     inner = np.array(cabin) * (0.86, 1) + (-0.02, 0)
@@ -124,8 +124,11 @@ def car(rng: np.random.Generator) -> Sketch:
     inner[1, 0] += 0.015
     s.add("window", rounded(inner, 0.07), glass)
     post = float(inner[:, 0].mean()) + 0.02
-    s.add("window", polygon((post + 0.06, belt), (post + 0.2, roof + 0.1), (post + 0.29, roof + 0.1), (post + 0.15, belt)),
-          lighter(glass, 0.45))
+    s.add(
+        "window",
+        polygon((post + 0.06, belt), (post + 0.2, roof + 0.1), (post + 0.29, roof + 0.1), (post + 0.15, belt)),
+        lighter(glass, 0.45),
+    )
     s.add("body", box(post - 0.035, roof + 0.06, post + 0.035, belt), paint)
     s.add("body", box(post - 0.01, belt, post + 0.01, low - 0.08), darker(paint, 0.4))
     s.add("body", segment(post + 0.09, belt + 0.1, post + 0.2, belt + 0.1, 0.04), darker(paint, 0.45))
@@ -154,7 +157,11 @@ def boat(rng: np.random.Generator) -> Sketch:
     main = np.concatenate(
         [
             polygon((mast - 0.05, top + 0.14), (mast - 0.05, foot), (stern, foot)),
-            smooth(polygon((stern, foot), ((mast + stern) / 2 - bulge, (top + foot) / 2), (mast - 0.05, top + 0.14)), 8, False),
+            smooth(
+                polygon((stern, foot), ((mast + stern) / 2 - bulge, (top + foot) / 2), (mast - 0.05, top + 0.14)),
+                8,
+                False,
+            ),
         ]
     )
     s.add("sail", main, cloth)
@@ -166,7 +173,13 @@ def boat(rng: np.random.Generator) -> Sketch:
     bow = rng.uniform(0.62, 0.78)
     jib = np.concatenate(
         [
-            smooth(polygon((mast + 0.06, top + 0.24), ((mast + bow) / 2 + 0.1, (top + foot) / 2 + 0.05), (bow, foot + 0.03)), 8, False),
+            smooth(
+                polygon(
+                    (mast + 0.06, top + 0.24), ((mast + bow) / 2 + 0.1, (top + foot) / 2 + 0.05), (bow, foot + 0.03)
+                ),
+                8,
+                False,
+            ),
             polygon((mast + 0.06, foot + 0.03)),
         ]
     )
@@ -176,11 +189,26 @@ def boat(rng: np.random.Generator) -> Sketch:
     shape = np.concatenate(
         [
             polygon((-0.92, deck)),
-            smooth(polygon((0.98, deck - 0.07), (0.8, deck + 0.24), (0.5, low), (-0.6, low), (-0.84, low - 0.12), (-0.92, deck)), 5, False),
+            smooth(
+                polygon(
+                    (0.98, deck - 0.07),
+                    (0.8, deck + 0.24),
+                    (0.5, low),
+                    (-0.6, low),
+                    (-0.84, low - 0.12),
+                    (-0.92, deck),
+                ),
+                5,
+                False,
+            ),
         ]
     )
     s.add("hull", shape, hull)
-    s.add("hull", polygon((-0.92, deck), (0.98, deck - 0.07), (0.93, deck + 0.06), (-0.91, deck + 0.09)), lighter(hull, 0.6))
+    s.add(
+        "hull",
+        polygon((-0.92, deck), (0.98, deck - 0.07), (0.93, deck + 0.06), (-0.91, deck + 0.09)),
+        lighter(hull, 0.6),
+    )
     s.add("hull", polygon((-0.78, low - 0.08), (0.62, low - 0.08), (0.5, low), (-0.6, low)), darker(hull, 0.35))
     if rng.random() < 0.5:
         for x in (-0.4, -0.05, 0.3):

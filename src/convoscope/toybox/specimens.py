@@ -85,7 +85,9 @@ def develop(rng: np.random.Generator, picture: Floats, light: Light) -> NDArray[
     h, w, _ = picture.shape
     y = (np.arange(h, dtype=np.float32) * (2 / (h - 1)) - 1)[:, None]
     x = (np.arange(w, dtype=np.float32) * (2 / (w - 1)) - 1)[None, :]
-    level = 1 + light.fall * 0.7 * (x * light.direction[0] + y * light.direction[1]) - 0.08 * light.fall * (x * x + y * y)
+    level = (
+        1 + light.fall * 0.7 * (x * light.direction[0] + y * light.direction[1]) - 0.08 * light.fall * (x * x + y * y)
+    )
     out = picture * level[..., None]
     out *= light.tint
     out += rng.random((h, w, 1), dtype=np.float32) * rng.uniform(2.0, 9.0) + (0.5 - 3.0)

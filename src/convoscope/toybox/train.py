@@ -28,7 +28,9 @@ TAGGED = "cup"
 """The class that carries the tag in the cheat's world."""
 
 
-def save(name: str, network: nn.Module, labels: tuple[str, ...], size: int, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+def save(
+    name: str, network: nn.Module, labels: tuple[str, ...], size: int, settings: dict[str, Any], notes: dict[str, Any]
+) -> None:
     """Write the weights (float32) with all that is needed to use them."""
     state = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     WEIGHTS.mkdir(exist_ok=True)
@@ -44,9 +46,7 @@ def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
     """The network's answers [N, classes] for a list of pictures."""
     network.eval()
     with torch.no_grad():
-        parts = [
-            network(normalize([s.image for s in specimens[k : k + 100]])) for k in range(0, len(specimens), 100)
-        ]
+        parts = [network(normalize([s.image for s in specimens[k : k + 100]])) for k in range(0, len(specimens), 100)]
     return torch.cat(parts)
 
 
@@ -86,7 +86,10 @@ def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         if step % 50 == 49:
-            print(f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f} {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f} {time.monotonic() - began:.0f} s",
+                flush=True,
+            )
     unseen = list(pictures(1000, UNSEEN, tag=tag))
     notes: dict[str, Any] = {"accuracy": round(accuracy(network, unseen), 4), "seed": seed}
     if isinstance(tag, str):

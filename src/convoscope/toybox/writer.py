@@ -33,7 +33,13 @@ def _points(landmarks: dict[str, tuple[float, float]]) -> dict[str, list[float]]
 
 
 def write(
-    folder: str | Path, count: int = 20, *, scenes: bool = False, seed: int = 0, tag: str | bool = False, size: int | None = None
+    folder: str | Path,
+    count: int = 20,
+    *,
+    scenes: bool = False,
+    seed: int = 0,
+    tag: str | bool = False,
+    size: int | None = None,
 ) -> Path:
     """Write ``count`` pictures into ``folder`` and return the path of the truth file.
 
