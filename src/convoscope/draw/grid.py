@@ -88,9 +88,10 @@ def tiles(
     if len(data) > len(shown):
         notes.append(f"The first {len(shown)} of {len(data)} channels are shown.")
     if own:
-        what = "from −|largest| over 0 to |largest|" if signed else "from 0 to its largest value"
+        middle = "centred on 0" if signed else "from 0 on"
+        value = "value farthest from 0" if signed else "largest value"
         notes.append(
-            f"Every channel has a colour scale of its own, {what}, which stands beside its number"
+            f"Every channel has a colour scale of its own, {middle}; its {value} stands beside its number"
             + (f" ({unit})." if unit else ".")
         )
     if percentile is not None and percentile < 100 and (own or common.clip_percentile is not None):
