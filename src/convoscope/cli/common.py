@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,17 +43,17 @@ class ModelOptions:
     """The flags that every command with a MODEL has; :func:`takes_model` adds them, :func:`open_from` uses them."""
 
     weights: Annotated[
-        Optional[str], model_flag("--weights", help="FILE (safetensors or a state dict), or none for random ones.")
+        str | None, model_flag("--weights", help="FILE (safetensors or a state dict), or none for random ones.")
     ] = None
-    labels: Annotated[Optional[str], model_flag("--labels", help="File with one class name a line.")] = None
-    size: Annotated[Optional[str], model_flag("--size", help="Input size: 224, or 224x320 (height×width).")] = None
-    mean: Annotated[Optional[str], model_flag("--mean", help="Mean of each channel: 0.485,0.456,0.406")] = None
-    std: Annotated[Optional[str], model_flag("--std", help="Deviation of each channel: 0.229,0.224,0.225")] = None
-    fit: Annotated[Optional[str], model_flag("--fit", help="crop, squash or pad the picture to the size.")] = None
-    device: Annotated[
-        Optional[str], model_flag("--device", help="cpu, cuda, cuda:1, mps; default: what is there.")
-    ] = None
-    dtype: Annotated[Optional[str], model_flag("--dtype", help="float32, float64, float16 or bfloat16.")] = None
+    labels: Annotated[str | None, model_flag("--labels", help="File with one class name a line.")] = None
+    size: Annotated[str | None, model_flag("--size", help="Input size: 224, or 224x320 (height×width).")] = None
+    mean: Annotated[str | None, model_flag("--mean", help="Mean of each channel: 0.485,0.456,0.406")] = None
+    std: Annotated[str | None, model_flag("--std", help="Deviation of each channel: 0.229,0.224,0.225")] = None
+    fit: Annotated[str | None, model_flag("--fit", help="crop, squash or pad the picture to the size.")] = None
+    device: Annotated[str | None, model_flag("--device", help="cpu, cuda, cuda:1, mps; default: what is there.")] = (
+        None
+    )
+    dtype: Annotated[str | None, model_flag("--dtype", help="float32, float64, float16 or bfloat16.")] = None
     batch_size: Annotated[int, model_flag("--batch-size", help="Pictures in one pass.")] = 32
     seed: Annotated[int, model_flag("--seed", help="Of everything random.")] = 0
     trust_pickle: Annotated[
