@@ -7,9 +7,11 @@ import inspect
 import json
 import math
 import re
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -214,6 +216,26 @@ def complain(text: str) -> None:
     """A sentence on standard error."""
     if text:
         print(text, file=sys.stderr, flush=True)
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: int | None = None) -> str:
+    """A table in plain text: columns as wide as they need be, so that it can be searched and piped.
+
+    ``wrap`` is the column that gives way where a terminal is too narrow; piped tables are never wrapped.
+    """
+    table = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    if wrap is not None and sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns
+        others = sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
+        widths[wrap] = min(widths[wrap], max(24, room - others))
+    lines = []
+    for row in table:
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            parts = (cell[number] if number < len(cell) else "" for cell in cells)
+            lines.append("  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)
 
 
 class Bar:
