@@ -145,11 +145,18 @@ def methods(
         return
     header = ("method", "shows", "cost", "signed")
     table = [
-        (row["name"] + (" (slow)" if row["slow"] else ""), row["shows"], row["cost"], "yes" if row["signed"] else "no")
+        (
+            row["name"] + (" (slow)" if row["slow"] else ""),
+            row["shows"],
+            row["cost"],
+            "yes" if row["signed"] else "no",
+        )
         for row in rows
     ]
     say(columns(header, table, wrap=1))
-    say("\n`convoscope methods METHOD` tells a method's settings, paper and BibTeX. `--method all` leaves out slow ones.")
+    say(
+        "\n`convoscope methods METHOD` tells a method's settings, paper and BibTeX. `--method all` leaves out slow ones."
+    )
 
 
 def _method_page(row: dict[str, Any]) -> str:
@@ -188,6 +195,9 @@ def doctor(json: JsonFlag = False) -> int:
             say(f"Extra {extra:<8} " + ("present" if not missing else f"missing: {missing} ({state['install']})"))
         say("")
         for check in found["checks"]:
-            say(f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}" + (f": {check['said']}" if check["said"] else ""))
+            say(
+                f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}"
+                + (f": {check['said']}" if check["said"] else "")
+            )
         say("\nAll well." if found["ok"] else "\nSomething is wrong: see FAIL above.")
     return common.DONE if found["ok"] else common.SOME_FAILED
