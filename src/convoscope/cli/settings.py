@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..methods import METHODS, Method, method
 from .common import split_names, with_signature
 
-_PANEL = "Settings of the methods (of all chosen ones that have it; --set METHOD.NAME=VALUE for one)"
+_PANEL = "Settings of the methods (--set gives one to one method only)"
 #: fields that have a flag of their own
 _OWN = {"layer", "parts"}
 
