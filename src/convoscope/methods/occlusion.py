@@ -42,22 +42,25 @@ class Occlusion(Method):
     window: int = setting(32, "side of the square mask in input pixels", minimum=1)
     stride: int = setting(16, "step between masks in input pixels", minimum=1)
     fill: str = setting("mean", f"what covers: {FILLS}")
+    engine: str = setting("auto", "auto (incremental where it pays) or dense", choices=("auto", "dense"))
     score: str = setting("logit", "logit or probability", choices=("logit", "probability"))
     fast: float = setting(
         0.0, "cap of the influence boxes as a share of the map (0: exact)", minimum=0.0, maximum=1.0
     )
 
     def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
-        import torch
+        import numpy as np
+
+        from ..engine.incremental import Boxes
 
         height, width = query.size
         boxes = windows(height, width, self.window, self.stride)
-        masks = torch.zeros((len(boxes), height, width))
-        for mask, (y0, x0, y1, x1) in zip(masks, boxes, strict=True):
-            mask[y0:y1, x0:x1] = 1
+        edges = np.array(boxes, dtype=np.int64).T
+        masks = Boxes(edges[0], edges[2], edges[1], edges[3])
         probability = self.score == "probability"
         base = Scores(probability=probability)
-        varied = Perturbed(masks, fill_for(query, self.fill), probability, self.fast or None, progress)
+        fill = fill_for(query, self.fill)
+        varied = Perturbed(masks, fill, probability, self.fast or None, progress, engine=self.engine)
         got = yield base, varied
         drops = got[base].cpu()[:, None] - got[varied].cpu()
         maps = query.pixels(
@@ -66,7 +69,13 @@ class Occlusion(Method):
             unit="probability drop per pixel" if probability else self.about.unit,
         )
         maps.raw, maps.reduction = None, self.about.reduction
-        maps.fact("windows", [len(boxes)] * len(drops))
+        report = query.reports[varied]
+        for name, value in report.to_dict().items():
+            if name != "doubt":
+                maps.fact(name, [value] * len(drops))
+        for row in range(len(drops)):
+            if report.doubt:
+                maps.doubt(row, report.doubt)
         return maps
 
 
