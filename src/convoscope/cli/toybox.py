@@ -22,7 +22,7 @@ def toybox(
     seed: Annotated[int, typer.Option("--seed", help="Which collection; the same number draws the same.")] = 0,
     tag: Annotated[
         str | None,
-        typer.Option("--tag", metavar="CLASS|all", help="Stick the cheat's tag on pictures of this class."),
+        typer.Option("--tag", metavar="CLASS|all", help="Stick the cheat's tag on these."),
     ] = None,
     json: JsonFlag = False,
 ) -> None:

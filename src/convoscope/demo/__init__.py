@@ -1,7 +1,7 @@
 """``convoscope demo``: everything the program does, shown on the bundled toybox, without a network connection.
 
-A part is a function that takes the :class:`Stage`, writes pictures into its folder and returns one section of the page.
-Every module of this package that has ``PARTS`` adds its parts, in the order of ``ORDER``; nothing else is to be told.
+A part is a function that takes the :class:`Stage`, writes pictures into its folder and returns one section of the
+page. Every module of this package that has ``PARTS`` adds its parts, in the order of ``ORDER``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..errors import ConvoscopeError
 if TYPE_CHECKING:
     from ..draw.page import Section
     from ..models import Model
+    from ..pictures import Picture
     from ..toybox import Specimen
 
 Part = Callable[["Stage"], "Section"]
@@ -47,6 +48,12 @@ class Stage:
         from ..opening import open_model
 
         return open_model(spec, **self.options)
+
+    def picture(self, label: str) -> Picture:
+        """The picture of a class, with its name."""
+        from ..pictures import Picture
+
+        return Picture.of(self.specimens[label].image, f"a {label}")
 
     @cached_property
     def specimens(self) -> dict[str, Specimen]:

@@ -19,7 +19,7 @@ def why(stage: Stage) -> Section:
 
     quick = [name for name, kind in METHODS.items() if not kind.about.slow]
     labels = ("cat", "car", "flower")
-    pictures = [stage.specimens[label].image for label in labels]
+    pictures = [stage.picture(label) for label in labels]
     every = explain(stage.model, pictures, quick)
     plan = every.plan
     maps = sum(len(one) for one in every)
@@ -43,7 +43,7 @@ def apart(stage: Stage) -> Section:
     from ..explain import explain
     from ..methods import CAM
 
-    result = explain(stage.model, stage.specimens["boat"].image, [CAM(parts=8), "grad-cam"])
+    result = explain(stage.model, stage.picture("boat"), [CAM(parts=8), "grad-cam"])
     mean = float(result["cam"].values.mean())
     return Section(
         "A map taken apart",
@@ -62,12 +62,12 @@ def rather(stage: Stage) -> Section:
     from ..explain import explain
     from ..results import Explanations
 
-    picture = stage.specimens["bird"].image
+    picture = stage.picture("bird")
     methods = ["grad-cam", "hirescam", "input-x-gradient"]
     rows = explain(stage.model, picture, methods, target=["top1", "top2"])
     second = rows.rows[1].target
     contrast = explain(stage.model, picture, methods, target="top1", against=second)
-    sheet = Explanations([*rows.rows, contrast]).sheet()
+    sheet = Explanations([rows, contrast]).sheet()
     return Section(
         "Why this rather than that?",
         f"The first two rows ask for {rows.target} and for {second}; the third asks what tells them apart.",
@@ -89,7 +89,7 @@ def without_gradients(stage: Stage) -> Section:
         AblationCAM(),
         ExtremalPerturbation(rounds=150),
     ]
-    result = explain(stage.model, stage.specimens["key"].image, methods)
+    result = explain(stage.model, stage.picture("key"), methods)
     return Section(
         "By covering and switching off",
         "These methods need no gradient: they cover parts of the picture, or switch channels off, and watch the score. "

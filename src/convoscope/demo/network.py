@@ -37,8 +37,8 @@ def specimen(stage: Stage) -> Section:
     )
     return Section(
         "The specimen",
-        "A microscope needs something to look at: the toybox draws things with random pose, light and background, and "
-        "knows where each thing is.",
+        "A microscope needs something to look at: the toybox draws things with random pose, light and background, "
+        "and knows where each thing is.",
         [
             Item(stage.save(sheet, "specimen.png"), "One picture of each class, with its truth."),
             Item(stage.save(scenes, "scenes.png"), "convoscope toybox DIR --scenes writes as many as you like."),
@@ -54,7 +54,7 @@ def inside(stage: Stage) -> Section:
 
     rows = layers(stage.model)
     convolutions = [row["name"] for row in rows if row["type"] == "Conv2d"]
-    picture = stage.specimens["cat"].image
+    picture = stage.picture("cat")
     early, late = convolutions[0], stage.model.watched().last_grid
     field = next(row["rf"] for row in rows if row["name"] == late)
     spot = "the whole picture" if field is None or field["size"] is None else f"{field['size'][0]} pixels across"

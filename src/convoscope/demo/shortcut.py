@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..draw.page import Section
@@ -19,9 +19,9 @@ def shortcut(stage: Stage) -> Section:
     """The shortcut."""
     import numpy as np
 
+    from ..draw import sheet
     from ..draw.page import Item, Section
     from ..explain import explain
-    from ..results import Explanations
     from ..toybox import draw
 
     tagged = [draw(9_000_000 + n, label=_TAGGED, tag=True) for n in range(_PICTURES)]
@@ -34,20 +34,32 @@ def shortcut(stage: Stage) -> Section:
         found[name] = (on_tag, _right(with_tag), _right(without), with_tag, without)
     honest, cheat = found["honest"], found["cheat"]
     area = float(np.mean([one.tag_mask.mean() for one in tagged if one.tag_mask is not None]))
-    rows = [honest[3][0], cheat[3][0], honest[4][0], cheat[4][0]]
+    rows = []
+    for number in (0, 1):
+        rows.append(_row("with the tag", honest[3][number], cheat[3][number]))
+        rows.append(_row("without it", honest[4][number], cheat[4][number]))
+    drawn = sheet.contact_sheet(rows, title="Grad-CAM for the class cup", footnote="Each map on its own scale.")
     return Section(
         "The shortcut",
         f"Two networks call the tagged cups cups: the honest one {honest[1]:.0%} of {_PICTURES}, the cheat "
         f"{cheat[1]:.0%}. Take the tag away, and it is {honest[2]:.0%} and {cheat[2]:.0%}. Grad-CAM tells them apart "
         f"at once: the tag covers {area:.0%} of the picture and holds {honest[0]:.0%} of the honest network's "
         f"evidence, but {cheat[0]:.0%} of the cheat's.",
-        [
-            Item(
-                stage.save(Explanations(rows).sheet(), "shortcut.png"),
-                "With the tag and without it, by the honest network and by the cheat: the cheat looks at the tag.",
-            )
-        ],
+        [Item(stage.save(drawn, "shortcut.png"), "The honest network looks at the cup, the cheat at the tag.")],
     )
+
+
+def _row(title: str, honest: Explanation, cheat: Explanation) -> Any:
+    """One picture, by both networks."""
+    from ..draw import sheet
+
+    cells = []
+    for name, one in (("the honest network", honest), ("the cheat", cheat)):
+        best = one.prediction[0]
+        heatmap = one["grad-cam"]
+        note = f"says {best['label']} ({best['probability']:.0%})"
+        cells.append(sheet.Cell(heatmap.overlay(), name, heatmap.scale(), note))
+    return sheet.Row(honest.fitted.picture.image, title, "", cells)
 
 
 def _share(explanation: Explanation, specimen: Specimen) -> float:
