@@ -1,7 +1,7 @@
 """Trains the toybox's networks:  python -m convoscope.toybox.train [NAME ...]
 
-Pictures are drawn while training goes on and each is seen once, so there is nothing to overfit. Seeds are fixed. All networks
-together take less than 30 minutes on two cores.
+Pictures are drawn while training goes on and each is seen once, so there is nothing to overfit. Seeds are
+fixed. All networks together take less than 30 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ TAGGED = "cup"
 
 
 def save(
-    name: str, network: nn.Module, labels: tuple[str, ...], size: int, settings: dict[str, Any], notes: dict[str, Any]
+    name: str,
+    network: nn.Module,
+    labels: tuple[str, ...],
+    size: int,
+    settings: dict[str, Any],
+    notes: dict[str, Any],
 ) -> None:
     """Write the weights (float32) with all that is needed to use them."""
     state = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
@@ -46,7 +51,10 @@ def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
     """The network's answers [N, classes] for a list of pictures."""
     network.eval()
     with torch.no_grad():
-        parts = [network(normalize([s.image for s in specimens[k : k + 100]])) for k in range(0, len(specimens), 100)]
+        parts = [
+            network(normalize([s.image for s in specimens[k : k + 100]]))
+            for k in range(0, len(specimens), 100)
+        ]
     return torch.cat(parts)
 
 
@@ -71,8 +79,10 @@ def steps(total: int, network: nn.Module, rate: float) -> Iterator[tuple[int, to
     network.eval()
 
 
-def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False) -> nn.Module:
-    """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as in :func:`convoscope.toybox.pictures`."""
+def classifier(
+    name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False
+) -> nn.Module:
+    """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as for ``toybox.pictures``."""
     torch.manual_seed(seed)
     settings = {"classes": len(CLASSES), "widths": widths}
     network = build(name, settings)
@@ -87,7 +97,7 @@ def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag
         losses.append(loss.item())
         if step % 50 == 49:
             print(
-                f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f} {time.monotonic() - began:.0f} s",
+                f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f}, {time.monotonic() - began:.0f} s",
                 flush=True,
             )
     unseen = list(pictures(1000, UNSEEN, tag=tag))
