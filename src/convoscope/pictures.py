@@ -344,8 +344,9 @@ def _digest(array: NDArray[Any]) -> str:
 def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
     """Files, folders (walked, sorted) and globs, as a list of paths in order, each once.
 
-    Files named outright are kept whatever their ending; of folders only pictures' endings, without what this program
-    itself wrote there (maps, the toybox's masks). Raises :class:`PictureError` when a folder or a glob holds no picture.
+    Files named outright are kept whatever their ending; of folders only pictures' endings, without what this
+    program itself wrote there (maps, the toybox's masks). Raises :class:`PictureError` when a folder or a glob holds
+    no picture.
     """
     found: dict[Path, None] = {}
     for source in sources:

@@ -154,9 +154,7 @@ def methods(
         for row in rows
     ]
     say(columns(header, table, wrap=1))
-    say(
-        "\n`convoscope methods METHOD` tells its settings, paper and BibTeX. `--method all` leaves out the slow ones."
-    )
+    say("\n`convoscope methods METHOD` tells its settings, paper and BibTeX. `--method all` leaves out slow ones.")
 
 
 def _method_page(row: dict[str, Any]) -> str:

@@ -92,8 +92,8 @@ def without_gradients(stage: Stage) -> Section:
     result = explain(stage.model, stage.picture("key"), methods)
     return Section(
         "By covering and switching off",
-        "These methods need no gradient: they cover parts of the picture, or switch channels off, and watch the score. "
-        f"Together {result.plan.forwards} forward passes.",
+        "These methods need no gradient: they cover parts of the picture, or switch channels off, and watch "
+        f"the score. Together {result.plan.forwards} forward passes.",
         [
             Item(
                 stage.save(result.sheet(), "covering.png"), "Where the key matters, found by taking parts of it away."

@@ -21,12 +21,14 @@ PATIENCE = 8.0
 
 def photo(stage: Stage) -> Section:
     """A photo, by a network of the world outside."""
+    import numpy as np
+
     from ..draw.page import Item, Section
     from ..explain import explain
 
     title = "A photo, by a network of the world outside"
     try:
-        import skimage.data
+        from skimage import data
     except ImportError:
         return Section(title, "Not shown: the photo comes with scikit-image, which is not installed.")
     if not at_hand():
@@ -37,7 +39,7 @@ def photo(stage: Stage) -> Section:
         )
     model = stage.open("squeezenet1_0")
     methods = ["grad-cam", "cam", "guided-grad-cam", "guided-backprop", "saliency"]
-    result = explain(model, skimage.data.chelsea(), methods, target=["top1", "top2"])
+    result = explain(model, np.asarray(data.chelsea())  # type: ignore[no-untyped-call], methods, target=["top1", "top2"])
     return Section(
         title,
         f"SqueezeNet 1.0, trained on ImageNet, says {result.target} ({result.probability:.0%}), then "

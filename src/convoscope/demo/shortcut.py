@@ -68,12 +68,13 @@ def _share(explanation: Explanation, specimen: Specimen) -> float:
     total = float(values.sum())
     if specimen.tag_mask is None or total <= 0:
         return 0.0
-    return float(values[specimen.tag_mask].sum()) / total
+    on_tag: float = values[specimen.tag_mask].sum()
+    return float(on_tag / total)
 
 
 def _right(explanations: list[Explanation]) -> float:
-    right = [one.prediction[0]["label"] == _TAGGED for one in explanations]
-    return sum(right) / len(right)
+    right = sum(one.prediction[0]["label"] == _TAGGED for one in explanations)
+    return float(right / len(explanations))
 
 
 PARTS = (shortcut,)
