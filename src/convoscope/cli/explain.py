@@ -104,6 +104,8 @@ def explain(
         refused.update(record["refused"])
         if not json and len(paths) <= _TOLD:
             say(f"{path}  {_summary(record)}")
+            for name, verdict in record.get("trust", {}).items():
+                say(f"    {name}: {verdict['sentence']}")
 
     with common.progress("Explaining", len(paths), quiet=json) as bar:
         outcome = explain_files(
