@@ -1,4 +1,4 @@
-"""The proof of the geometry, in float64: nothing outside a cell's field changes the cell, and the rim does."""
+"""The proof of the geometry, in float64: nothing outside a cell's field changes it, and the rim does."""
 
 from __future__ import annotations
 
