@@ -1,7 +1,7 @@
 """A drawing as a list of plain things (text, pictures, boxes, rules) with their places in points.
 
-Layouts fill a `Drawing`; `raster`, `svg` and `pdf` each render it. The three never lay anything out themselves, so
-that a sheet is the same sheet in every format, and a test can ask where every text stands.
+Layouts fill a `Drawing`; `raster`, `svg` and `pdf` each render it. The three never lay anything out
+themselves, so that a sheet is the same sheet in every format, and a test can ask where every text stands.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def rgb(colour: str) -> tuple[int, int, int]:
 def sampled(picture: Picture, dpi: float) -> Image.Image:
     """The picture as it is to be embedded: no finer than ``dpi``, and enlarged by whole factors where sharp.
 
-    Viewers smooth small pictures when they enlarge them, whatever the file asks for; pixels that must stay squares
-    are therefore enlarged here.
+    Viewers smooth small pictures when they enlarge them, whatever the file asks for; pixels that must stay
+    squares are therefore enlarged here.
     """
     image = picture.image
     wide = max(1, round(picture.width * dpi / POINTS_PER_INCH))

@@ -1,16 +1,16 @@
 """How values become colours, stated exactly.
 
-A `Scale` is the whole truth about a mapping: the value at either end, the colour map, whether it is centred on
-zero and at which percentile it was clipped. Maps that are compared share one scale. Nothing is stretched to fill
-the range behind the reader's back: sequential scales start at zero, diverging ones are symmetrical about zero, a
-flat map stays flat, and what is not a number is hatched grey.
+A `Scale` is the whole truth about a mapping: the value at either end, the colour map, whether it is centred
+on zero and at which percentile it was clipped. Maps that are compared share one scale. Nothing is stretched
+to fill the range behind the reader's back: sequential scales start at zero, diverging ones are symmetrical
+about zero, a flat map stays flat, and what is not a number is hatched grey.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -43,7 +43,7 @@ class Scale:
         signed: the scale is centred on zero (``low == -high``).
         cmap: name of a matplotlib colour map.
         clip_percentile: ``high`` is this percentile of the values (0 to 100); None where nothing is clipped.
-        note: what a reader must know ("every value is 0", "12 values are not finite: hatched"); "" if nothing.
+        note: what a reader must know ("every value is 0", "12 values are not finite"); "" if nothing.
         unit: unit of the values, such as "score per pixel"; "" where unknown.
     """
 
@@ -76,9 +76,14 @@ class Scale:
         return np.where(where, np.clip(out, 0.0, 1.0), np.nan)
 
     def strength(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """How far from "nothing" each value is, 0 to 1: |value| / high if signed, the position otherwise."""
-        where = self.position(values)
-        return np.abs(2 * where - 1) if self.signed else where
+        """How far from "nothing" each value is, 0 to 1: |value| / high, or max(value, 0) / high if unsigned.
+
+        NaN where the value is not finite; 0 everywhere on a scale that ends at 0.
+        """
+        data = np.asarray(values, dtype=np.float64)
+        size = np.abs(data) if self.signed else np.maximum(data, 0.0)
+        share = np.minimum(size, self.high) / self.high if self.high > 0 else np.zeros_like(data)
+        return np.where(np.isfinite(data), share, np.nan)
 
     def sentence(self) -> str:
         """The scale in words, for footnotes and alternative texts."""
@@ -106,9 +111,9 @@ def scale_for(
 
     Args:
         arrays: maps of any shapes; values that are not finite are left out and counted in the note.
-        signed: True centres the scale on zero: ``high`` is the percentile of |value| and ``low = -high``. False
-            starts it at zero and ends it at the percentile of the values; where values are negative all the same,
-            the scale starts at their ``100 - percentile`` percentile and the note says so.
+        signed: True centres the scale on zero: ``high`` is the percentile of |value| and ``low = -high``.
+            False starts it at zero and ends it at the percentile of the values; where values are negative all
+            the same, the scale starts at their ``100 - percentile`` percentile and the note says so.
         percentile: over 0 up to 100; None or 100 clips nothing. Where so few values are not zero that the
             percentile itself is zero, nothing is clipped either, lest a lone peak vanish.
         unit: unit of the values, for the legend.
@@ -185,7 +190,7 @@ def paint(values: NDArray[Any], scale: Scale) -> Pixels:
     where = scale.position(data)
     holes = np.isnan(where)
     levels = np.rint(np.where(holes, 0.0, where) * (_LEVELS - 1)).astype(np.intp)
-    picture = colours(scale.cmap)[levels]
+    picture: Pixels = colours(scale.cmap)[levels]
     if holes.any():
         picture[holes] = hatching(data.shape[0], data.shape[1])[holes]
     return picture
@@ -204,37 +209,32 @@ def bar(scale: Scale, length: int = 256) -> Pixels:
         return paint(np.full((1, length), scale.low), scale)
     steps = np.linspace(0.0, 1.0, length)
     levels = np.rint(steps * (_LEVELS - 1)).astype(np.intp)
-    return colours(scale.cmap)[levels][None]
+    strip: Pixels = colours(scale.cmap)[levels][None]
+    return strip
 
 
 @lru_cache(maxsize=16)
-def _colours(name: str) -> Pixels:
+def colours(name: str) -> Pixels:
+    """The 511 colours of a matplotlib colour map, uint8 511×3; the middle one is the centre."""
     import matplotlib  # here, and not pyplot: no window, and nothing at import time
 
     try:
         cmap = matplotlib.colormaps[name]
     except KeyError:
-        raise UsageError(f"There is no colour map named {name!r}; use one of matplotlib's, such as viridis.") from None
-    table = cmap.resampled(_LEVELS)(np.linspace(0.0, 1.0, _LEVELS))[:, :3]
-    return np.rint(np.asarray(table) * 255).astype(np.uint8)
-
-
-def colours(name: str) -> Pixels:
-    """The 511 colours of a matplotlib colour map, uint8 511×3; the middle one is the centre."""
-    return _colours(name)
-
-
-def shared(scale: Scale, count: int) -> Scale:
-    """The same scale with a note that ``count`` maps share it."""
-    note = "; ".join(part for part in (scale.note, f"one scale for {count} maps") if part)
-    return replace(scale, note=note)
+        raise UsageError(
+            f"There is no colour map named {name!r}; use one of matplotlib's, such as viridis."
+        ) from None
+    shares = cmap.resampled(_LEVELS)(np.linspace(0.0, 1.0, _LEVELS))[:, :3]
+    table: Pixels = np.rint(shares * 255).astype(np.uint8)
+    table.setflags(write=False)
+    return table
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number for a legend: ``digits`` significant ones, a true minus sign, powers of ten where they help."""
+    """A number for a legend: ``digits`` significant ones, a true minus sign, powers of ten where needed."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):

@@ -1,8 +1,8 @@
 """Measuring, wrapping and shortening text, so that it never overflows in any of the formats.
 
 All sizes are in points. Text is set in DejaVu Sans, which comes with matplotlib, without kerning and without
-ligatures: its width is then the sum of its advances in Pillow, in PDF and in SVG alike. Characters that it lacks
-(한글, 中文) are taken from a font of the system, where there is one.
+ligatures: its width is then the sum of its advances in Pillow, in PDF and in SVG alike. Characters that it
+lacks (한글, 中文) are taken from a font of the system, where there is one.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ class Face:
 
     def advance(self, character: str) -> float:
         """Advance width of one character in font sizes."""
-        return float(_metrics(self.path, self.number)[self.cmap.get(ord(character), ".notdef")][0]) / self.units
+        glyph = self.cmap.get(ord(character), ".notdef")
+        return float(_metrics(self.path, self.number)[glyph][0]) / self.units
 
 
 @lru_cache(maxsize=8)
 def _open(path: str, number: int) -> Any:
-    from fontTools.ttLib import TTFont
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
     return TTFont(path, lazy=True, fontNumber=number)
 
@@ -78,7 +79,7 @@ def _face(path: str, bold: bool, is_primary: bool) -> Face:
 
 @lru_cache(maxsize=512)
 def face_for(character: str, bold: bool = False) -> Face:
-    """The font that has this character: DejaVu Sans, else a system font, else DejaVu Sans again (an empty box)."""
+    """The font that has this character: DejaVu Sans, else one of the system, else DejaVu Sans (a box)."""
     first = primary(bold)
     if ord(character) in first.cmap:
         return first
@@ -151,8 +152,8 @@ def fit(text: str, room: float, size: float, bold: bool = False) -> str:
 def wrap(text: str, room: float, size: float, bold: bool = False, lines: int | None = None) -> list[str]:
     """The text in lines no wider than ``room`` points.
 
-    Lines break at blanks, else after punctuation (``layer4.2.`` / ``conv3``), else anywhere. With ``lines``, the
-    last one allowed ends in an ellipsis where text is left over. Empty text gives no line.
+    Lines break at blanks, else after punctuation (``layer4.2.`` / ``conv3``), else anywhere. With ``lines``,
+    the last one allowed ends in an ellipsis where text is left over. Empty text gives no line.
     """
     rest = [piece for piece in _BREAK_AFTER.split(clean(text)) if piece]
     out: list[str] = []
@@ -204,7 +205,7 @@ def plain_features() -> list[str] | None:
 
 def subset(face: Face, characters: str, *, web: bool = False) -> bytes:
     """A font file with only these characters, TrueType, or WOFF with ``web``."""
-    from fontTools import subset as tools
+    from fontTools import subset as tools  # type: ignore[import-untyped]
     from fontTools.ttLib import TTFont
 
     options = tools.Options()

@@ -43,8 +43,9 @@ def tiles(
     Args:
         maps: C×h×w activations, already sorted as they are to be shown.
         names: a label for each channel ("117"); None numbers them from 0.
-        scale: "shared" draws all on one scale, with one colour bar; "own" draws each channel on its own, which shows
-            its shape but not its strength: the largest |value| then stands beside the name. Or a `Scale`.
+        scale: "shared" draws all on one scale, with one colour bar; "own" draws each channel on its own,
+            which shows its shape but not its strength: the value farthest from 0 then stands beside the name.
+            Or a `Scale`.
         columns: tiles in a row; None chooses.
         signed: diverging colours; None where any value is negative.
         title: heading.
@@ -87,16 +88,15 @@ def tiles(
     if len(data) > len(shown):
         notes.append(f"The first {len(shown)} of {len(data)} channels are shown.")
     if own:
-        what = "from −|largest| over 0 to |largest|" if signed else "from 0 to its largest value"
+        middle = "centred on 0" if signed else "from 0 on"
+        value = "value farthest from 0" if signed else "largest value"
         notes.append(
-            f"Every channel has a colour scale of its own, {what}, which stands beside its number"
+            f"Every channel has a colour scale of its own, {middle}; its {value} stands beside its number"
             + (f" ({unit})." if unit else ".")
         )
     if percentile is not None and percentile < 100 and (own or common.clip_percentile is not None):
         notes.append(f"Colour scales end at the {colour.ordinal(percentile)} percentile of the values.")
-    return _tile_sheet(
-        images, labels[:limit], sides, None if own else common, columns, title, notes, pixelated
-    )
+    return _tile_sheet(images, labels[:limit], sides, None if own else common, columns, title, notes, pixelated)
 
 
 def filters(
@@ -112,9 +112,10 @@ def filters(
 ) -> Sheet:
     """The weights of a convolution as pictures.
 
-    Three input channels are drawn as colour pictures: mid-grey is 0, and one symmetrical scale serves all filters,
-    so that a weak filter looks weak. One input channel gives one diverging tile a filter. 1×1 kernels give one
-    matrix (filters × input channels). Others give a row for each filter and a tile for each input channel.
+    Three input channels are drawn as colour pictures: mid-grey is 0, and one symmetrical scale serves all
+    filters, so that a weak filter looks weak. One input channel gives one diverging tile a filter. 1×1
+    kernels give one matrix (filters × input channels). Others give a row for each filter and a tile for each
+    input channel.
 
     Args:
         weights: O×I×kh×kw (or O×kh×kw for one input channel).
@@ -122,7 +123,8 @@ def filters(
         title: heading.
         columns: tiles in a row, where a filter is one tile.
         rgb: draw three input channels as colours; None does so wherever there are three.
-        limit: filters shown at most; None for 256, or 24 where each takes a row. The sheet says what it leaves out.
+        limit: filters shown at most; None for 256, or 24 where each takes a row. The sheet says what it
+            leaves out.
         inputs: input channels shown at most in a row.
         footnote: small text at the end.
 
@@ -153,7 +155,7 @@ def filters(
         images = [_rgb(kernel, scale) for kernel in shown]
         _left_out(notes, len(shown), count, "filters")
         high = colour.format_number(scale.high)
-        notes.append(f"Red, green and blue are the input channels: mid-grey is 0, full brightness {high}, none −{high}.")
+        notes.append(f"Red, green and blue are the input channels; mid-grey is 0, white {high}, black −{high}.")
         return _tile_sheet(images, labels, [""] * len(shown), None, columns, title, notes, True)
     if depth == 1:
         shown = data[: limit or 256]
@@ -174,7 +176,7 @@ def _left_out(notes: list[str], shown: int, count: int, what: str) -> None:
 
 
 def _rgb(kernel: NDArray[np.float64], scale: Scale) -> Image.Image:
-    """3×kh×kw weights as a colour picture around mid-grey; a weight that is not a number hatches its pixel."""
+    """3×kh×kw weights as a colour picture around mid-grey; weights that are not finite are hatched."""
     share = scale.position(kernel).transpose(1, 2, 0)
     bad = np.isnan(share).any(axis=2)
     picture = np.rint(np.where(np.isnan(share), 0.5, share) * 255).astype(np.uint8)
@@ -233,9 +235,7 @@ def patches(
     return Sheet(drawing)
 
 
-def _patch_line(
-    drawing: Drawing, items: Sequence[tuple[Any, str]], y: float, size: float, gap: float
-) -> float:
+def _patch_line(drawing: Drawing, items: Sequence[tuple[Any, str]], y: float, size: float, gap: float) -> float:
     images = [as_image(image) for image, _ in items]
     sizes = []
     for image in images:
@@ -266,8 +266,7 @@ def _tile_sheet(
         raise UsageError("Tiles need at least one column.")
     count = len(images)
     aspect = images[0].height / images[0].width
-    # as wide as high on the page, a little wider than high in all
-    across = columns or max(1, min(count, 32, max(6, math.ceil(math.sqrt(count * 1.5 * aspect)))))
+    across = columns or _across(count, aspect)
     side = min(84.0, max(18.0, (PAGE_WIDTH - 2 * MARGIN - (across - 1) * GAP) / across))
     high = max(4.0, side * aspect)
     if high > 160.0:
@@ -289,9 +288,14 @@ def _tile_sheet(
     return Sheet(drawing)
 
 
-def _tile_label(
-    drawing: Drawing, x: float, y: float, room: float, label: str, side: str, size: float
-) -> None:
+def _across(count: int, aspect: float) -> int:
+    """Tiles in a row: a block half as wide again as high, and a full last row if that is near."""
+    wish = min(count, 32, max(6, math.ceil(math.sqrt(count * 1.5 * aspect))))
+    near = range(max(1, math.ceil(0.75 * wish)), min(count, 32, math.floor(1.35 * wish)) + 1)
+    return min(near, key=lambda n: (-count % n / n, abs(n - wish)), default=wish)
+
+
+def _tile_label(drawing: Drawing, x: float, y: float, room: float, label: str, side: str, size: float) -> None:
     """The channel's number, and at the right its largest value where both fit."""
     drawing.line(x, y, label, size, room=room, colour=INK)
     if side and fonts.width(label, size) + fonts.width(side, size) + 0.6 * size <= room:
@@ -315,7 +319,8 @@ def _matrix_sheet(matrix: NDArray[np.float64], scale: Scale, title: str, notes: 
     picture_in(drawing, x, y, (wide, high), heatmap_image(matrix, scale), True, "weights, filters by inputs")
     drawing.line(MARGIN + 16.0, y, "0", LABEL_SIZE, room=16.0, colour=GREY, anchor="end")
     bottom = y + high - fonts.LINE * LABEL_SIZE
-    drawing.line(MARGIN + 16.0, bottom, str(rows - 1), LABEL_SIZE, room=18.0, colour=GREY, anchor="end")
+    if rows > 1:
+        drawing.line(MARGIN + 16.0, bottom, str(rows - 1), LABEL_SIZE, room=18.0, colour=GREY, anchor="end")
     notes.append(f"1×1 kernels: a row for each of the {rows} filters, a column for each input channel.")
     drawing.height = footer(drawing, notes, y + high + 10.0)
     return Sheet(drawing)

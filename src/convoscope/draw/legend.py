@@ -55,7 +55,9 @@ def draw(
     top = y
     if scale is not None:
         image = Image.fromarray(colour.bar(scale))
-        drawing.items.append(Picture(x + 0.2, y + 0.2, room - 0.4, BAR - 0.4, image, alt=f"colour scale: {scale.sentence()}"))
+        drawing.items.append(
+            Picture(x + 0.2, y + 0.2, room - 0.4, BAR - 0.4, image, alt=f"colour scale: {scale.sentence()}")
+        )
         drawing.items.append(Box(x, y, room, BAR, stroke=PALE, line=0.35))
         y += BAR + _GAP
         numbers(drawing, x, y, room, scale)

@@ -19,14 +19,15 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def as_image(photo: Any) -> Image.Image:
-    """An RGB picture from a PIL image or a uint8 array (H×W, H×W×1, H×W×3 or H×W×4); transparency goes white."""
+    """An RGB picture from a PIL image or a uint8 array (H×W, H×W×1, 3 or 4); transparency goes white."""
     if not isinstance(photo, Image.Image):
         array = np.asarray(photo)
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[..., 0]
-        if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+        if array.dtype != np.uint8 or not fits or array.size == 0:
             raise UsageError(f"A photo is uint8 H×W or H×W×3, not {array.dtype} {array.shape}.")
-        photo = Image.fromarray(array)
+        return as_image(Image.fromarray(array))
     if photo.width == 0 or photo.height == 0:
         raise UsageError("The photo has no pixels.")
     if photo.mode in ("RGBA", "LA", "PA") or "transparency" in photo.info:
@@ -52,8 +53,9 @@ def overlay(
 ) -> Image.Image:
     """Lay a map over the photo it belongs to.
 
-    Strong values are drawn nearly opaque, values near zero let the photo through; the photo beneath loses some of
-    its colour, so that hue means value. What lies outside the map (outside the crop) is faded towards white.
+    Strong values are drawn nearly opaque, values near zero let the photo through; the photo beneath loses
+    some of its colour, so that hue means value. What lies outside the map (outside the crop) is faded towards
+    white.
 
     Args:
         photo: uint8 H×W×3 (or H×W) array, or a PIL image.
@@ -61,16 +63,16 @@ def overlay(
         scale: how values map to colours; None makes one for this map alone.
         signed: whether the map is signed, where ``scale`` is None.
         opacity: of the strongest value, 0 to 1.
-        matrix: 2×3 affine ``input_to_photo``. Whole numbers are the centres of pixels on both sides, (x, y) in this
-            order: the centre of input pixel (0, 0) lies at photo position ``matrix @ (0, 0, 1)``. None spreads
-            the map over the whole photo.
+        matrix: 2×3 affine ``input_to_photo``. Whole numbers are the centres of pixels on both sides, (x, y)
+            in this order: the centre of input pixel (0, 0) lies at photo position ``matrix @ (0, 0, 1)``.
+            None spreads the map over the whole photo.
         mute: how much of its colour the photo beneath loses, 0 to 1.
-        dim: how much darker the photo gets (-1 to 1; negative: lighter). None: darker under a sequential map, whose
-            strong colours shine, lighter under a diverging one, whose strong colours are dark. Sparse maps of
-            single pixels stand out better at 0.5.
+        dim: how much darker the photo gets (-1 to 1; negative: lighter). None: darker under a sequential map,
+            whose strong colours shine, lighter under a diverging one, whose strong colours are dark. Sparse
+            maps of single pixels stand out better at 0.5.
         pixelated: draw map pixels as sharp squares; None does so for photos that must be enlarged.
-        min_size: a photo whose longer side is under this many pixels is first enlarged by a whole factor, its pixels
-            kept as squares; 0 never enlarges.
+        min_size: a photo whose longer side is under this many pixels is first enlarged by a whole factor, its
+            pixels kept as squares; 0 never enlarges.
         max_size: a photo whose longer side is over this many pixels is first reduced; 0 never reduces.
 
     Returns:
@@ -101,8 +103,8 @@ def placed(
 ) -> Image.Image:
     """A map alone, in the frame of its photo: opaque where the map lies, the faded photo where it does not.
 
-    For maps of single pixels (saliency, guided backpropagation), which a photo beneath would drown; they keep the
-    shape and place of the overlays beside them. Arguments, result and errors are those of `overlay`.
+    For maps of single pixels (saliency, guided backpropagation), which a photo beneath would drown; they keep
+    the shape and place of the overlays beside them. Arguments, result and errors are those of `overlay`.
     """
     base, warped, inside = _on_photo(photo, values, matrix, pixelated, min_size, max_size)
     scale = scale or colour.scale_for([np.asarray(values)], signed=signed)
@@ -159,7 +161,7 @@ def _joined(inner: NDArray[Any], outer: NDArray[Any], inside: NDArray[np.bool_])
 
 
 def ramp(strength: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Opacity as a share of the greatest, for strengths 0 to 1: nothing at 0, all at 1, monotone, quick between."""
+    """Opacity as a share of the greatest, for strengths 0 to 1: 0 at 0, 1 at 1, rising fast, then slowly."""
     return np.asarray(1.0 - (1.0 - strength) ** 2.0, dtype=np.float32)
 
 
@@ -175,7 +177,8 @@ def warp(
         pixelated: the nearest map pixel instead of bilinear interpolation.
 
     Returns:
-        float64 H×W values (NaN stays NaN), and the bool H×W mask of picture pixels whose centre lies on the map.
+        float64 H×W values (NaN stays NaN), and the bool H×W mask of picture pixels whose centre lies on the
+        map.
     """
     data = _map(values)
     height, width = data.shape
@@ -184,7 +187,8 @@ def warp(
     x = inverse[0, 0] * columns + inverse[0, 1] * rows + inverse[0, 2]
     y = inverse[1, 0] * columns + inverse[1, 1] * rows + inverse[1, 2]
     slack = 1e-9 * max(width, height)
-    inside = (x >= -0.5 - slack) & (x <= width - 0.5 + slack) & (y >= -0.5 - slack) & (y <= height - 0.5 + slack)
+    rim = -0.5 - slack
+    inside = (x >= rim) & (x <= width - 1 - rim) & (y >= rim) & (y <= height - 1 - rim)
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
     near = data[np.floor(y + 0.5).astype(np.intp), np.floor(x + 0.5).astype(np.intp)]
     if pixelated:
@@ -196,7 +200,7 @@ def warp(
         upper = data[top, left] * (1 - u) + data[top, right] * u
         lower = data[bottom, left] * (1 - u) + data[bottom, right] * u
         out = upper * (1 - v) + lower * v
-    # one bad neighbour must not eat a good pixel, nor a good one hide a bad pixel: there the nearest value decides
+    # one bad neighbour must not eat a good pixel, nor a good one hide a bad pixel: there the nearest decides
     return np.where(np.isfinite(out) & np.isfinite(near), out, near), inside
 
 
@@ -271,6 +275,6 @@ def _resized(picture: Image.Image, min_size: int, max_size: int) -> tuple[Image.
 
 def _scaled(affine: NDArray[np.float64], factor_x: float, factor_y: float) -> NDArray[np.float64]:
     """The same affine where the photo was resized: X' = f·(X + ½) − ½."""
-    out = affine * np.array([[factor_x], [factor_y]])
+    out: NDArray[np.float64] = affine * np.array([[factor_x], [factor_y]])
     out[:, 2] += np.array([factor_x, factor_y]) / 2 - 0.5
     return out

@@ -1,4 +1,4 @@
-"""A static page of pictures with a sentence each: one HTML file, no script, readable from a disk or a server."""
+"""A static page of pictures with a sentence each: one HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ cursor:zoom-in}
 .tiny img{image-rendering:pixelated}
 figcaption{margin-top:.5rem;font-size:.9rem;line-height:1.45;color:var(--soft);overflow-wrap:anywhere}
 .file{font-size:.9rem}
-.shut{display:none}
+.shut,.full{display:none}
 figure:target{position:fixed;inset:0;z-index:2;display:flex;flex-direction:column;align-items:center;
 justify-content:center;gap:.8rem;padding:3rem 1.2rem 1.2rem;background:var(--veil)}
 figure:target .shot{cursor:default;max-width:100%;min-height:0;flex:0 1 auto;display:flex}
@@ -58,8 +58,10 @@ figure:target.tiny .shot img{width:min(80vw,70vh)}
 figure:target figcaption{margin:0;max-width:60rem;text-align:center}
 figure:target .shut{display:block;position:absolute;top:.7rem;right:1.1rem;padding:.2rem .7rem;
 font-size:1rem;text-decoration:none;border:1px solid var(--line);border-radius:6px;background:var(--page)}
+figure:target .shut::before{content:"";position:fixed;inset:0;z-index:-1}
+figure:target .full{display:block;font-size:.9rem}
 footer{padding-top:3rem;padding-bottom:3rem;color:var(--soft);font-size:.85rem}
-@media print{nav,.shut{display:none}figure{break-inside:avoid}}
+@media print{nav,.shut,.full{display:none}figure{break-inside:avoid}}
 """
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"}
@@ -90,7 +92,13 @@ class Section:
 
 
 def write(
-    folder: str | Path, title: str, intro: str, sections: Sequence[Section], *, footer: str = "", lang: str = "en"
+    folder: str | Path,
+    title: str,
+    intro: str,
+    sections: Sequence[Section],
+    *,
+    footer: str = "",
+    lang: str = "en",
 ) -> Path:
     """Write ``index.html`` into a folder of pictures, which it shows by relative paths.
 
@@ -206,22 +214,18 @@ def _item(folder: Path, item: Item, key: str, embedded: bool) -> str:
         described = f"<figcaption>{caption}</figcaption>" if caption else ""
         return f'<figure><a class="file" href="{href}" download="{name}">{name}</a>{described}</figure>'
     size = _size(file)
-    kind, attributes = "", ""
-    if size:
-        kind = " wide" if size[0] > 1.9 * size[1] or size[0] > 1400 else " tiny" if max(size) < 128 else ""
-        attributes = f' width="{size[0]}" height="{size[1]}"'
+    wide = size is not None and (size[0] > 1.9 * size[1] or size[0] > 1400)
+    tiny = ' class="tiny"' if size is not None and max(size) < 128 else ""
+    attributes = f' width="{size[0]}" height="{size[1]}"' if size is not None else ""
+    full = "" if embedded else f'<a class="full" href="{href}">Full size</a>'
     alt = escape(item.alt or item.caption or file.stem)
     return (
-        f'<div id="b{key}"{_class(kind.strip() == "wide")}><figure id="p{key}" class="{kind.strip() or "one"}">'
+        f'<div id="b{key}" class="box{" wide" if wide else ""}"><figure id="p{key}"{tiny}>'
         f'<a class="shot" href="#p{key}" aria-label="Enlarge: {alt}">'
         f'<img src="{href}" alt="{alt}" loading="lazy"{attributes}></a>'
-        f"<figcaption>{caption}</figcaption>"
+        f"<figcaption>{caption}</figcaption>{full}"
         f'<a class="shut" href="#b{key}" aria-label="Close the enlarged picture">Close</a></figure></div>'
     )
-
-
-def _class(wide: bool) -> str:
-    return ' class="wide"' if wide else ""
 
 
 def _size(file: Path) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """A drawing as PDF: text as text in an embedded subset of the font, pictures losslessly compressed.
 
-Written by hand after ISO 32000-1: a page, one content stream, Type 0 fonts over TrueType or CFF subsets with a
-ToUnicode map (so that text can be found and copied), and pictures as Flate streams.
+Written by hand after ISO 32000-1: a page, one content stream, Type 0 fonts over TrueType or CFF subsets with
+a ToUnicode map (so that text can be found and copied), and pictures as Flate streams.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ class _File:
 class _Font:
     """One embedded subset: codes of the characters used, and the objects that describe it.
 
-    A code is what CIDFonts call a CID: the glyph's number, but in a CID-keyed CFF font the number in its charset.
+    A code is what CIDFonts call a CID: the glyph's number, but in a CID-keyed CFF font the number in its
+    charset.
     """
 
     def __init__(self, face: Face, characters: str, number: int) -> None:
-        from fontTools.ttLib import TTFont
+        from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
         self.face = face
         self.data = fonts.subset(face, characters)
@@ -211,9 +212,7 @@ def _png_data(image: Any) -> bytes:
 def _box(item: Box) -> list[str]:
     out = []
     if item.fill:
-        out.append(
-            f"{_colour(item.fill)} rg {item.x:.3f} {item.y:.3f} {item.width:.3f} {item.height:.3f} re f"
-        )
+        out.append(f"{_colour(item.fill)} rg {item.x:.3f} {item.y:.3f} {item.width:.3f} {item.height:.3f} re f")
     if item.stroke:
         inset = item.line / 2
         out.append(

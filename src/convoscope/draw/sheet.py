@@ -36,9 +36,9 @@ UNDER = 5.0
 class Sheet:
     """A finished figure.
 
-    ``save`` writes it by the file's suffix; ``image`` is the picture on the screen; a notebook shows it by itself.
-    Text stays text in PDF and SVG. A sheet so large that it would exceed 60 million pixels is written at a lower
-    resolution.
+    ``save`` writes it by the file's suffix; ``image`` is the picture on the screen; a notebook shows it by
+    itself. Text stays text in PDF and SVG. A sheet so large that it would exceed 60 million pixels is written
+    at a lower resolution.
     """
 
     drawing: Drawing
@@ -110,7 +110,8 @@ class Cell:
     """One map of a sheet.
 
     Attributes:
-        image: an overlay or heat map (PIL image or uint8 array); None draws an empty field, with ``note`` saying why.
+        image: an overlay or heat map (PIL image or uint8 array); None draws an empty field, with ``note``
+            saying why.
         title: heading of the column, usually the method.
         legend: the scale of the colours; None for a picture that has none.
         note: what a reader must know (a doubt on the result).
@@ -147,7 +148,8 @@ def contact_sheet(
     """The photo and all maps side by side.
 
     Args:
-        rows: one for each photo or target; each starts with its photo, under which its title and subtitle stand.
+        rows: one for each photo or target; each starts with its photo, under which its title and subtitle
+            stand.
         title: heading of the sheet.
         footnote: small text at the end; how far the colour scales reach is added.
         columns: maps in one line before the next line starts; None for up to 6, in lines of equal length.
@@ -176,9 +178,7 @@ def picture_in(
 ) -> None:
     """A picture with a hairline around it, so that a white one has an edge on white paper."""
     inset = 0.25  # some PDF readers widen pictures to whole pixels: stay under the line
-    drawing.items.append(
-        Picture(x + inset, y + inset, size[0] - 2 * inset, size[1] - 2 * inset, image, sharp, alt)
-    )
+    drawing.items.append(Picture(x + inset, y + inset, size[0] - 2 * inset, size[1] - 2 * inset, image, sharp, alt))
     drawing.items.append(Box(x, y, size[0], size[1], stroke=PALE, line=0.35))
 
 
@@ -234,14 +234,14 @@ class _Layout:
         if self.one_clip:
             where = ordinal(next(iter(clips - {None})) or 0.0)
             self.footnotes.append(
-                f"Colour scales end at the {where} percentile of the values; ≤ and ≥ mark the ends that are exceeded."
+                f"Colour scales end at the {where} percentile of the values; ≤ and ≥ mark the ends exceeded."
             )
 
     def _shrunk(self, room: float) -> float:
         """Columns no wider than the widest picture needs, but wide enough for text."""
         shown = [image for image in self.photos if image] + [i for row in self.maps for i in row if i]
         sizes = [self._fitted(image, room, 1.3 * room)[0] for image in shown]
-        return max(sizes + [min(room, 96.0)])
+        return max([*sizes, min(room, 96.0)])
 
     @staticmethod
     def _fitted(image: Image.Image, room: float, highest: float) -> tuple[float, float]:
@@ -268,15 +268,11 @@ class _Layout:
 
     def _headings(self, drawing: Drawing, cells: Sequence[Cell], y: float) -> float:
         """Column titles, all ending on the same baseline. Returns the height taken."""
-        heights = [
-            canvas.block_height(cell.title, HEADING_SIZE, self.cell, lines=2, bold=True) for cell in cells
-        ]
+        heights = [canvas.block_height(cell.title, HEADING_SIZE, self.cell, lines=2, bold=True) for cell in cells]
         tallest = max(heights, default=0.0)
         for column, (cell, taken) in enumerate(zip(cells, heights, strict=True), start=1):
             top = y + tallest - taken
-            drawing.block(
-                self._x(column), top, cell.title, HEADING_SIZE, room=self.cell, lines=2, bold=True
-            )
+            drawing.block(self._x(column), top, cell.title, HEADING_SIZE, room=self.cell, lines=2, bold=True)
         return tallest + (4.0 if tallest else 0.0)
 
     def _row(self, drawing: Drawing, number: int, y: float) -> float:
@@ -323,17 +319,13 @@ class _Layout:
                 alt = cell.alt or f"{cell.title} of {row.title or 'the photo'}"
                 picture_in(drawing, x, y, size, image, is_sharp(image, cell.pixelated), alt)
             under = y + size[1] + UNDER
-            taken = legend.draw(
-                drawing, x, under, self.cell, cell.legend, cell.note, with_clip=not self.one_clip
-            )
+            taken = legend.draw(drawing, x, under, self.cell, cell.legend, cell.note, with_clip=not self.one_clip)
             bottom = max(bottom, under + taken)
         return bottom
 
     def _label(self, drawing: Drawing, row: Row, y: float) -> float:
         y += drawing.block(self._x(0), y, row.title, LABEL_SIZE, room=self.cell, lines=3, bold=True)
-        y += drawing.block(
-            self._x(0), y + 1.0, row.subtitle, SUBTITLE_SIZE, room=self.cell, lines=4, colour=GREY
-        )
+        y += drawing.block(self._x(0), y + 1.0, row.subtitle, SUBTITLE_SIZE, room=self.cell, lines=4, colour=GREY)
         return y + 1.0
 
 

@@ -1,7 +1,7 @@
 """A drawing as SVG: text as text, pictures as embedded PNG.
 
-The few glyphs that the text needs travel with the file as a web font, so that a browser shows it as laid out; where
-a program ignores them, ``textLength`` still keeps every line within its room.
+The few glyphs that the text needs travel with the file as a web font, so that a browser shows it as laid out;
+where a program ignores them, ``textLength`` still keeps every line within its room.
 """
 
 from __future__ import annotations

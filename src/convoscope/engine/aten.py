@@ -15,6 +15,7 @@ from torch import Tensor
 from convoscope.engine.aliasing import Track
 from convoscope.engine.probes import (
     NOWHERE,
+    PARTS,
     Probe,
     aligned,
     compress,
@@ -194,7 +195,7 @@ def _index(call: Call) -> Probe:
     if not chosen:
         return picked
     mixed = [reduced(call.probe(index), range(index.dim()), keep=True) for index in chosen]
-    places = [placeless(aligned(m.reshape(4), call.dims)) for m in mixed]
+    places = [placeless(aligned(m.reshape(PARTS), call.dims)) for m in mixed]
     return union([picked, *places], call.dims)
 
 
@@ -300,7 +301,7 @@ def _convolution(call: Call) -> Probe:
             positions = taps(call.outputs[0].shape[dim], size, stride[k], padding[k], dilation[k])
             probe = window(probe, dim, positions)
     if call.tracked(weight):  # the picture makes the filters, as in conditional convolutions
-        filters = reduced(call.probe(weight), range(weight.dim()), keep=True).reshape(4)
+        filters = reduced(call.probe(weight), range(weight.dim()), keep=True).reshape(PARTS)
         probe = union([probe, placeless(aligned(filters, call.dims))], call.dims)
     return probe
 
@@ -323,9 +324,7 @@ def _pooling(count: int) -> Rule:
 
 
 for _n in (1, 2, 3):
-    rule(f"max_pool{_n}d", f"max_pool{_n}d_with_indices", f"avg_pool{_n}d", f"mkldnn_max_pool{_n}d")(
-        _pooling(_n)
-    )
+    rule(f"max_pool{_n}d", f"max_pool{_n}d_with_indices", f"avg_pool{_n}d", f"mkldnn_max_pool{_n}d")(_pooling(_n))
 
 
 @rule(*(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)))
@@ -469,7 +468,7 @@ def _layer_norm(call: Call) -> list[Probe]:
 @rule("native_group_norm", "group_norm")
 def _group_norm(call: Call) -> list[Probe]:
     probe, count = call.probe(call.first), call.first.dim()
-    statistics = reduced(probe, range(1, count), keep=True).reshape(4, 1, 1)
+    statistics = reduced(probe, range(1, count), keep=True).reshape(PARTS, 1, 1)
     return [spread(probe, range(1, count))] + [statistics] * (len(call.outputs) - 1)
 
 
@@ -483,8 +482,7 @@ def _batch_norm(call: Call) -> list[Probe]:
     result = spread(probe, others) if batch else probe
     statistics = reduced(probe, others, keep=False)
     rest = [
-        statistics if output.shape == (call.first.shape[1],) else empty(output.dim())
-        for output in call.outputs[1:]
+        statistics if output.shape == (call.first.shape[1],) else empty(output.dim()) for output in call.outputs[1:]
     ]
     return [result, *rest]
 
@@ -517,7 +515,7 @@ def _matmul(call: Call) -> Probe:
     operands = [t for t in (left, right) if call.tracked(t)]
     if right.dim() == 1 and left.dim() > 1 and operands == [left]:
         return reduced(call.probe(left), [left.dim() - 1], keep=False)
-    mixed = [reduced(call.probe(t), range(t.dim()), keep=True).reshape(4) for t in operands]
+    mixed = [reduced(call.probe(t), range(t.dim()), keep=True).reshape(PARTS) for t in operands]
     return placeless(union([aligned(m, call.dims) for m in mixed], call.dims))
 
 

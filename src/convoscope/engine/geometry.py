@@ -48,8 +48,13 @@ class Axis:
     """Last pixel of the picture that can change the cell; less than ``reach_low`` where none can."""
 
     @classmethod
-    def from_fields(cls, input: int, low: Ints, high: Ints, reach_low: Ints, reach_high: Ints) -> Axis:
-        """An axis from the fields of its cells; size, stride and offset are what these have in common."""
+    def from_fields(
+        cls, input: int, low: Ints, high: Ints, reach_low: Ints, reach_high: Ints, *, local: bool = True
+    ) -> Axis:
+        """An axis from the fields of its cells; size, stride and offset are what these have in common.
+
+        ``local`` says that no path leads to the cells but those of the local field.
+        """
         centres = (low + high) / 2.0
         steps = np.diff(centres)
         if len(steps) == 0:
@@ -57,7 +62,7 @@ class Axis:
         else:
             stride = float(steps[0]) if np.all(steps == steps[0]) else None
         wider = (reach_low < np.clip(low, 0, input - 1)) | (reach_high > np.clip(high, 0, input - 1))
-        local = not np.any(wider & (reach_low <= reach_high))
+        local = local and not np.any(wider & (reach_low <= reach_high))
         return cls(
             input=input,
             length=len(low),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convoscope.engine.aliasing import Track
 from convoscope.engine.geometry import Axis, Geometry
-from convoscope.engine.probes import Probe, compress
+from convoscope.engine.probes import PARTS, Probe, compress
 
 Placed = tuple[Geometry | None, bool, str | None]
 """A geometry, whether the channels are last, and why there is no geometry."""
@@ -18,7 +18,7 @@ Placed = tuple[Geometry | None, bool, str | None]
 
 def _varying(probe: Probe) -> set[int]:
     """The dimensions along which the local field changes."""
-    local = compress(probe)[2:]
+    local = compress(probe)[2:4]
     varying = set()
     for dim in range(local.dim() - 1):
         first = local.narrow(dim + 1, 0, 1)
@@ -28,17 +28,17 @@ def _varying(probe: Probe) -> set[int]:
 
 
 def _hull(probe: Probe, dim: int, length: int) -> Tensor:
-    """The probe as ``[4, length]``: the hull over all dimensions but ``dim``."""
+    """The probe as ``[5, length]``: the hull over all dimensions but ``dim``."""
     over = [d for d in range(1, probe.dim()) if d != dim + 1]
-    return probe.amin(over).expand(4, length)
+    return probe.amin(over).expand(PARTS, length)
 
 
 def _axis(probe: Tensor, input: int) -> Axis | str:
-    """An axis from ``[4, cells]``, or why there is none."""
+    """An axis from ``[5, cells]``, or why there is none."""
     low, high, length = probe[2], -probe[3], probe.shape[1]
-    if not bool(torch.isfinite(probe[2:]).any()):
+    if not bool(torch.isfinite(probe[2:4]).any()):
         return Axis.whole(input) if length == 1 else "its cells have no place in the picture"
-    if not bool(torch.isfinite(probe[2:]).all()):
+    if not bool(torch.isfinite(probe[2:4]).all()):
         return "some of its cells have no place in the picture"
     centres = (low + high).numpy()
     steps = np.diff(centres)
@@ -49,8 +49,8 @@ def _axis(probe: Tensor, input: int) -> Axis | str:
     reach_low, reach_high = probe[0].clone(), -probe[1]
     unreached = ~torch.isfinite(reach_low)
     reach_low[unreached], reach_high[unreached] = 0, -1
-    fields = (low, high, reach_low, reach_high)
-    return Axis.from_fields(input, *(field.numpy().astype(np.int64) for field in fields))
+    fields = [field.numpy().astype(np.int64) for field in (low, high, reach_low, reach_high)]
+    return Axis.from_fields(input, *fields, local=not bool((probe[4] < 0).any()))
 
 
 def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Sequence[str]) -> Placed:
@@ -81,4 +81,4 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
 
 
 def _placed(track: Track) -> bool:
-    return bool(torch.isfinite(track.rows[2:]).any()) or bool(torch.isfinite(track.cols[2:]).any())
+    return bool(torch.isfinite(track.rows[2:4]).any()) or bool(torch.isfinite(track.cols[2:4]).any())
