@@ -203,6 +203,15 @@ class Store(Views):
         array = flat.to_numpy(zero_copy_only=False).astype(np.float16, copy=False)
         return found["sha256"].to_pylist(), array.reshape(-1, self.recipe.embedding(layer).size)
 
+    def pictures_dataset(self) -> Any:
+        """The Lance dataset of pictures itself, at its newest version: for vector indexes."""
+        self._tables["pictures"].refresh()
+        return self._tables["pictures"].dataset
+
+    def uri(self, sha256: str, otherwise: str) -> str:
+        """The first URI that holds this content now; ``otherwise`` where none is known any more."""
+        return self.uris.get(sha256, [otherwise])[0]
+
     def state(self) -> State:
         """The merged state of all committed units."""
         done = frozenset(self.units_done)
