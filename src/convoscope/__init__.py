@@ -12,14 +12,16 @@ __version__ = "0.1.0"
 
 #: public name -> the module it lives in
 _PUBLIC = {
-    "explain": "explain", "Explanation": "results", "Explanations": "results", "Heatmap": "results", "Plan": "results",
+    "explain": "explain", "Explanation": "results", "Explanations": "results",
+    "Heatmap": "results", "Plan": "results",
     "open_model": "opening", "wrap": "models", "Model": "models", "layers": "models",
     "Picture": "pictures", "Preprocessing": "pictures",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
     "IntegratedGradients": "methods", "SmoothGrad": "methods", "Deconvnet": "methods", "GuidedBackprop": "methods",
     "CAM": "methods", "GradCAM": "methods", "GradCAMPlusPlus": "methods", "HiResCAM": "methods",
     "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
-    "GuidedGradCAM": "methods", "Occlusion": "methods",
+    "GuidedGradCAM": "methods", "Occlusion": "methods", "RISE": "methods", "LIME": "methods", "ScoreCAM": "methods",
+    "AblationCAM": "methods", "ExtremalPerturbation": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip

@@ -112,9 +112,11 @@ def _open_toybox(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
         else:
             state, _ = weight_files.read(Path(weights), trust_pickle=trust_pickle)
             network = weight_files.load(network, state, weights)
-    mean, std, labels = (weight_files.metadata_list(about, key) for key in ("mean", "std", "labels"))
+    mean = weight_files.metadata_list(about, "mean") or [0.0] * 3
+    std = weight_files.metadata_list(about, "std") or [1.0] * 3
+    labels = weight_files.metadata_list(about, "labels")
     size = int(about.get("size", 96))
-    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean or (0,) * 3), tuple(std or (1,) * 3))
+    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean), tuple(std))
     return _Opened(network, preprocessing, tuple(labels) if labels else None, name, weights or "bundled", notes)
 
 
@@ -184,7 +186,7 @@ def _torchvision_preprocessing(default: Any) -> Preprocessing:
 def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
     try:
         import timm
-        from timm.data import resolve_model_data_config
+        from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
     except ImportError:
         raise MissingExtra("timm", "timm", f"timm:{name}") from None
     if not timm.is_model(name.split(".")[0].removeprefix("hf_hub:")) and not name.startswith("hf"):
@@ -205,7 +207,7 @@ def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
         state, _ = weight_files.read(Path(weights), trust_pickle=trust_pickle)
         network = weight_files.load(build(), state, weights, lambda n: build(num_classes=n))
         used = weights
-    config = resolve_model_data_config(network)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     _, height, width = config["input_size"]
     resize = int(min(height, width) / config["crop_pct"])
     squash = config.get("crop_mode") == "squash"
@@ -242,7 +244,7 @@ def _open_file(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
     if not isinstance(built, nn.Module):
         raise ModelError(f"{spec}: returned a {type(built).__name__}, not a torch.nn.Module.")
     labels: list[Any] | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, list[Any] | None] = {}
     if weights not in (None, "none"):
         state, about = weight_files.read(Path(str(weights)), trust_pickle=trust_pickle)
 
@@ -267,7 +269,8 @@ def _open_file(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
 def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     module_name = f"convoscope_user_{path.stem}"
     specification = importlib.util.spec_from_file_location(module_name, path)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[module_name] = module
     added = str(path.parent.resolve())

@@ -6,6 +6,7 @@ found on the network's input can be drawn on the original photo.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import warnings
@@ -165,7 +166,7 @@ class Picture:
         """This picture as the input of a network with preprocessing ``to``."""
         if self.input_space is not None:
             return Fitted(self, self.input_space.float(), np.array([[1.0, 0, 0], [0, 1.0, 0]]))
-        planes = self._planes(to.channels)
+        bands = self._planes(to.channels)
         height, width = self.size
         if to.size is None:
             resized, left, top = (height, width), 0, 0
@@ -173,7 +174,7 @@ class Picture:
         else:
             out = to.size
             resized, left, top = _placement((height, width), to)
-        planes = [_resize(plane, resized, to.interpolation) for plane in planes]
+        planes = [_resize(plane, resized, to.interpolation) for plane in bands]
         canvas = np.empty((to.channels, *out), np.float32)
         for channel, plane in enumerate(planes):
             canvas[channel] = to.mean[channel] if to.fit == "pad" else 0.0
@@ -237,7 +238,9 @@ def _resize(plane: Image.Image, size: tuple[int, int], interpolation: str) -> ND
     if plane.size != (size[1], size[0]):
         plane = plane.resize((size[1], size[0]), _RESAMPLING[interpolation])
     array = np.asarray(plane)
-    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else np.clip(array, 0, 1).astype(np.float32)
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / np.float32(255)
+    return np.clip(array, 0, 1).astype(np.float32)
 
 
 def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, top: int) -> None:
@@ -266,15 +269,13 @@ def _from_bytes(data: bytes, name: str, path: Path | None) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
             # the orientation is EXIF data of the camera's: some of it is broken, and no reason to lose the picture
-            try:
+            with contextlib.suppress(Exception):
                 image = ImageOps.exif_transpose(image)
-            except Exception:
-                pass
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise PictureError(
             f"{label}: more than {MAX_PIXELS // 1_000_000} million pixels: too large to open safely."

@@ -105,7 +105,7 @@ class Heatmap:
         if path.suffix == ".npy":
             np.save(path, self.values)
         elif path.suffix == ".npz":
-            np.savez_compressed(path, **{self.method: self.values})
+            np.savez_compressed(path, allow_pickle=False, **{self.method: self.values})
         else:
             self.overlay().save(path)
         return path

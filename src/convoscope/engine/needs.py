@@ -68,7 +68,8 @@ class Perturbed(_At):
 
     Picture ``b`` under mask ``m`` is ``x·(1 − mask) + fill·mask``; masks are ``[M, H, W]`` in 0..1 (1: replaced) and
     ``fill`` is ``[B, C, H, W]``, both in the network's input space. The engine may recompute only what changed.
-    ``progress`` is called with the number of masks done so far; a result that it stops early is marked NaN.
+    ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far; what
+    was not done when the user stopped it is NaN.
     """
 
     masks: Tensor
@@ -76,6 +77,7 @@ class Perturbed(_At):
     probability: bool = False
     fast: float | None = None
     progress: Callable[[int], None] | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,18 +35,19 @@ def perturbed_scores(
         if answer is not None:
             return answer, "incremental"
     count = len(need.masks)
-    scores = torch.full((len(inputs), count), float("nan"))
+    wanted = range(len(inputs)) if need.row is None else [need.row]
+    scores = torch.full((len(wanted), count), float("nan"))
     fill = need.fill.to(inputs)
     step = max(1, runner.batch_size)
     done = 0
     try:
-        for b in range(len(inputs)):
+        for place, b in enumerate(wanted):
             for start in range(0, count, step):
                 masks = need.masks[start : start + step].to(inputs).unsqueeze(1)
                 varied = torch.lerp(inputs[b], fill[b], masks)
                 rows = torch.full((len(varied),), b)
                 recorded = runner.record(varied, layers=target.layers, gradients=False, rows=rows)
-                scores[b, start : start + len(varied)] = _score(target, recorded, need.probability)
+                scores[place, start : start + len(varied)] = _score(target, recorded, need.probability)
                 done += len(varied)
                 if need.progress is not None:
                     need.progress(done)
@@ -68,7 +69,7 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
         values = need.values[start : start + group]
 
         def replace(output: Tensor, values: Any = values) -> Tensor:
-            return torch.cat([value(part) for value, part in zip(values, output.split(size), strict=True)])
+            return torch.cat([value(part) for value, part in zip(values, torch.split(output, size), strict=True)])
 
         recorded = runner.record(
             inputs.repeat(len(values), *[1] * (inputs.ndim - 1)),

@@ -172,7 +172,7 @@ class Query:
         return maps
 
     def resample(self, grid: Tensor, at: str) -> tuple[Tensor, Geometry | None]:
-        """``[..., h, w]`` at layer ``at`` to the input's resolution, and the geometry used (``None``: plain resize)."""
+        """``[..., h, w]`` at layer ``at`` to the input's resolution, and the geometry used (or ``None``)."""
         from ..engine.geometry import Geometry
 
         geometry = self.watched.layers[at].geometry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..engine.needs import Gradient, Scores
 from ..errors import MethodRefused
@@ -110,7 +110,8 @@ def effective_bias(module: nn.Module) -> Tensor | None:
     is_norm = isinstance(module, nn.BatchNorm2d) or type(module).__name__ == "FrozenBatchNorm2d"
     mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
     if is_norm and mean is not None and variance is not None:
-        bias = 0 if module.bias is None else module.bias.detach()
-        weight = 1 if module.weight is None else module.weight.detach()
-        return bias - weight * mean / (variance + module.eps).sqrt()  # type: ignore[no-any-return,operator]
+        norm: Any = module
+        bias = 0 if norm.bias is None else norm.bias.detach()
+        weight = 1 if norm.weight is None else norm.weight.detach()
+        return bias - weight * mean / (variance + norm.eps).sqrt()  # type: ignore[no-any-return]
     return None
