@@ -39,12 +39,14 @@ def path(name: str) -> Any:
         raise ModelError(f"The toybox has no network {name!r}: it has {', '.join(NAMES)}.")
     file = resources.files("convoscope.toybox") / "weights" / f"{name}.safetensors"
     if not file.is_file():
-        raise ModelError(f"The weights of {name} are missing: make them with  python -m convoscope.toybox.train")
+        raise ModelError(
+            f"The weights of {name} are missing: make them with  python -m convoscope.toybox.train"
+        )
     return file
 
 
 def card(name: str) -> Card:
-    """Labels, normalisation, input size and settings of a bundled network, read from its file without torch."""
+    """Labels, normalisation, input size and settings of a bundled network (read without torch)."""
     data = path(name).read_bytes()
     head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     return Card(
@@ -75,7 +77,7 @@ def load(name: str = "toybox") -> nn.Module:
 
 
 def normalize(images: Any) -> Tensor:
-    """uint8 pictures [B, H, W, 3] (array, or a list of arrays [H, W, 3]) to what the networks take: float32 [B, 3, H, W]."""
+    """uint8 pictures [B, H, W, 3] (or a list of [H, W, 3]) to the networks' input, float32 [B, 3, H, W]."""
     import numpy as np
     import torch
 

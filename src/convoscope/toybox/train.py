@@ -1,7 +1,7 @@
 """Trains the toybox's networks:  python -m convoscope.toybox.train [NAME ...]
 
-Pictures are drawn while training goes on and each is seen once, so there is nothing to overfit. Seeds are fixed. All networks
-together take less than 30 minutes on two cores.
+Pictures are drawn while training goes on and each is seen once, so there is nothing to overfit. Seeds are
+fixed. All networks together take less than 30 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ TAGGED = "cup"
 """The class that carries the tag in the cheat's world."""
 
 
-def save(name: str, network: nn.Module, labels: tuple[str, ...], size: int, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+def save(
+    name: str,
+    network: nn.Module,
+    labels: tuple[str, ...],
+    size: int,
+    settings: dict[str, Any],
+    notes: dict[str, Any],
+) -> None:
     """Write the weights (float32) with all that is needed to use them."""
     state = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     WEIGHTS.mkdir(exist_ok=True)
@@ -45,7 +52,8 @@ def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
     network.eval()
     with torch.no_grad():
         parts = [
-            network(normalize([s.image for s in specimens[k : k + 100]])) for k in range(0, len(specimens), 100)
+            network(normalize([s.image for s in specimens[k : k + 100]]))
+            for k in range(0, len(specimens), 100)
         ]
     return torch.cat(parts)
 
@@ -71,8 +79,10 @@ def steps(total: int, network: nn.Module, rate: float) -> Iterator[tuple[int, to
     network.eval()
 
 
-def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False) -> nn.Module:
-    """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as in :func:`convoscope.toybox.pictures`."""
+def classifier(
+    name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False
+) -> nn.Module:
+    """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as for ``toybox.pictures``."""
     torch.manual_seed(seed)
     settings = {"classes": len(CLASSES), "widths": widths}
     network = build(name, settings)
@@ -86,7 +96,10 @@ def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         if step % 50 == 49:
-            print(f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f} {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f}, {time.monotonic() - began:.0f} s",
+                flush=True,
+            )
     unseen = list(pictures(1000, UNSEEN, tag=tag))
     notes: dict[str, Any] = {"accuracy": round(accuracy(network, unseen), 4), "seed": seed}
     if isinstance(tag, str):
