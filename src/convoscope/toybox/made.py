@@ -196,7 +196,7 @@ def boat(rng: np.random.Generator) -> Sketch:
         for x in (-0.4, -0.05, 0.3):
             s.add("hull", ellipse(x, deck + 0.2, 0.06), lighter(hull, 0.75))
     s.mark("mast_top", mast, top)
-    s.mark("bow", 0.97, deck - 0.05)
+    s.mark("prow", 0.97, deck - 0.05)
     return s
 
 
@@ -280,6 +280,6 @@ def key(rng: np.random.Generator) -> Sketch:
         corners = rounded(box(x - r * 0.95, -r, x + r * 0.85, r), 0.16)
         s.add("bow", ring(corners, rounded(box(x - r * 0.5, -r * 0.5, x + r * 0.4, r * 0.5), 0.1)), metal)
         s.add("bow", segment(x - r * 0.7, -r * 0.78, x + r * 0.55, -r * 0.78, 0.05), light)
-    s.mark("tip", end, 0)
-    s.mark("bow", x, 0)
+    s.mark("key_tip", end, 0)
+    s.mark("key_bow", x, 0)
     return s
