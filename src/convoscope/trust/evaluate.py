@@ -124,7 +124,7 @@ class EachItsOwn:
         return ClassScorer(torch.tensor(chosen), tuple(model.label(c) for c in chosen))
 
 
-def evaluate(
+def evaluate_cases(
     model: Model,
     cases: Sequence[Case],
     methods: str | Sequence[MethodLike] | None = None,
@@ -193,21 +193,14 @@ def _measure_group(
         return
     target = EachItsOwn({id(p): case.target for p, case in zip(pictures, read, strict=True)})
     found = explain(model, pictures, list(methods.values()), target=target, resize=settings.resize)
-    names = list(methods)
     for case, one in zip(read, found, strict=True):
-        # explain names maps after their methods; ours may hold one method with two settings
-        maps = dict(zip((n for n, k in zip(names, _keys(methods), strict=True) if k in one), one.values(), strict=True))
-        arrays = {name: heatmap.values for name, heatmap in maps.items()}
+        arrays = {name: heatmap.values for name, heatmap in one.items()}
         row: dict[str, Any] = {"measures": measure_case(model, case, one, arrays, settings)}
         if one.refused:
             row["refused"] = dict(one.refused)
         if case.target is not None and one.prediction:
             row["right"] = one.prediction[0]["index"] == case.target
         yield case.key, row
-
-
-def _keys(methods: dict[str, Method]) -> list[str]:
-    return list(methods)
 
 
 def baselines(fitted: Fitted, seed: int) -> dict[str, NDArray[np.float32]]:
