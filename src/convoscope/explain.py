@@ -275,7 +275,7 @@ class _Run:
         }
         if chosen.about.rule != "plain":
             doubts += rule_doubts(chosen.about.rule, scorer, watched, runner.relus)
-            provenance["relu_nodes"] = {"overridden": runner.relus, "expected": watched.relus}
+            provenance["relu_nodes"] = {"overridden": runner.relus, "expected": expected_relus(scorer, watched)}
         return Heatmap(
             values,
             chosen.about.name,
@@ -314,13 +314,21 @@ def value_doubts(values: np.ndarray[Any, Any]) -> list[str]:
     return doubts
 
 
+def expected_relus(scorer: Scorer, watched: Watched) -> int:
+    """How many ReLUs of the watched forward lie between the picture and the score."""
+    if not scorer.layers:
+        return watched.output_relus
+    return max(watched.layers[name].relus for name in scorer.layers if name in watched.layers)
+
+
 def rule_doubts(rule: str, scorer: Scorer, watched: Watched, matched: int | None) -> list[str]:
     """Whether every ReLU of the watched forward followed the rule."""
     doubts = []
     found = matched or 0
-    if not scorer.layers and found < watched.relus:
+    expected = expected_relus(scorer, watched)
+    if found < expected:
         doubts.append(
-            f"{watched.relus - found} of {watched.relus} ReLUs did not follow the {rule} rule (hidden from the "
+            f"{expected - found} of {expected} ReLUs did not follow the {rule} rule (hidden from the "
             "gradient graph): there the plain gradient was passed on."
         )
     if found == 0:

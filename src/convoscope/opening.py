@@ -103,21 +103,18 @@ def _open(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
 def _open_toybox(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
     from . import toybox
 
-    network, about = toybox.load_with_metadata(name)
+    card = toybox.card(name)
+    network = toybox.load(name)
     notes: tuple[str, ...] = ()
     if weights is not None:
         if weights == "none":
-            network = toybox.build(name)
+            network = toybox.build(name, card.settings)
             notes = (_random_note(name),)
         else:
             state, _ = weight_files.read(Path(weights), trust_pickle=trust_pickle)
             network = weight_files.load(network, state, weights)
-    mean = weight_files.metadata_list(about, "mean") or [0.0] * 3
-    std = weight_files.metadata_list(about, "std") or [1.0] * 3
-    labels = weight_files.metadata_list(about, "labels")
-    size = int(about.get("size", 96))
-    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean), tuple(std))
-    return _Opened(network, preprocessing, tuple(labels) if labels else None, name, weights or "bundled", notes)
+    preprocessing = Preprocessing((card.size, card.size), None, "squash", card.mean, card.std)
+    return _Opened(network, preprocessing, card.labels or None, name, weights or "bundled", notes)
 
 
 def _open_torchvision(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
@@ -171,7 +168,8 @@ def _torchvision_preprocessing(default: Any) -> Preprocessing:
     if default is None:
         return Preprocessing()
     preset = default.transforms()
-    mean, std = getattr(preset, "mean", None), getattr(preset, "std", None)
+    mean: Any = getattr(preset, "mean", None)
+    std: Any = getattr(preset, "std", None)
     crop, resize = getattr(preset, "crop_size", None), getattr(preset, "resize_size", None)
     mode = getattr(getattr(preset, "interpolation", None), "value", "bilinear")
     if mean is None:  # detectors normalise inside; segmenters only resize

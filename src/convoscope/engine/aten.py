@@ -324,9 +324,7 @@ def _pooling(count: int) -> Rule:
 
 
 for _n in (1, 2, 3):
-    rule(f"max_pool{_n}d", f"max_pool{_n}d_with_indices", f"avg_pool{_n}d", f"mkldnn_max_pool{_n}d")(
-        _pooling(_n)
-    )
+    rule(f"max_pool{_n}d", f"max_pool{_n}d_with_indices", f"avg_pool{_n}d", f"mkldnn_max_pool{_n}d")(_pooling(_n))
 
 
 @rule(*(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)))
@@ -484,8 +482,7 @@ def _batch_norm(call: Call) -> list[Probe]:
     result = spread(probe, others) if batch else probe
     statistics = reduced(probe, others, keep=False)
     rest = [
-        statistics if output.shape == (call.first.shape[1],) else empty(output.dim())
-        for output in call.outputs[1:]
+        statistics if output.shape == (call.first.shape[1],) else empty(output.dim()) for output in call.outputs[1:]
     ]
     return [result, *rest]
 

@@ -105,9 +105,7 @@ def joined(strict: Tensor, local: Tensor, mark: Tensor) -> Probe:
 
 def _apart(local: Tensor, dims: list[int]) -> float:
     """How far apart, at most, the centres of elements lie that differ in ``dims`` alone."""
-    twice = (
-        local[0] - local[1]
-    )  # the lowest index plus the highest one; not a number where the field is empty
+    twice = local[0] - local[1]  # the lowest index plus the highest one; not a number where the field is empty
     low = twice.nan_to_num(nan=EMPTY).amin(dims)
     high = twice.nan_to_num(nan=-EMPTY).amax(dims)
     return float((high - low).clamp(min=0).max())

@@ -23,9 +23,7 @@ _KEEPS_HEAD = {
     "mean", "sum", "amax", "max", "logsumexp", "_softmax", "_log_softmax", "softmax", "log_softmax",
     "dropout", "constant_pad_nd",
 }  # fmt: skip
-_NEW_LAYOUT = {
-    f"aten::{name}_" for name in ("as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapaxes")
-}
+_NEW_LAYOUT = {f"aten::{name}_" for name in ("as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapaxes")}
 """They change how a tensor lies in its storage, not what is there: it is read from the storage afterwards."""
 _POOL_WORDS = ("_pool1d", "_pool2d", "_pool3d", "upsample_")
 _OTHER_ACTIVATIONS = {

@@ -7,6 +7,7 @@ writes is followed as it happens, and nothing has to be exported or traced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,9 +174,7 @@ def _best_name(carriers: list[_Seen], stem: str | None) -> str | None:
 def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[str | None]:
     """The last grid, the embedding and the classifier."""
     first_weights = min(tracker.weighted, default=None)
-    stem = next(
-        (s.name for s in seen if first_weights is not None and s.track.past >> first_weights & 1), None
-    )
+    stem = next((s.name for s in seen if first_weights is not None and s.track.past >> first_weights & 1), None)
     head = output.head if output is not None else None
     classifier = embedding = None
     end = output.past if output is not None else -1
@@ -194,7 +193,9 @@ def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[s
     return [_best_name(carriers, stem), embedding, classifier]
 
 
-def watch(network: nn.Module, inputs: Tensor | tuple[Any, ...]) -> Watched:
+def watch(
+    network: nn.Module, inputs: Tensor | tuple[Any, ...], *, call: Callable[[Any], Any] | None = None
+) -> Watched:
     """Run one forward without gradients and say what is in the network.
 
     The caller has put the network into eval mode and protects its state. About half a second for a network of
@@ -204,6 +205,7 @@ def watch(network: nn.Module, inputs: Tensor | tuple[Any, ...]) -> Watched:
         network: any module.
         inputs: its input, or a tuple of positional arguments. The first tensor is the picture, its last two
             dimensions are rows and columns.
+        call: how the network is run on ``inputs``, where it is not just called with them.
 
     Raises:
         Whatever the network's own forward raises.
@@ -215,7 +217,10 @@ def watch(network: nn.Module, inputs: Tensor | tuple[Any, ...]) -> Watched:
         tracker.picture(picture)
     visitor = _Visitor(tracker)
     with torch.no_grad(), observe(network, visitor), tracker:
-        output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        if call is not None:
+            output = call(inputs)
+        else:
+            output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
     outputs = tensors_in(output)
     tracks = [track for track in map(tracker.track, outputs) if track is not None]
     scores = next((track for track in tracks if track.head is not None), tracks[0] if tracks else None)

@@ -91,9 +91,9 @@ class ExtremalPerturbation(Method):
 def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Starting values ``[1, h, w]`` and the function that raises them to masks ``[B, H, W]`` in 0..1.
 
-    The mask at a pixel is a soft maximum over grid points of value × Gaussian(distance). The paper's soft maximum is
-    a softmax-weighted mean with temperature 1/20; ours is a power mean with exponent 20, as near to the maximum and
-    separable, which makes the mask two small matrix products instead of a gather of all bumps.
+    The mask at a pixel is a soft maximum over grid points of value × Gaussian(distance). The paper's is a
+    softmax-weighted mean with temperature 1/20; ours is a power mean with exponent 20, as near to the maximum and
+    separable: two small matrix products instead of a gather of all bumps.
     """
     import torch
 
@@ -113,7 +113,7 @@ def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor,
 
 
 def _fade(levels: Tensor, mask: Tensor) -> Tensor:
-    """Each pixel from the level of a blur pyramid ``[L, B, C, H, W]`` that its mask asks for: 1 the picture itself."""
+    """Each pixel from the level of a blur pyramid ``[L, B, C, H, W]`` that its mask asks for (1: the picture)."""
     import torch
 
     place = (1 - mask) * (len(levels) - 1)

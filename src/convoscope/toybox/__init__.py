@@ -6,7 +6,7 @@ Drawing needs numpy and Pillow alone; torch is imported when a network is loaded
 from __future__ import annotations
 
 from convoscope.toybox.grounds import STUFF
-from convoscope.toybox.loading import NAMES, card, load
+from convoscope.toybox.loading import NAMES, build, card, load
 from convoscope.toybox.scenes import SCENE_SIZE, Instance, Scene, scene
 from convoscope.toybox.specimens import CLASSES, SIZE, Specimen, draw, pictures
 from convoscope.toybox.writer import write
@@ -20,6 +20,7 @@ __all__ = [
     "Instance",
     "Scene",
     "Specimen",
+    "build",
     "card",
     "draw",
     "load",
