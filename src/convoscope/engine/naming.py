@@ -1,10 +1,11 @@
 """Names for everything a forward pass produces, and one way to look at (or replace) what was named.
 
-A module's output is named by the module's path, ``layer4.0.relu``; the second call of the same module in one
-forward is ``layer4.0.relu#2``. A functional operation gets its operation's name under the module whose
-``forward`` made it: ``features.relu#3`` is the third functional ReLU of ``features``, and ``relu`` at the root
-is one made by the network's own ``forward``. Where a submodule already carries that name, the functional one is
-``functional_relu``, so that a module's names never depend on whether anyone looks for functional operations.
+A module's output is named by the module's path, ``layer4.0.relu``; the second call of the same module in
+one forward is ``layer4.0.relu#2``. A functional operation gets its operation's name under the module whose
+``forward`` made it: ``features.relu#3`` is the third functional ReLU of ``features``, and ``relu`` at the
+root is one made by the network's own ``forward``. Where a submodule already carries that name, the
+functional one is ``functional_relu``, so that a module's names never depend on whether anyone looks for
+functional operations.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch.overrides import TorchFunctionMode
 Visit = Callable[[str, Any], Any]
 
 _ACTIVATIONS = {
-    "relu", "relu6", "threshold", "clamp_min", "clamp", "clip", "hardtanh", "leaky_relu", "prelu", "rrelu", "elu",
-    "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign",
-    "tanhshrink", "hardshrink", "softshrink", "logsigmoid", "glu", "softmax", "log_softmax",
+    "relu", "relu6", "threshold", "clamp_min", "clamp", "clip", "hardtanh", "leaky_relu", "prelu", "rrelu",
+    "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid",
+    "sigmoid", "tanh", "softplus", "softsign", "tanhshrink", "hardshrink", "softshrink", "logsigmoid", "glu",
+    "softmax", "log_softmax",
 }  # fmt: skip
 _POOLS = {f"{kind}_pool{n}d" for kind in ("max", "avg", "lp", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)}
 _POOLS |= {"fractional_max_pool2d", "fractional_max_pool3d", "mean"}
@@ -73,7 +75,7 @@ def split_name(name: str) -> tuple[str, int]:
 
 
 def operation_of(name: str) -> str | None:
-    """The operation of a functional output's name (``"features.relu#3"`` gives ``"relu"``), None for other names."""
+    """The operation of a functional name (``"relu"`` for ``"features.relu#3"``), None for other names."""
     word = split_name(name)[0].rpartition(".")[2]
     while word.startswith("functional_"):
         word = word.removeprefix("functional_")
@@ -81,7 +83,7 @@ def operation_of(name: str) -> str | None:
 
 
 def opaque(module: nn.Module) -> bool:
-    """Whether ``module`` is a leaf of ``torch.nn`` (or derived from one), whose inner operations need no name."""
+    """Whether ``module`` is a leaf of ``torch.nn`` or derived from one (its operations have no names)."""
     if isinstance(module, _CONTAINERS) or next(module.children(), None) is not None:
         return False
     return any(
@@ -205,17 +207,20 @@ class _Operations(TorchFunctionMode):
 def observe(network: nn.Module, visit: Visit, *, only: Collection[str] | None = None) -> Iterator[None]:
     """Hand every named output of the forwards made inside the block to ``visit(name, output)``.
 
-    Outputs come in the order produced, of modules and of functional operations alike, the root module excluded:
-    a container comes after its members, although its output may be the very same tensor. Tuples and dictionaries
-    are handed over as they are. Every forward of ``network`` counts repeated calls from one again.
+    Outputs come in the order produced, of modules and of functional operations alike, the root module
+    excluded: a container comes after its members, although its output may be the very same tensor. Tuples
+    and dictionaries are handed over as they are. Every forward of ``network`` counts repeated calls from
+    one again.
 
-    A tensor may be overwritten a moment after the visit, by an in-place ReLU for instance: clone what is kept.
+    A tensor may be overwritten a moment after the visit, by an in-place ReLU for instance: clone what is
+    kept.
 
     Args:
-        network: the network whose forward is observed; its hooks are as before when the block ends.
-        visit: called with the name and the output. A value other than None replaces the output for the rest of
+        network: the network whose forward is observed; its hooks are as before when the block ends. visit:
+        called with the name and the output. A value other than None replaces the output for the rest of
             the forward. Operations and modules called by ``visit`` itself are not observed.
-        only: the wanted names; all if None. With module names alone (repeats included) nothing but the hooks on
+        only: the wanted names; all if None. With module names alone (repeats included) nothing but the
+        hooks on
             those modules is installed, which costs microseconds; functional names need a closer look.
 
     Inside traced and scripted modules no hooks fire: only what fires is visited.
