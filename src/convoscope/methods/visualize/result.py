@@ -145,17 +145,17 @@ class Visualizations(list[Visualization]):
         super().__init__(items)
         self.stopped = stopped
 
-    def sheet(self, *, columns: int | None = None, title: str = "", captions: bool = True) -> Image.Image:
-        """All pictures on one sheet, each with its target and what it reaches."""
-        from .sheets import sheet
+    def sheet(self, *, columns: int | None = None, title: str = "", transparent: bool = False) -> Sheet:
+        """All pictures on one sheet, each with its target and what it reaches; a row a target where seeds differ."""
+        from .sheets import sheet_of
 
-        return sheet([(one.image, one.caption if captions else "") for one in self], columns=columns, title=title)
+        return sheet_of(self, columns=columns, title=title, transparent=transparent)
 
     def to_dict(self) -> dict[str, Any]:
         return {"stopped": self.stopped, "visualizations": [one.to_dict() for one in self]}
 
     def _repr_png_(self) -> bytes:
-        return _png(self.sheet())
+        return self.sheet()._repr_png_()
 
 
 @dataclass(eq=False)
