@@ -15,7 +15,7 @@ _PUBLIC = {
     "explain": "explain", "Explanation": "results", "Explanations": "results",
     "Heatmap": "results", "Plan": "results",
     "open_model": "opening", "wrap": "models", "Model": "models", "layers": "models",
-    "Picture": "pictures", "Preprocessing": "pictures",
+    "Picture": "pictures", "Preprocessing": "pictures", "filters": "methods.views", "activations": "methods.views",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
     "IntegratedGradients": "methods", "SmoothGrad": "methods", "Deconvnet": "methods", "GuidedBackprop": "methods",
     "CAM": "methods", "GradCAM": "methods", "GradCAMPlusPlus": "methods", "HiResCAM": "methods",
@@ -28,6 +28,8 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explain import explain as explain
+    from .methods.views import activations as activations
+    from .methods.views import filters as filters
     from .models import Model as Model
     from .models import layers as layers
     from .models import wrap as wrap

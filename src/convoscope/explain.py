@@ -156,7 +156,7 @@ class _Run:
                     raise
                 raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
             for query, name in zip(queries, preferred, strict=True):
-                query.plain_resize = self.plain_resize
+                query.plain_resize, query.reports = self.plain_resize, planner.reports
                 query.preferred = name
                 jobs.append([self._job(name, one, query) for name, one in self.methods.items()])
             everything = [job for row in jobs for job in row]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..engine.geometry import Geometry
     from ..engine.needs import Need
+    from ..engine.recompute import Report
     from ..engine.watch import Watched
     from ..models import Model
     from ..pictures import Fitted
@@ -111,6 +112,8 @@ class Query:
         self.plain_resize = False
         #: the layer that ``None`` stands for where it depends on the target (the level that fed a detection)
         self.preferred: str | None = None
+        #: how masked pictures were scored, by need
+        self.reports: Mapping[Need, Report] = {}
         self._target: Scorer | None = None
         self.output: Any = None
 

@@ -113,7 +113,7 @@ def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor,
 
 
 def _fade(levels: Tensor, mask: Tensor) -> Tensor:
-    """Each pixel from the level of a blur pyramid ``[L, B, C, H, W]`` that its mask asks for: 1 the picture itself."""
+    """Each pixel from the level of a blur pyramid ``[L, B, C, H, W]`` that its mask asks for (1: the picture)."""
     import torch
 
     place = (1 - mask) * (len(levels) - 1)

@@ -53,13 +53,14 @@ class FullGrad(Method):
         for name, need in at_layers.items():
             gradient = got[need].float().cpu()
             layer = query.watched.layers[name]
-            channel_axis = -1 if gradient.ndim != 4 or layer.channels_last else 1
+            # a linear layer's channels come last, whatever its output's shape; a convolution's second
+            channel_axis = -1 if layer.kind == "Linear" or layer.channels_last else 1
             bias = biases[name].float().cpu()
             shape = [1] * gradient.ndim
             shape[channel_axis] = -1
             part = gradient * bias.view(shape)
             total = total + part.flatten(1).sum(1)
-            if gradient.ndim == 4:
+            if gradient.ndim == 4 and layer.has_grid:
                 planes = query.planes(name, part)
                 drawn, _ = query.resample(self._shown(planes).sum(1), name)
                 values = values + drawn
