@@ -128,10 +128,10 @@ async def neighbors(
         else:
             found = gathered.store.neighbors(bench.album.picture(picture), k=k, metric=metric)
         listed = []
-        for one in found.rows:
+        for sha, one in zip(found.ids, found.rows, strict=True):
             listed.append(
                 {
-                    "id": str(one.get("sha256", ""))[:16],
+                    "id": sha[:16],
                     "name": gathered.name_of(one),
                     "similarity": one["similarity"],
                     "label": one["label"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConvoscopeError, UsageError
+from ..errors import ConvoscopeError, LayerError, UsageError
 from .album import Entry
 
 if TYPE_CHECKING:
@@ -71,15 +71,47 @@ class Gathered:
         """A file's name without its folder: paths of this machine are nobody's business on the page."""
         return Path(str(row.get("uri") or "")).name
 
+    def surveyed(self, layer: str) -> str:
+        """The surveyed layer that holds the same numbers as ``layer``: itself, or the last one inside it.
+
+        A block's output is its last activation's, so ``layer3`` is known where ``layer3.1.relu`` was surveyed. Raises
+        :class:`LayerError` where there is none.
+        """
+        found = self._alias(layer)
+        if found is None:
+            raise LayerError(
+                f"Layer {layer} was not surveyed; these were: {', '.join(s.name for s in self.store.recipe.layers)}."
+            )
+        return found
+
+    def _alias(self, layer: str) -> str | None:
+        names = {span.name for span in self.store.recipe.layers}
+        if layer in names:
+            return layer
+        order = list(self.store.model().watched().layers)
+        if layer not in order:
+            return None
+        # only blocks that close around it may lie between: anything else would have changed the numbers
+        for name in reversed(order[: order.index(layer)]):
+            if name in names and name.startswith(f"{layer}."):
+                return name
+            if not (name == layer or name.startswith(f"{layer}.")):
+                return None
+            inner = order[order.index(name) - 1] if order.index(name) else ""
+            if not inner.startswith(f"{name}."):
+                return None
+        return None
+
     def units(self, layer: str) -> dict[int, dict[str, Any]]:
         """Figures of a surveyed layer's units by channel; empty for a layer that was not surveyed."""
-        if layer not in {span.name for span in self.store.recipe.layers}:
+        known = self._alias(layer)
+        if known is None:
             return {}
 
         def make() -> dict[int, dict[str, Any]]:
-            return {row["channel"]: row for row in self.store.units(layer).rows}
+            return {row["channel"]: row for row in self.store.units(known).rows}
 
-        found: dict[int, dict[str, Any]] = self._once(("units", layer), make)
+        found: dict[int, dict[str, Any]] = self._once(("units", known), make)
         return found
 
     def dead(self) -> dict[str, int]:
@@ -96,8 +128,10 @@ class Gathered:
     def figures(self, layer: str, channel: int) -> dict[str, Any] | None:
         """What the survey knows of a unit: figures, histogram, classes it favours, units that answer alike."""
         spans = {span.name: span for span in self.store.recipe.layers}
-        if layer not in spans or channel >= spans[layer].channels:
+        known = self._alias(layer)
+        if known is None or channel >= spans[known].channels:
             return None
+        layer = known
         with self._lock:
             state = self.store.state()
             at = spans[layer].start + channel
@@ -105,6 +139,7 @@ class Gathered:
             row.pop("top", None)
             return {
                 **row,
+                "surveyed_as": layer,
                 "pictures": state.pictures,
                 "histogram": _histogram(state, at),
                 "classes": _classes(state, at),

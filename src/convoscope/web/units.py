@@ -11,11 +11,12 @@ from PIL import Image
 
 from .. import probe
 from ..errors import LayerError, UsageError
-from ..targets import no_such_layer, parse_unit
+from ..targets import parse_unit
 from . import schemas
 from .bench import Bench, plain
 from .cache import key_of
-from .layers import activation_of, geometry_of
+from .collection import gathered_of
+from .layers import TILES, activation_of, geometry_of
 from .schemas import REFUSALS, Against, PictureId, Target, Unit
 from .serving import PNG, address, bench_of, png
 
@@ -87,13 +88,9 @@ def _response(bench: Bench, picture: str, layer: str, channel: int) -> dict[str,
 
 
 def _patches(bench: Bench, unit: str, guided: bool) -> Any:
-    if bench.gathered is None:
-        raise UsageError("There is no survey here: patches come from a collection (convoscope survey, or the button).")
+    gathered = gathered_of(bench)
     layer, channel = split(bench, unit)
-    if layer not in {span.name for span in bench.gathered.store.recipe.layers}:
-        listed = [span.name for span in bench.gathered.store.recipe.layers]
-        raise LayerError(f"Layer {layer} was not surveyed. {no_such_layer(layer, listed)}")
-    return bench.gathered.store.patches(f"{layer}:{channel}", guided=guided)
+    return gathered.store.patches(f"{gathered.surveyed(layer)}:{channel}", guided=guided)
 
 
 @router.get("/patches")
@@ -151,6 +148,26 @@ async def patch_image(
     if made is None or name not in made["pictures"]:
         raise UsageError(f"The unit {unit} has no patch {name}.")
     return png(made["pictures"][name])
+
+
+@router.get("/top-patch", responses=PNG, response_class=Response)
+async def top_patch(request: Request, unit: Unit) -> Response:
+    """The piece of a real picture for which a unit fires most; the whole layer's are cut together."""
+    bench = bench_of(request)
+    layer, channel = split(bench, unit)
+    gathered = gathered_of(bench)
+    key = key_of("top patches", bench.model.fingerprint, bench.survey_stamp, layer)
+
+    def make() -> dict[int, bytes]:
+        from ..survey.patches import patches as cut
+
+        found = cut(gathered.store, gathered.surveyed(layer), 1, guided=False, channels=TILES)
+        return {patch.channel: _small(patch.crop, 128) for patch in found.items if patch.crop is not None}
+
+    made = await bench.desk.once(key, make)
+    if channel not in made:
+        raise UsageError(f"The unit {unit} fires for no picture of the collection.")
+    return png(made[channel])
 
 
 def _small(image: Image.Image, side: int = 192) -> bytes:
