@@ -65,8 +65,8 @@ export function turnTheme() {
 }
 
 function zoom(step) {
-  const sizes = [150, 190, 230, 280, 340, 420, 520];
-  const now = Number(prefer.get("zoom", 230));
+  const sizes = [120, 150, 190, 230, 280, 340, 420, 520];
+  const now = Number(prefer.get("zoom", 190));
   const at = Math.max(0, sizes.findIndex((one) => one >= now));
   const next = sizes[Math.min(sizes.length - 1, Math.max(0, at + step))];
   prefer.set("zoom", next);
@@ -81,6 +81,8 @@ function drawAll() {
   drawCard();
   document.title = `${app.model.name} · convoscope`;
 }
+
+const quiet = location.search.includes("tour=0");
 
 async function start() {
   applyTheme();
@@ -110,7 +112,7 @@ async function start() {
   });
   document.addEventListener("keydown", keys);
   await choosePicture();
-  if (!prefer.get("toured", "") && !list("unit").length && location.search.indexOf("tour=0") < 0) say("offer-tour");
+  if (!prefer.get("toured", "") && !list("unit").length && !quiet) say("offer-tour");
 }
 
 hear("tour", startTour);
