@@ -77,8 +77,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         code = build()(args=given, prog_name="convoscope", standalone_mode=False)
         sys.stdout.flush()
+        if code == STOPPED:  # Typer has made this of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except SystemExit as stop:
+    except SystemExit as stop:  # a command that has itself said why it ends
         return stop.code if isinstance(stop.code, int) else COULD_NOT_START
     except typer.Exit as stop:
         return int(stop.exit_code)
