@@ -110,7 +110,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _foreign(self, tensor: Tensor) -> Track | None:
         """A tensor from nowhere: a small literal is a constant, the rest came through NumPy or the like."""
-        if not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() <= 16:
+        if (
+            isinstance(tensor, nn.Parameter)
+            or not tensor.is_floating_point()
+            or tensor.dim() < 2
+            or tensor.numel() <= 16
+        ):
             return None
         self.lost = True
         rows, cols = (everywhere(length, tensor.dim()) for length in self.size)

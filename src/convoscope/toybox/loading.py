@@ -16,15 +16,30 @@ MEAN: tuple[float, float, float] = (0.58, 0.57, 0.54)
 STD: tuple[float, float, float] = (0.22, 0.21, 0.23)
 """Normalisation of all the toybox's networks, for pictures in 0..1; also in each weight file's metadata."""
 
-NAMES: tuple[str, ...] = ("toybox", "toybox-cheat", "toybox-twin")
+NAMES: tuple[str, ...] = (
+    "toybox",
+    "toybox-cheat",
+    "toybox-twin",
+    "toybox-detector",
+    "toybox-segmenter",
+    "toybox-panoptic",
+    "toybox-landmarks",
+)
 """The bundled networks."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a weight file says of itself."""
+    """What a weight file says of itself.
+
+    ``kind`` is classifier, detector, segmenter, panoptic or landmarks; ``labels`` name the classes (for
+    segmenter and panoptic the things, then the stuff; for landmarks the points); ``size`` is the side of the
+    pictures in training; ``settings`` rebuild the network; ``notes`` hold what was measured on unseen
+    pictures.
+    """
 
     name: str
+    kind: str
     labels: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -51,6 +66,7 @@ def card(name: str) -> Card:
     head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     return Card(
         name,
+        head.get("kind", "classifier"),
         tuple(json.loads(head["labels"])),
         tuple(json.loads(head["mean"])),
         tuple(json.loads(head["std"])),
@@ -62,9 +78,15 @@ def card(name: str) -> Card:
 
 def build(name: str, settings: dict[str, Any]) -> nn.Module:
     """The architecture of a bundled network, its weights random."""
-    from convoscope.toybox import networks
+    from convoscope.toybox import networks, scene_networks
 
-    return networks.ToyNet(**settings)
+    builders: dict[str, type[nn.Module]] = {
+        "toybox-detector": scene_networks.ToyDetector,
+        "toybox-segmenter": scene_networks.ToySegmenter,
+        "toybox-panoptic": scene_networks.ToyPanoptic,
+        "toybox-landmarks": scene_networks.ToyLandmarks,
+    }
+    return builders.get(name, networks.ToyNet)(**settings)
 
 
 def load(name: str = "toybox") -> nn.Module:

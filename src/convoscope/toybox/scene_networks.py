@@ -1,13 +1,16 @@
-"""Small networks for scenes: a detector, a segmenter, a two-headed panoptic network, and one that finds landmarks.
+"""Small networks for scenes: a detector, a segmenter, a two-headed panoptic network, and one that finds
+landmarks.
 
-All of them stand on the classifier's trunk, whose cells are 8 pixels apart, and climb back to finer grids with
-skips, as in a feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) or a U-Net (Ronneberger et al.
-2015, https://arxiv.org/abs/1505.04597). Inputs are normalised pictures [B, 3, H, W] whose sides are multiples of 8.
+All of them stand on the classifier's trunk, whose cells are 8 pixels apart, and climb back to finer grids
+with skips, as in a feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) or a U-Net
+(Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597). Inputs are normalised pictures [B, 3, H, W]
+whose sides are multiples of 8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +34,12 @@ class Pyramid(nn.Module):
     def __init__(self, channels: int = 48, fine: bool = False, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         trunk = ToyNet(1, widths)
-        self.stem, self.layer1, self.layer2, self.layer3 = trunk.stem, trunk.layer1, trunk.layer2, trunk.layer3
+        self.stem, self.layer1, self.layer2, self.layer3 = (
+            trunk.stem,
+            trunk.layer1,
+            trunk.layer2,
+            trunk.layer3,
+        )
         self.top = nn.Conv2d(widths[3], channels, 1)
         self.side4 = nn.Conv2d(widths[1], channels, 1)
         self.mix4 = _mixer(channels, channels)
@@ -61,10 +69,12 @@ def _stack(images: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 class ToyDetector(nn.Module):
-    """An anchor-free detector: a heat map of centres per class, and at each cell the way to the box's four sides.
+    """An anchor-free detector: a heat map of centres per class, and at each cell the way to the box's four
+    sides.
 
-    Centres as in CenterNet (Zhou et al. 2019, https://arxiv.org/abs/1904.07850), sides as in FCOS (Tian et al.
-    2019, https://arxiv.org/abs/1904.01355). In eval mode ``forward`` answers as torchvision's detectors do.
+    Centres as in CenterNet (Zhou et al. 2019, https://arxiv.org/abs/1904.07850), sides as in FCOS (Tian et
+    al. 2019, https://arxiv.org/abs/1904.01355). In eval mode ``forward`` answers as torchvision's detectors
+    do.
     """
 
     stride = 4
@@ -78,15 +88,15 @@ class ToyDetector(nn.Module):
         nn.init.constant_(self.heat[1].bias, -3.0)  # type: ignore[arg-type]
 
     def maps(self, images: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits [B, classes, h, w], and the ways left, up, right, down [B, 4, h, w] in pixels (0 or more)."""
+        """Class logits [B, classes, h, w]; ways left, up, right, down [B, 4, h, w] in pixels, 0 or more."""
         features = self.body(_stack(images))
         return self.heat(features), F.softplus(self.sides(features)) * 8.0
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """[B, 3, H, W], or a list of [3, H, W] of one size, to one dictionary per picture.
 
-        ``boxes`` [N, 4] (x0, y0, x1, y1) in input pixels, ``labels`` [N] from 0 (there is no background class),
-        ``scores`` [N] in 0..1, best first. Scores and boxes carry gradients where these are on.
+        ``boxes`` [N, 4] (x0, y0, x1, y1) in input pixels, ``labels`` [N] from 0 (there is no background
+        class), ``scores`` [N] in 0..1, best first. Scores and boxes carry gradients where these are on.
         """
         images = _stack(images)
         logits, sides = self.maps(images)
@@ -141,8 +151,9 @@ class ToyPanoptic(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """[B, 3, H, W] to a dictionary of three maps.
 
-        ``semantic``: logits [B, classes, H, W]; ``center``: logits [B, 1, H, W]; ``offset``: [B, 2, H, W], the way
-        down and to the right, in pixels, from each pixel to the centre of its thing (meaningless on stuff).
+        ``semantic``: logits [B, classes, H, W]; ``center``: logits [B, 1, H, W]; ``offset``: [B, 2, H, W],
+        the way down and to the right, in pixels, from each pixel to the centre of its thing (meaningless on
+        stuff).
         """
         features = self.body(x)
         instance = _double(self.instance(features))
@@ -155,20 +166,21 @@ class ToyPanoptic(nn.Module):
 
 def decode_panoptic(
     output: dict[str, Tensor], things: int = 10, threshold: float = 0.3, smallest: int = 20
-) -> list[tuple[Tensor, list[dict[str, object]]]]:
+) -> list[tuple[Tensor, list[dict[str, Any]]]]:
     """Join the heads of :class:`ToyPanoptic` into segments, one (map, table) per picture.
 
     The map is int64 [H, W] of segment numbers, 0 where undecided; the table has for each segment its ``id``,
-    ``label`` (class index), ``isthing``, ``area`` (pixels), and for things the ``center`` (x, y) and ``score``
-    (the centre's, 0..1). Classes below ``things`` are things. A pixel of a thing class goes to the nearest of the
-    peaks after its offset is added; each thing takes the class that most of its pixels have.
+    ``label`` (class index), ``isthing``, ``area`` (pixels), and for things the ``center`` (x, y) and
+    ``score`` (the centre's, 0..1). Classes below ``things`` are things. A pixel of a thing class goes to the
+    nearest of the peaks after its offset is added; each thing takes the class that most of its pixels have.
     """
-    results: list[tuple[Tensor, list[dict[str, object]]]] = []
+    results: list[tuple[Tensor, list[dict[str, Any]]]] = []
     heat = output["center"].detach().sigmoid()
     peaks = heat * (F.max_pool2d(heat, 9, 1, 4) == heat)
     for k, semantic in enumerate(output["semantic"].detach().argmax(1)):
         h, w = semantic.shape
-        segments, table = torch.zeros_like(semantic), []
+        segments = torch.zeros_like(semantic)
+        table: list[dict[str, Any]] = []
         ys, xs = (peaks[k, 0] > threshold).nonzero(as_tuple=True)
         is_thing = semantic < things
         if len(ys):
@@ -215,16 +227,17 @@ class ToyLandmarks(nn.Module):
         nn.init.constant_(self.heat[1].bias, -3.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] to logits [B, landmarks, H / 2, W / 2]; their sigmoid peaks near 1 where the landmark is."""
+        """[B, 3, H, W] to logits [B, landmarks, H / 2, W / 2]; the sigmoid is near 1 at the landmark."""
         out: Tensor = self.heat(self.body(x))
         return out
 
 
 def decode_landmarks(heat: Tensor) -> tuple[Tensor, Tensor]:
-    """The peaks of :class:`ToyLandmarks`' maps: places [B, landmarks, 2] (x, y) in input pixels, scores in 0..1.
+    """The peaks of :class:`ToyLandmarks`' maps: places [B, landmarks, 2] (x, y) in input pixels, scores in
+    0..1.
 
-    A cell covers two pixels; its middle is half a pixel beyond the first one's. A landmark that is not in the picture
-    has a low score (below 0.3).
+    A cell covers two pixels; its middle is half a pixel beyond the first one's. A landmark that is not in
+    the picture has a low score (below 0.3).
     """
     best, at = heat.detach().flatten(2).max(2)
     y, x = at // heat.shape[-1], at % heat.shape[-1]

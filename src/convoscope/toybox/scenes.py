@@ -125,7 +125,8 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def scene(seed: int, *, size: int = SCENE_SIZE, objects: tuple[int, int] = (2, 5)) -> Scene:
-    """Draw the scene of this number: between ``objects[0]`` and ``objects[1]`` things, often several of one class.
+    """Draw the scene of this number: between ``objects[0]`` and ``objects[1]`` things, often several of one
+    class.
 
     At least 65 % of each thing is visible; a crowded picture may get fewer things than asked for, but one at
     least. ``size`` is the side in pixels (64 at least).

@@ -18,6 +18,12 @@ from convoscope.toybox.shapes import Sketch
 CLASSES: tuple[str, ...] = ("house", "tree", "car", "boat", "fish", "bird", "cat", "flower", "cup", "key")
 """The ten classes, in the order of the networks' outputs."""
 
+LANDMARKS: tuple[str, ...] = (
+    "roof_top", "door", "tree_top", "front_wheel", "rear_wheel", "mast_top", "prow", "fish_eye", "fish_tail",
+    "beak", "bird_tail", "left_eye", "right_eye", "nose", "blossom", "handle", "key_bow", "key_tip",
+)  # fmt: skip
+"""All named points, in the order of the landmark network's maps. ``left_eye`` is on the picture's left."""
+
 SIZE = 96
 """Side of the pictures that the bundled classifiers were trained on."""
 
