@@ -288,7 +288,8 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     except ConvoscopeError:
         raise
     except Exception as error:
-        raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {error}") from error
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {said}.") from error
     finally:
         sys.path.remove(added)
 
