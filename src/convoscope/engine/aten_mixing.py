@@ -84,8 +84,7 @@ def _batch_norm(call: Call) -> list[Probe]:
     result = spread(probe, others) if batch else probe
     statistics = reduced(probe, others, keep=False)
     rest = [
-        statistics if output.shape == (call.first.shape[1],) else empty(output.dim())
-        for output in call.outputs[1:]
+        statistics if output.shape == (call.first.shape[1],) else empty(output.dim()) for output in call.outputs[1:]
     ]
     return [result, *rest]
 

@@ -117,9 +117,7 @@ def _pooling(count: int) -> Rule:
 
 
 for _n in (1, 2, 3):
-    rule(f"max_pool{_n}d", f"max_pool{_n}d_with_indices", f"avg_pool{_n}d", f"mkldnn_max_pool{_n}d")(
-        _pooling(_n)
-    )
+    rule(f"max_pool{_n}d", f"max_pool{_n}d_with_indices", f"avg_pool{_n}d", f"mkldnn_max_pool{_n}d")(_pooling(_n))
 
 
 @rule(*(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)))
