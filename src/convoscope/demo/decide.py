@@ -87,18 +87,14 @@ def without_gradients(stage: Stage) -> Section:
         METHODS["lime"](samples=200, segments=40),  # type: ignore[call-arg]
         ScoreCAM(),
         AblationCAM(),
-        ExtremalPerturbation(rounds=150),
+        ExtremalPerturbation(area=0.15, rounds=150, grid=6, sigma=9, rate=0.05),
     ]
-    result = explain(stage.model, stage.picture("key"), methods)
+    result = explain(stage.model, stage.picture("car"), methods)
     return Section(
         "By covering and switching off",
         "These methods need no gradient: they cover parts of the picture, or switch channels off, and watch "
         f"the score. Together {result.plan.forwards} forward passes.",
-        [
-            Item(
-                stage.save(result.sheet(), "covering.png"), "Where the key matters, found by taking parts of it away."
-            )
-        ],
+        [Item(stage.save(result.sheet(), "covering.png"), "Six methods that share no formula, on one car.")],
     )
 
 
