@@ -1,7 +1,7 @@
 """Makes the pictures of the README:  python docs/make_pictures.py [--weights squeezenet1_0.safetensors]
 
-Without ``--weights``, SqueezeNet's are fetched by torchvision. The photo is Chelsea the cat, by Stéfan van der Walt, in
-the public domain, from scikit-image.
+Without ``--weights``, SqueezeNet's are fetched by torchvision. The photo is Chelsea the cat, by Stéfan van der Walt,
+in the public domain, from scikit-image.
 """
 
 from __future__ import annotations
