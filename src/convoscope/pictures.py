@@ -242,7 +242,8 @@ def _resize(plane: Image.Image, size: tuple[int, int], interpolation: str) -> ND
     array: NDArray[Any] = np.asarray(plane)
     if array.dtype == np.uint8:
         array = array / np.float32(255)
-    return np.clip(array.astype(np.float32), 0, 1, dtype=np.float32)
+    clipped: NDArray[np.float32] = np.clip(array.astype(np.float32), 0, 1)
+    return clipped
 
 
 def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, top: int) -> None:
