@@ -70,9 +70,10 @@ class Perturbed(_At):
 
     Picture ``b`` under mask ``m`` is ``x·(1 − mask) + fill·mask``; masks are ``[M, H, W]`` in 0..1 (1: replaced) and
     ``fill`` is ``[B, C, H, W]``, both in the network's input space. The engine may recompute only what changed.
-    Rectangles are better given as :class:`convoscope.engine.incremental.Boxes`, which hold no pixel. ``fast`` caps the
-    boxes of influence (approximate); ``engine="dense"`` forbids incremental recomputation. ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far; what
-    was not done when the user stopped it is NaN.
+    Rectangles are better given as :class:`convoscope.engine.incremental.Boxes`, which hold no pixel.
+    ``fast`` caps the boxes of influence (approximate); ``engine="dense"`` forbids incremental recomputation.
+    ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far;
+    what was not done when the user stopped it is NaN.
     """
 
     masks: Tensor | Masks
