@@ -48,13 +48,18 @@ class VarGrad(Method):
         spread = ((flat.amax(1) - flat.amin(1)) * self.noise).view(-1, *[1] * (inputs.ndim - 1))
         mean = torch.zeros_like(inputs, dtype=torch.float32)
         squares = torch.zeros_like(mean)
-        for sample in range(self.samples):
-            need = Gradient(inputs=inputs + self.drawn(query, sample).to(inputs) * spread.to(inputs))
+        # as many copies at once as the batch size allows, as SmoothGrad does
+        group = max(1, query.model.batch_size // len(inputs))
+        for first in range(0, self.samples, group):
+            count = min(group, self.samples - first)
+            noisy = [inputs + self.drawn(query, first + k).to(inputs) * spread.to(inputs) for k in range(count)]
+            need = Gradient(inputs=torch.cat(noisy))
             got = yield need
-            # Welford's update: no difference of two large sums, so no cancellation
-            away = got[need].float() - mean
-            mean += away / (sample + 1)
-            squares += away * (got[need].float() - mean)
+            for number, gradient in enumerate(got[need].float().view(count, *inputs.shape), start=first + 1):
+                # Welford's update: no difference of two large sums, so no cancellation
+                away = gradient - mean
+                mean += away / number
+                squares += away * (gradient - mean)
         return query.pixels(squares / (self.samples - 1), signed=False, unit=self.about.unit)
 
     def drawn(self, query: Query, sample: int) -> Tensor:
