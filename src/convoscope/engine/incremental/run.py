@@ -46,7 +46,9 @@ class Incremental:
             raise UsageError(f"the picture must be [1, C, H, W], not {list(inputs.shape)}")
         self.graph = export(network, inputs) if graph is None else graph
         if self.graph.shape != tuple(inputs.shape[1:]):
-            raise UsageError(f"the graph was exported for {self.graph.shape}, the picture is {tuple(inputs.shape[1:])}")
+            raise UsageError(
+                f"the graph was exported for {self.graph.shape}, the picture is {tuple(inputs.shape[1:])}"
+            )
         self.memory = memory
         self.batch = batch or (BATCH if inputs.device.type == "cpu" else 4 * BATCH)
         self.device, self.dtype = inputs.device, inputs.dtype
@@ -143,9 +145,7 @@ class Incremental:
         with torch.inference_mode():
             for which, values in self.stream(masks, fill):
                 if leaves is None:
-                    leaves = [
-                        v.new_empty((len(masks), *v.shape[1:])) if isinstance(v, Tensor) else v for v in values
-                    ]
+                    leaves = [v.new_empty((len(masks), *v.shape[1:])) if isinstance(v, Tensor) else v for v in values]
                 for leaf, value in zip(leaves, values, strict=True):
                     if isinstance(leaf, Tensor):
                         leaf[which] = value
@@ -168,10 +168,13 @@ class Incremental:
         self.last, self.saved, self.bound = plan.estimate, plan.estimate.saved, plan.estimate.peak_bytes
         if len(plan.unchanged):
             count = len(plan.unchanged)
-            yield torch.from_numpy(plan.unchanged), [
-                _per_window(value, 1).expand(count, *_one(value)) if isinstance(value, Tensor) else value
-                for value in self._base_outputs
-            ]
+            yield (
+                torch.from_numpy(plan.unchanged),
+                [
+                    _per_window(value, 1).expand(count, *_one(value)) if isinstance(value, Tensor) else value
+                    for value in self._base_outputs
+                ],
+            )
         for_body, for_head = Queue(plan.body.inputs), Queue(plan.head.inputs)
         for group in plan.groups:
             with torch.inference_mode():
@@ -190,9 +193,7 @@ class Incremental:
         while for_head.count:
             yield self._end(plan.head.planner, *for_head.pop(plan.head.batch))
 
-    def _tiles(
-        self, masks: Masks, fill: Tensor, members: Ints, planner: Planner, batch: slice
-    ) -> dict[fx.Node, Any]:
+    def _tiles(self, masks: Masks, fill: Tensor, members: Ints, planner: Planner, batch: slice) -> dict[fx.Node, Any]:
         """One batch through the part of the network that is computed on tiles."""
         region, which = planner.start, members[batch]
         assert region is not None
@@ -214,9 +215,7 @@ class Incremental:
         kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))
         onward.push(members, {**values, **kept})
 
-    def _end(
-        self, planner: Planner, members: Ints, values: dict[fx.Node, Any]
-    ) -> tuple[Tensor, list[Any]]:
+    def _end(self, planner: Planner, members: Ints, values: dict[fx.Node, Any]) -> tuple[Tensor, list[Any]]:
         """The head, for many windows at once; the output's leaves."""
         count = len(members)
         with torch.inference_mode():

@@ -1,0 +1,335 @@
+"""Contact sheets: the photo and all maps side by side, labelled, with their scales, as PNG, PDF and SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convoscope.draw import canvas, legend, pdf, raster, svg
+from convoscope.draw.canvas import GREY, INK, PALE, Box, Drawing, Picture, Rule
+from convoscope.draw.colour import Scale, hatching, ordinal
+from convoscope.draw.overlay import as_image
+from convoscope.errors import UsageError
+
+SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
+PRINT_DPI = 220.0
+SCREEN_DPI = 144.0
+SHARP_BELOW = 128
+
+MARGIN = 28.0
+GUTTER = 14.0
+TITLE_SIZE = 14.0
+HEADING_SIZE = 8.6
+LABEL_SIZE = 8.6
+SUBTITLE_SIZE = 7.4
+FOOTNOTE_SIZE = 7.0
+UNDER = 5.0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A finished figure.
+
+    ``save`` writes it by the file's suffix; ``image`` is the picture on the screen; a notebook shows it by
+    itself. Text stays text in PDF and SVG. A sheet so large that it would exceed 60 million pixels is written
+    at a lower resolution.
+    """
+
+    drawing: Drawing
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in points (1/72 inch)."""
+        return self.drawing.width, self.drawing.height
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The sheet as an RGB picture at 144 dots per inch."""
+        return self.render(SCREEN_DPI)
+
+    def render(self, dpi: float = PRINT_DPI) -> Image.Image:
+        """The sheet as an RGB picture at ``dpi`` dots per inch (fewer for a very large sheet)."""
+        if dpi <= 0:
+            raise UsageError(f"The resolution must be over 0 dots per inch, not {dpi}.")
+        return raster.render(self.drawing, raster.affordable_dpi(self.drawing, dpi))
+
+    def save(self, path: str | Path, *, dpi: float = PRINT_DPI) -> Path:
+        """Write the sheet as .png, .pdf, .svg, .jpg or .webp.
+
+        Args:
+            path: the suffix decides about the format; the folder is made if it is missing.
+            dpi: resolution of the picture, in PDF and SVG of the pictures within.
+
+        Returns:
+            The path.
+
+        Raises:
+            UsageError: for another suffix.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise UsageError(f"Cannot save a sheet as {path.name!r}: the name must end in {', '.join(SUFFIXES)}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".pdf":
+            path.write_bytes(self.pdf(dpi))
+        elif suffix == ".svg":
+            path.write_text(self.svg(dpi), encoding="utf-8")
+        elif suffix == ".webp":
+            fine = raster.affordable_dpi(self.drawing, dpi, longest=16_000)
+            self.render(fine).save(path, "WEBP", quality=92, method=4)
+        elif suffix == ".png":
+            picture = self.render(dpi)
+            picture.save(path, "PNG", dpi=(dpi, dpi))
+        else:
+            self.render(dpi).save(path, "JPEG", quality=93, subsampling=0)
+        return path
+
+    def svg(self, dpi: float = PRINT_DPI) -> str:
+        """The sheet as an SVG document."""
+        return svg.render(self.drawing, raster.affordable_dpi(self.drawing, dpi))
+
+    def pdf(self, dpi: float = PRINT_DPI) -> bytes:
+        """The sheet as a PDF document of one page."""
+        return pdf.render(self.drawing, raster.affordable_dpi(self.drawing, dpi))
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One map of a sheet.
+
+    Attributes:
+        image: an overlay or heat map (PIL image or uint8 array); None draws an empty field, with ``note``
+            saying why.
+        title: heading of the column, usually the method.
+        legend: the scale of the colours; None for a picture that has none.
+        note: what a reader must know (a doubt on the result).
+        alt: what is seen, for readers who do not see it.
+        pixelated: keep pixels as squares; None does so below 128 pixels.
+    """
+
+    image: Any
+    title: str
+    legend: Scale | None = None
+    note: str = ""
+    alt: str = ""
+    pixelated: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One photo or one target of a sheet: the photo with its label, then the maps."""
+
+    image: Any
+    title: str = ""
+    subtitle: str = ""
+    cells: Sequence[Cell] = field(default_factory=tuple)
+
+
+def contact_sheet(
+    rows: Sequence[Row],
+    *,
+    title: str = "",
+    footnote: str = "",
+    columns: int | None = None,
+    cell_width: float | None = None,
+) -> Sheet:
+    """The photo and all maps side by side.
+
+    Args:
+        rows: one for each photo or target; each starts with its photo, under which its title and subtitle
+            stand.
+        title: heading of the sheet.
+        footnote: small text at the end; how far the colour scales reach is added.
+        columns: maps in one line before the next line starts; None for up to 6, in lines of equal length.
+        cell_width: width of a map in points; None chooses by the number of columns.
+
+    Returns:
+        The sheet.
+
+    Raises:
+        UsageError: for no rows, or sizes that are not positive.
+    """
+    if not rows:
+        raise UsageError("A sheet needs at least one row.")
+    if (columns is not None and columns < 1) or (cell_width is not None and cell_width < 40):
+        raise UsageError("A sheet needs at least 1 column, and cells at least 40 points wide.")
+    return Sheet(_Layout(rows, title, footnote, columns, cell_width).draw())
+
+
+def is_sharp(image: Image.Image, wish: bool | None = None) -> bool:
+    """Whether to draw pixels as squares: small pictures, unless told otherwise."""
+    return max(image.size) < SHARP_BELOW if wish is None else wish
+
+
+def picture_in(
+    drawing: Drawing, x: float, y: float, size: tuple[float, float], image: Any, sharp: bool, alt: str = ""
+) -> None:
+    """A picture with a hairline around it, so that a white one has an edge on white paper."""
+    inset = 0.25  # some PDF readers widen pictures to whole pixels: stay under the line
+    drawing.items.append(Picture(x + inset, y + inset, size[0] - 2 * inset, size[1] - 2 * inset, image, sharp, alt))
+    drawing.items.append(Box(x, y, size[0], size[1], stroke=PALE, line=0.35))
+
+
+def header(drawing: Drawing, title: str, y: float = MARGIN) -> float:
+    """The sheet's title, wrapped. Returns where the content begins."""
+    room = drawing.width - 2 * MARGIN
+    taken = drawing.block(MARGIN, y, title, TITLE_SIZE, room=room, lines=3, bold=True, colour=INK)
+    return y + taken + (10.0 if taken else 0.0)
+
+
+def footer(drawing: Drawing, paragraphs: Sequence[str], y: float) -> float:
+    """Footnotes under a hairline. Returns where the page ends."""
+    paragraphs = [text for text in paragraphs if text]
+    if paragraphs:
+        room = drawing.width - 2 * MARGIN
+        drawing.items.append(Rule(MARGIN, y, drawing.width - MARGIN, y, PALE, 0.5))
+        y += 7.0
+        for text in paragraphs:
+            y += drawing.block(MARGIN, y, text, FOOTNOTE_SIZE, room=room, colour=GREY)
+    return y + MARGIN * 0.7
+
+
+class _Layout:
+    """Places of everything on one contact sheet; used once."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        title: str,
+        footnote: str,
+        columns: int | None,
+        cell_width: float | None,
+    ) -> None:
+        self.rows = rows
+        self.title = title
+        count = max((len(row.cells) for row in rows), default=0)
+        widest = columns or 6
+        self.lines = max(1, -(-count // widest))
+        self.columns = -(-count // self.lines) if count else 0
+        across = self.columns + 1
+        room = cell_width or (190.0 if across <= 3 else 150.0 if across <= 5 else 128.0)
+        self.photos = [as_image(row.image) if row.image is not None else None for row in rows]
+        self.maps = [[as_image(c.image) if c.image is not None else None for c in row.cells] for row in rows]
+        self.cell = self._shrunk(room)
+        self.highest = 1.3 * room
+        first = [cell.title for cell in rows[0].cells]
+        same = all([cell.title for cell in row.cells] == first for row in rows)
+        self.headings_once = same and self.lines == 1 and bool(first)
+        legends = [cell.legend for row in rows for cell in row.cells if cell.legend]
+        clips = {scale.clip_percentile for scale in legends}
+        self.one_clip = len(clips - {None}) == 1
+        self.footnotes = [footnote]
+        if self.one_clip:
+            where = ordinal(next(iter(clips - {None})) or 0.0)
+            self.footnotes.append(
+                f"Colour scales end at the {where} percentile of the values; ≤ and ≥ mark the ends exceeded."
+            )
+
+    def _shrunk(self, room: float) -> float:
+        """Columns no wider than the widest picture needs, but wide enough for text."""
+        shown = [image for image in self.photos if image] + [i for row in self.maps for i in row if i]
+        sizes = [self._fitted(image, room, 1.3 * room)[0] for image in shown]
+        return max([*sizes, min(room, 96.0)])
+
+    @staticmethod
+    def _fitted(image: Image.Image, room: float, highest: float) -> tuple[float, float]:
+        scale = min(room / image.width, highest / image.height)
+        return max(image.width * scale, 1.0), max(image.height * scale, 1.0)
+
+    def draw(self) -> Drawing:
+        across = self.columns + 1
+        width = 2 * MARGIN + across * self.cell + (across - 1) * GUTTER
+        drawing = Drawing(width, 0.0, self.title)
+        y = header(drawing, self.title)
+        if self.headings_once:
+            y += self._headings(drawing, self.rows[0].cells, y)
+        for number in range(len(self.rows)):
+            if number:
+                drawing.items.append(Rule(MARGIN, y, width - MARGIN, y, PALE, 0.5))
+                y += 12.0
+            y = self._row(drawing, number, y) + 12.0
+        drawing.height = footer(drawing, self.footnotes, y)
+        return drawing
+
+    def _x(self, column: int) -> float:
+        return MARGIN + column * (self.cell + GUTTER)
+
+    def _headings(self, drawing: Drawing, cells: Sequence[Cell], y: float) -> float:
+        """Column titles, all ending on the same baseline. Returns the height taken."""
+        heights = [canvas.block_height(cell.title, HEADING_SIZE, self.cell, lines=2, bold=True) for cell in cells]
+        tallest = max(heights, default=0.0)
+        for column, (cell, taken) in enumerate(zip(cells, heights, strict=True), start=1):
+            top = y + tallest - taken
+            drawing.block(self._x(column), top, cell.title, HEADING_SIZE, room=self.cell, lines=2, bold=True)
+        return tallest + (4.0 if tallest else 0.0)
+
+    def _row(self, drawing: Drawing, number: int, y: float) -> float:
+        row, photo, maps = self.rows[number], self.photos[number], self.maps[number]
+        for line in range(self.lines):
+            part = slice(line * self.columns, (line + 1) * self.columns)
+            cells, images = row.cells[part], maps[part]
+            if line and not cells:
+                break
+            if line:
+                y += 12.0
+            if not self.headings_once:
+                y += self._headings(drawing, cells, y)
+            y = self._line(drawing, row, photo, cells, images, y, first=line == 0)
+        return y
+
+    def _line(
+        self,
+        drawing: Drawing,
+        row: Row,
+        photo: Image.Image | None,
+        cells: Sequence[Cell],
+        images: Sequence[Image.Image | None],
+        y: float,
+        *,
+        first: bool,
+    ) -> float:
+        bottom = y
+        blank = self._fitted(photo, self.cell, self.highest) if photo is not None else None
+        if first:
+            under = y
+            if photo is not None and blank is not None:
+                alt = f"photo: {row.title}" if row.title else "photo"
+                picture_in(drawing, self._x(0), y, blank, photo, is_sharp(photo), alt)
+                under = y + blank[1] + UNDER
+            bottom = max(bottom, self._label(drawing, row, under))
+        for column, (cell, image) in enumerate(zip(cells, images, strict=True), start=1):
+            x = self._x(column)
+            if image is None:
+                size = blank or (self.cell, 0.6 * self.cell)
+                picture_in(drawing, x, y, size, _empty_field(size), False, "no map")
+            else:
+                size = self._fitted(image, self.cell, self.highest)
+                alt = cell.alt or f"{cell.title} of {row.title or 'the photo'}"
+                picture_in(drawing, x, y, size, image, is_sharp(image, cell.pixelated), alt)
+            under = y + size[1] + UNDER
+            taken = legend.draw(drawing, x, under, self.cell, cell.legend, cell.note, with_clip=not self.one_clip)
+            bottom = max(bottom, under + taken)
+        return bottom
+
+    def _label(self, drawing: Drawing, row: Row, y: float) -> float:
+        y += drawing.block(self._x(0), y, row.title, LABEL_SIZE, room=self.cell, lines=3, bold=True)
+        y += drawing.block(self._x(0), y + 1.0, row.subtitle, SUBTITLE_SIZE, room=self.cell, lines=4, colour=GREY)
+        return y + 1.0
+
+
+def _empty_field(size: tuple[float, float]) -> Image.Image:
+    """Pale hatching where a map should be."""
+    hatched = hatching(max(1, round(size[1])), max(1, round(size[0])))
+    return Image.fromarray(255 - (255 - hatched) // 3)

@@ -1,0 +1,312 @@
+"""What comes back: arrays with their provenance and their doubts, that can draw themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .draw.colour import Scale
+    from .draw.sheet import Sheet
+    from .engine.geometry import Geometry
+    from .methods import Part
+    from .pictures import Fitted
+
+Array = NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Plan:
+    """What was run: passes through the network, forward and backward, for how many pictures and targets."""
+
+    forwards: int = 0
+    backwards: int = 0
+    pictures: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return {"forwards": self.forwards, "backwards": self.backwards, "pictures": self.pictures}
+
+
+@dataclass(eq=False)
+class Heatmap:
+    """One map of one picture.
+
+    ``values`` is float32 H×W at the network's input resolution, in the method's own ``unit``, signed where the method
+    is. ``raw`` is C×H×W where the method has it; ``grid`` is the coarse map with its ``geometry``. ``doubts`` are
+    sentences: what this map itself fails to satisfy.
+    """
+
+    values: Array
+    method: str
+    title: str
+    target: str
+    signed: bool
+    unit: str
+    reduction: str
+    fitted: Fitted = field(repr=False)
+    grid: Array | None = None
+    raw: Array | None = None
+    layer: str | None = None
+    geometry: Geometry | None = field(default=None, repr=False)
+    parts: list[Part] = field(default_factory=list, repr=False)
+    doubts: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def input_to_photo(self) -> NDArray[np.float64]:
+        """2×3 affine: (x, y) of an input pixel's centre to (x, y) in the photo."""
+        return self.fitted.input_to_photo
+
+    def scale(self) -> Scale:
+        """How values become colours when this map is drawn alone."""
+        from .draw import colour
+
+        return colour.scale_for([self.values], signed=self.signed, unit=self.unit)
+
+    def overlay(self, *, on: str = "photo", scale: Scale | None = None, opacity: float | None = None) -> Image.Image:
+        """The map over the original ``photo``, or over the network's ``input``.
+
+        Maps of single pixels are drawn alone, in the photo's frame, unless an ``opacity`` is given.
+        """
+        from .draw import overlay
+
+        scale = scale or self.scale()
+        if self.raw is not None and opacity is None:
+            # fine structure would drown in the photo: it is drawn alone, in the photo's frame
+            whole = self.fitted.picture.image if on == "photo" else self.input_image()
+            matrix = self.input_to_photo if on == "photo" else None
+            return overlay.placed(whole, self.values, scale=scale, signed=self.signed, matrix=matrix)
+        settings: dict[str, Any] = {} if opacity is None else {"opacity": opacity}
+        if on == "input":
+            return overlay.overlay(self.input_image(), self.values, scale=scale, signed=self.signed, **settings)
+        if on != "photo":
+            raise UsageError(f"A map is drawn on 'photo' or 'input', not {on!r}.")
+        return overlay.overlay(
+            self.fitted.picture.image, self.values, scale=scale, signed=self.signed, matrix=self.input_to_photo,
+            **settings,
+        )  # fmt: skip
+
+    def input_image(self) -> Image.Image:
+        """The network's input as a picture: what it saw after resize and crop."""
+        return input_image(self.fitted, self.provenance.get("preprocessing", {}))
+
+    def image(self) -> Image.Image:
+        """The map alone, in colours."""
+        from .draw import overlay
+
+        return overlay.heatmap_image(self.values, self.scale())
+
+    def save(self, path: str | Path) -> Path:
+        """``.npz``/``.npy``: the values; a picture's ending: the overlay."""
+        path = Path(path)
+        if path.suffix == ".npy":
+            np.save(path, self.values)
+        elif path.suffix == ".npz":
+            np.savez_compressed(path, allow_pickle=False, **{self.method: self.values})
+        else:
+            self.overlay().save(path)
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain data."""
+        finite = self.values[np.isfinite(self.values)]
+        return {
+            "method": self.method,
+            "target": self.target,
+            "layer": self.layer,
+            "signed": self.signed,
+            "unit": self.unit,
+            "reduction": self.reduction,
+            "shape": list(self.values.shape),
+            "min": float(finite.min()) if finite.size else None,
+            "max": float(finite.max()) if finite.size else None,
+            "sum": float(finite.sum()) if finite.size else None,
+            "geometry": self.geometry.to_dict() if self.geometry is not None else None,
+            "doubts": list(self.doubts),
+            "facts": self.facts,
+            "parts": [{"channel": part.channel, "weight": part.weight} for part in self.parts],
+            "provenance": self.provenance,
+        }
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.values, dtype=dtype) if dtype is not None or copy else self.values
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.overlay())
+
+
+@dataclass(eq=False)
+class Explanation(Mapping[str, Heatmap]):
+    """All maps of one picture for one target, by method name.
+
+    Several targets make several ``rows``: the first is this explanation itself. ``refused`` tells which methods do
+    not exist for this network, and why. ``plan`` counts the passes of the whole call.
+    """
+
+    fitted: Fitted = field(repr=False)
+    target: str
+    score: float
+    probability: float | None
+    prediction: list[dict[str, Any]]
+    heatmaps: dict[str, Heatmap]
+    plan: Plan
+    refused: dict[str, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    rows: list[Explanation] = field(default_factory=list, repr=False)
+
+    def __getitem__(self, name: str) -> Heatmap:
+        if name not in self.heatmaps:
+            if name in self.refused:
+                raise KeyError(f"{name}: {self.refused[name]}")
+            raise KeyError(f"{name}: not asked for; this result has {', '.join(self.heatmaps)}")
+        return self.heatmaps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.heatmaps)
+
+    def __len__(self) -> int:
+        return len(self.heatmaps)
+
+    @property
+    def picture(self) -> str:
+        return self.fitted.picture.name
+
+    def sheet(self, *, shared: bool = False, on: str = "photo") -> Sheet:
+        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale."""
+        return contact_sheet([self], shared=shared, on=on)
+
+    def parts_sheet(self, name: str) -> Sheet:
+        """The strongest channel × weight maps of a CAM (asked for with ``parts``)."""
+        from .draw import grid
+
+        heatmap = self[name]
+        if not heatmap.parts:
+            raise UsageError(f"{name} kept no parts: ask for them with parts=8 (--parts 8).")
+        tiles = np.stack([np.asarray(part.grid, np.float32) for part in heatmap.parts])
+        names = [f"{part.channel}  w {part.weight:+.3g}" for part in heatmap.parts]
+        title = f"{heatmap.title}: the strongest channel × weight maps for {self.target}"
+        return grid.tiles(tiles, names=names, scale="shared", columns=min(8, len(names)), signed=True, title=title)
+
+    def arrays(self) -> dict[str, Array]:
+        """float32 H×W by method name; of further targets by ``method@target``, with ``#2`` where names repeat."""
+        found = {name: heatmap.values for name, heatmap in self.items()}
+        for row in self.rows[1:]:
+            for name, heatmap in row.items():
+                key, number = f"{name}@{row.target}", 1
+                while key in found:
+                    number += 1
+                    key = f"{name}@{row.target}#{number}"
+                found[key] = heatmap.values
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``explain.json`` holds."""
+        found: dict[str, Any] = {
+            "picture": self.picture,
+            "path": str(self.fitted.picture.path) if self.fitted.picture.path else None,
+            "target": self.target,
+            "score": self.score,
+            "probability": self.probability,
+            "prediction": self.prediction,
+            "plan": self.plan.to_dict(),
+            "input_to_photo": self.fitted.input_to_photo.tolist(),
+            "seconds": self.seconds,
+            "maps": {name: heatmap.to_dict() for name, heatmap in self.items()},
+            "refused": self.refused,
+            "doubts": list(self.doubts),
+            "provenance": self.provenance,
+        }
+        if len(self.rows) > 1:
+            found["further_targets"] = [
+                {
+                    "target": row.target,
+                    "score": row.score,
+                    "probability": row.probability,
+                    "maps": {name: heatmap.to_dict() for name, heatmap in row.items()},
+                    "doubts": list(row.doubts),
+                }
+                for row in self.rows[1:]
+            ]
+        return found
+
+    def _repr_png_(self) -> bytes:
+        return self.sheet()._repr_png_()
+
+
+class Explanations(list[Explanation]):
+    """The explanations of several pictures, in their order; ``plan`` counts all passes."""
+
+    def __init__(self, items: Sequence[Explanation] = (), plan: Plan | None = None) -> None:
+        super().__init__(items)
+        self.plan = plan or Plan()
+
+    def sheet(self, *, shared: bool = False, on: str = "photo") -> Sheet:
+        return contact_sheet(self, shared=shared, on=on)
+
+    def _repr_png_(self) -> bytes:
+        return self.sheet()._repr_png_()
+
+
+def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, on: str = "photo") -> Sheet:
+    """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated."""
+    from .draw import colour, sheet
+
+    rows = [row for explanation in explanations for row in (explanation.rows or [explanation])]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    scales: dict[str, Scale] = {}
+    if shared:
+        for name in names:
+            maps = [row[name] for row in rows if name in row]
+            scales[name] = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
+    drawn = []
+    for row in rows:
+        cells = []
+        for name in names:
+            if name not in row:
+                cells.append(sheet.Cell(None, name, None, "refused: " + row.refused.get(name, "no map")))
+                continue
+            heatmap = row[name]
+            scale = scales.get(name) or heatmap.scale()
+            note = heatmap.doubts[0] if heatmap.doubts else ""
+            alt = f"{heatmap.title} for {row.target}"
+            cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, alt))
+        photo = row.fitted.picture.image if on == "photo" else next(iter(row.values())).input_image()
+        chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
+        drawn.append(sheet.Row(photo, row.target, f"{chance}score {row.score:.3g}", cells))
+    first = rows[0]
+    model = first.provenance.get("model", "")
+    scale_note = "One scale per column." if shared else "Each map on its own scale."
+    scale_note += " Over a photo, colours fade out towards nought."
+    return sheet.contact_sheet(drawn, title=f"{model}", footnote=scale_note)
+
+
+def input_image(fitted: Fitted, preprocessing: Mapping[str, Any]) -> Image.Image:
+    """The network's input as PIL RGB."""
+    import torch
+
+    from .pictures import Picture, Preprocessing
+
+    tensor = fitted.tensor
+    mean = tuple(preprocessing.get("mean", (0.0,) * len(tensor)))
+    std = tuple(preprocessing.get("std", (1.0,) * len(tensor)))
+    shown = Preprocessing(mean=mean, std=std).denormalise(tensor.float()).clamp(0, 1)
+    return Picture.of(torch.as_tensor(shown)).image
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
