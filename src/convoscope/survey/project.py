@@ -29,10 +29,11 @@ def check(method: str, count: int) -> None:
 def tsne(
     vectors: Points, *, perplexity: float = 30.0, seed: int = 0, progress: Tell | None = None
 ) -> tuple[Points, float]:
-    """t-SNE (van der Maaten & Hinton 2008) by openTSNE (Poličar et al. 2024): points ``[N, 2]`` and the KL divergence.
+    """t-SNE (van der Maaten & Hinton 2008) by openTSNE (Poličar et al. 2024): points ``[N, 2]`` and the KL
+    divergence.
 
-    Exact neighbours (faiss), PCA initialisation, 250 iterations of early exaggeration and 500 after: deterministic for
-    one seed and one number of threads.
+    Exact neighbours (faiss), PCA initialisation, 250 iterations of early exaggeration and 500 after: deterministic
+    for one seed and one number of threads.
     """
     library = _open_tsne()
     total = 750
@@ -112,7 +113,9 @@ def umap(vectors: Points, *, neighbors: int = 15, seed: int = 0) -> Points:
 
 
 def principal_axes(vectors: Points) -> tuple[Points, Points, float]:
-    """The mean, the two principal axes ``[2, D]`` and their share of the variance. The larger side of an axis is plus."""
+    """The mean, the two principal axes ``[2, D]`` and their share of the variance. The larger side of an axis
+    is plus.
+    """
     mean = vectors.mean(0)
     wide = (vectors - mean).astype(np.float64)
     if len(wide) > wide.shape[1]:
@@ -135,7 +138,7 @@ def place(method: str, vectors: Points, points: Points, new: Points, seed: int =
     """Where ``new`` ``[M, D]`` lies on the map ``points`` of ``vectors``, and a sentence on how it was placed."""
     if method == "pca":
         mean, axes, _ = principal_axes(vectors)
-        return (new - mean) @ axes.T, "projected on the same two axes"
+        return np.asarray((new - mean) @ axes.T, np.float32), "projected on the same two axes"
     if method == "tsne":
         library = _open_tsne()
         affinities = _affinities(vectors, 30.0, seed)
