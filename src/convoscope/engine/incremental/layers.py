@@ -103,9 +103,7 @@ class Conv:
             return torch.mkldnn_convolution(
                 x, self._plain_weights(x), self.bias, padding, window.stride, window.dilation, self.groups
             )
-        return F.conv2d(
-            x, self._plain_weights(x), self.bias, window.stride, padding, window.dilation, self.groups
-        )
+        return F.conv2d(x, self._plain_weights(x), self.bias, window.stride, padding, window.dilation, self.groups)
 
     def prepared_bytes(self) -> int:
         """Memory of the forms of the weights that have been prepared so far."""
@@ -202,16 +200,12 @@ class AvgPool:
         """From the arguments of ``aten.avg_pool2d``."""
         step = _pair(stride) if stride is not None and stride != [] else _pair(kernel)
         rows, columns = _pair(padding)
-        return cls(
-            Window(_pair(kernel), step, (1, 1), (rows, columns, rows, columns)), ceil, count_padding, divisor
-        )
+        return cls(Window(_pair(kernel), step, (1, 1), (rows, columns, rows, columns)), ceil, count_padding, divisor)
 
     def __call__(self, x: Tensor) -> Tensor:
         """On whole maps."""
         w = self.window
-        return F.avg_pool2d(
-            x, w.kernel, w.stride, w.pads[:2], self.ceil, self.count_padding, self.divisor
-        )
+        return F.avg_pool2d(x, w.kernel, w.stride, w.pads[:2], self.ceil, self.count_padding, self.divisor)
 
     def valid(self, x: Tensor) -> Tensor:
         """Plain mean of each window on tiles with their (zero) surroundings; see :meth:`correction`."""

@@ -143,9 +143,7 @@ class Planner:
         )
         return True
 
-    def value(
-        self, node: fx.Node, reads: Sequence[Slot], run: Run, *, products: int = 0, scratch: int = 0
-    ) -> bool:
+    def value(self, node: fx.Node, reads: Sequence[Slot], run: Run, *, products: int = 0, scratch: int = 0) -> bool:
         """The node's value is computed without a grid, from tiles."""
         self.products += products
         self.all_products += products
@@ -221,9 +219,7 @@ class Planner:
         region = self.regions[source]
         return self._fetch(source, region, Key(source.name, region.dims, pads, value), y, x)
 
-    def _fetch(
-        self, source: fx.Node, region: Region, key: Key, y: tuple[Ints, int], x: tuple[Ints, int]
-    ) -> Fetch:
+    def _fetch(self, source: fx.Node, region: Region, key: Key, y: tuple[Ints, int], x: tuple[Ints, int]) -> Fetch:
         gather = self.gather(key, (region.y.size, region.x.size), y, x, region)
         return Fetch(source, gather)
 

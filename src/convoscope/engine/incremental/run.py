@@ -64,7 +64,9 @@ class Incremental:
             raise UsageError(f"the picture must be [1, C, H, W], not {list(inputs.shape)}")
         self.graph = export(network, inputs) if graph is None else graph
         if self.graph.shape != tuple(inputs.shape[1:]):
-            raise UsageError(f"the graph was exported for {self.graph.shape}, the picture is {tuple(inputs.shape[1:])}")
+            raise UsageError(
+                f"the graph was exported for {self.graph.shape}, the picture is {tuple(inputs.shape[1:])}"
+            )
         self.memory, self.share_dense, self.fast = memory, share_dense, fast
         self.batch = batch or (BATCH if inputs.device.type == "cpu" else 4 * BATCH)
         self.device, self.dtype = inputs.device, inputs.dtype
@@ -72,7 +74,9 @@ class Incremental:
         with torch.inference_mode():
             self.inputs = inputs.detach().contiguous(memory_format=torch.channels_last)
             self.program = Program(self.graph, network, inputs.device, inputs.dtype)
-            self._by_name = {node.name: node for node in [self.program.input, *self.program.nodes, *self.program.constants]}
+            self._by_name = {
+                node.name: node for node in [self.program.input, *self.program.nodes, *self.program.constants]
+            }
             self.shapes: dict[fx.Node, Any] = {}
             self._bases: dict[Key, Base] = {}
             self._base_outputs = self._run_base(set())
@@ -109,7 +113,9 @@ class Incremental:
             args, kwargs = program.fill(node, look)
             value = node.target(*args, **kwargs)  # type: ignore[operator]
             store(node, value)
-            self.shapes[node] = tuple(value.shape) if isinstance(value, Tensor) else value if isinstance(value, int) else None
+            self.shapes[node] = (
+                tuple(value.shape) if isinstance(value, Tensor) else value if isinstance(value, int) else None
+            )
             for source in node.all_input_nodes:
                 left[source] -= 1
                 if left[source] <= 0 and source not in kept:
@@ -192,7 +198,11 @@ class Incremental:
         """What a batch leaves behind: what the head reads, and outputs that do not come from the head."""
         found = {source for node in self._late for source in node.all_input_nodes}
         found |= {node for node in self.program.outputs if node is not None}
-        return [node for node in self.program.nodes if node in found and node not in self._late and node in self.program.varying]
+        return [
+            node
+            for node in self.program.nodes
+            if node in found and node not in self._late and node in self.program.varying
+        ]
 
     def _budget(self, plans: list[tuple[Ints, Planner]]) -> tuple[list[int], int]:
         """Windows per batch for each plan, and the stated bound in bytes."""
@@ -247,7 +257,8 @@ class Incremental:
             if leaves is None:
                 count = len(as_masks(masks))
                 leaves = [
-                    value.new_empty((count, *value.shape[1:])) if isinstance(value, Tensor) else value for value in values
+                    value.new_empty((count, *value.shape[1:])) if isinstance(value, Tensor) else value
+                    for value in values
                 ]
             for leaf, value in zip(leaves, values, strict=True):
                 if isinstance(leaf, Tensor):
@@ -275,10 +286,13 @@ class Incremental:
             changed[members] = True
         same = np.flatnonzero(~changed)
         if len(same):
-            yield torch.from_numpy(same), [
-                value.expand(len(same), *value.shape[1:]) if isinstance(value, Tensor) else value
-                for value in self._base_outputs
-            ]
+            yield (
+                torch.from_numpy(same),
+                [
+                    value.expand(len(same), *value.shape[1:]) if isinstance(value, Tensor) else value
+                    for value in self._base_outputs
+                ],
+            )
         waiting: list[tuple[Ints, dict[fx.Node, Any]]] = []
         held = 0
         for (members, planner), most in zip(plans, sizes, strict=True):
@@ -296,9 +310,7 @@ class Incremental:
                     waiting, held = [], 0
         yield from self._finish(waiting)
 
-    def _batch(
-        self, masks: Masks, fill: Tensor, members: Ints, planner: Planner, batch: slice
-    ) -> dict[fx.Node, Any]:
+    def _batch(self, masks: Masks, fill: Tensor, members: Ints, planner: Planner, batch: slice) -> dict[fx.Node, Any]:
         region, which = planner.start, members[batch]
         y, x = region.y, region.x
         mask = masks.tiles(which, y.origin[batch], y.length, x.origin[batch], x.length, self.inputs)
@@ -371,7 +383,9 @@ class Incremental:
 
     def _late_bytes(self) -> int:
         """Generous memory of the head for one window."""
-        sizes = sorted((int(np.prod(self.shapes[n])) for n in self._late if isinstance(self.shapes[n], tuple)), reverse=True)
+        sizes = sorted(
+            (int(np.prod(self.shapes[n])) for n in self._late if isinstance(self.shapes[n], tuple)), reverse=True
+        )
         return sum(sizes[:6]) * self.inputs.element_size()
 
 
