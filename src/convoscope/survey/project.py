@@ -50,10 +50,17 @@ def tsne(
 
     start = initialization.pca(vectors, random_state=seed)
     settings = library.TSNE(
-        perplexity=perplexity, random_state=seed, n_jobs=-1, callbacks=tell, callbacks_every_iters=50
+        perplexity=perplexity, random_state=seed, n_jobs=jobs(len(vectors)), callbacks=tell, callbacks_every_iters=50
     )
     embedding = settings.fit(affinities=affinities, initialization=start)
     return np.asarray(embedding, np.float32), float(embedding.kl_divergence)
+
+
+def jobs(count: int) -> int:
+    """Threads for so many points: one where starting others costs more than they save."""
+    import torch
+
+    return 1 if count <= 2000 else torch.get_num_threads()
 
 
 def _open_tsne() -> Any:
@@ -70,7 +77,11 @@ def _affinities(vectors: Points, perplexity: float, seed: int) -> Any:
     perplexity = min(perplexity, (len(vectors) - 1) / 3)
     k = min(len(vectors) - 1, int(3 * perplexity))
     return PerplexityBasedNN(
-        perplexity=perplexity, knn_index=_faiss_index(vectors, k), random_state=seed, n_jobs=-1, k_neighbors=k
+        perplexity=perplexity,
+        knn_index=_faiss_index(vectors, k),
+        random_state=seed,
+        n_jobs=jobs(len(vectors)),
+        k_neighbors=k,
     )
 
 
@@ -142,7 +153,9 @@ def place(method: str, vectors: Points, points: Points, new: Points, seed: int =
     if method == "tsne":
         library = _open_tsne()
         affinities = _affinities(vectors, 30.0, seed)
-        embedding = library.TSNEEmbedding(points.astype(np.float64), affinities, random_state=seed, n_jobs=-1)
+        embedding = library.TSNEEmbedding(
+            points.astype(np.float64), affinities, random_state=seed, n_jobs=jobs(len(vectors))
+        )
         placed = embedding.transform(new, perplexity=min(5.0, (len(vectors) - 1) / 3), k=min(25, len(vectors) - 1))
         return np.asarray(placed, np.float32), "moved by t-SNE among the fixed points of the map"
     which, scores = exact(vectors, new, min(10, len(vectors)), "l2")

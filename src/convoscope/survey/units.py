@@ -91,7 +91,7 @@ def scan(
     for source in sources:
         if not any(mark in str(source) for mark in "*?[") and not Path(source).exists():
             raise PictureError(f"{source}: there is no such folder.")
-    paths = [path.absolute() for path in find_pictures(sources)]
+    paths = [path.absolute() for path in find_pictures(sources) if not _is_truth(path)]
     known = known or {}
 
     def read(path: Path) -> Found:
@@ -115,6 +115,15 @@ def scan(
             if progress is not None:
                 progress(done, len(paths))
             yield found
+
+
+_TRUTH_FOLDERS = frozenset({"masks", "parts", "instances", "semantic"})
+
+
+def _is_truth(path: Path) -> bool:
+    """Whether a picture is a mask that lies beside the toybox's pictures as their truth."""
+    folder = path.parent
+    return folder.name in _TRUTH_FOLDERS and (folder.parent / "truth.json").is_file()
 
 
 def folder_labels(root: str | Path, uris: Sequence[str]) -> dict[str, str]:
