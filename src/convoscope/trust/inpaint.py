@@ -143,14 +143,24 @@ def _guess(base: Tensor, known: Tensor) -> Tensor:
 
 def _prolong(coarse: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, twice the size, cropped."""
-    return _prolong_last(_prolong_last(coarse, width).mT, height).mT
-
-
-def _prolong_last(coarse: Tensor, length: int) -> Tensor:
-    before = torch.cat([coarse[..., :1], coarse[..., :-1]], -1)
-    after = torch.cat([coarse[..., 1:], coarse[..., -1:]], -1)
-    fine = torch.stack([0.75 * coarse + 0.25 * before, 0.75 * coarse + 0.25 * after], -1)
-    return fine.flatten(-2)[..., :length]
+    rows = coarse.new_empty((*coarse.shape[:-2], 2 * coarse.shape[-2], coarse.shape[-1]))
+    even, odd = rows[..., 0::2, :], rows[..., 1::2, :]
+    torch.mul(coarse, 0.75, out=even)
+    odd.copy_(even)
+    even[..., 1:, :].add_(coarse[..., :-1, :], alpha=0.25)
+    even[..., 0, :].add_(coarse[..., 0, :], alpha=0.25)
+    odd[..., :-1, :].add_(coarse[..., 1:, :], alpha=0.25)
+    odd[..., -1, :].add_(coarse[..., -1, :], alpha=0.25)
+    rows = rows[..., :height, :]
+    fine = coarse.new_empty((*rows.shape[:-1], 2 * coarse.shape[-1]))
+    even, odd = fine[..., 0::2], fine[..., 1::2]
+    torch.mul(rows, 0.75, out=even)
+    odd.copy_(even)
+    even[..., 1:].add_(rows[..., :-1], alpha=0.25)
+    even[..., 0].add_(rows[..., 0], alpha=0.25)
+    odd[..., :-1].add_(rows[..., 1:], alpha=0.25)
+    odd[..., -1].add_(rows[..., -1], alpha=0.25)
+    return fine[..., :width]
 
 
 def _restrict(fine: Tensor) -> Tensor:
