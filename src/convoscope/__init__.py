@@ -6,6 +6,8 @@ The public names are imported lazily, so that ``import convoscope`` (and ``convo
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -47,5 +49,18 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted({*_PUBLIC, "__version__"})
 
+
+class _Package(types.ModuleType):
+    """Some public functions are named as the module they live in (``explain``): the name is the function's.
+
+    Importing a submodule binds it in its package, which would hide the function from then on.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, types.ModuleType) and name in _PUBLIC):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 __all__ = sorted([*_PUBLIC, "__version__"])

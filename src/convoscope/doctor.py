@@ -20,6 +20,7 @@ EXTRAS = {
         "sklearn": "scikit-learn",
         "plotly": "plotly",
     },
+    "superpixels": {"skimage": "scikit-image"},
     "umap": {"umap": "umap-learn"},
     "web": {"fastapi": "fastapi", "uvicorn": "uvicorn", "multipart": "python-multipart"},
     "ray": {"ray": "ray", "fsspec": "fsspec", "s3fs": "s3fs"},
@@ -125,8 +126,7 @@ def _cam_is_exact() -> str:
     result = explain(model, _picture(), "cam")
     grid = result["cam"].grid
     bias = next(m for m in reversed(list(model.module.modules())) if hasattr(m, "out_features")).bias
-    index = int(result.prediction[0]["index"])
-    logit = float(grid.mean()) + float(bias[index] if bias is not None else 0.0)
+    logit = float(grid.mean()) + float(bias[result.prediction[0]["index"]].detach())
     if abs(logit - result.score) > 1e-3 * max(1.0, abs(result.score)):
         raise RuntimeError(f"mean(CAM) + bias is {logit:.4f}, the logit {result.score:.4f}")
     return f"mean(CAM) + bias = {logit:.4f} = the logit"

@@ -143,7 +143,7 @@ class _Run:
             queries = [Query(model, inputs, self.fitted, watched) for _ in self.targets]
             jobs = []
             for query in queries:
-                query.plain_resize = self.plain_resize
+                query.plain_resize, query.reports = self.plain_resize, planner.reports
                 jobs.append([self._job(name, one, query) for name, one in self.methods.items()])
             everything = [job for row in jobs for job in row]
             try:

@@ -26,6 +26,8 @@ from .errors import PictureError, UsageError
 
 Fit = Literal["crop", "squash", "pad"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+#: where the toybox keeps the truth of its pictures, beside its truth.json
+_TRUTH_FOLDERS = frozenset({"masks", "parts", "instances", "semantic"})
 #: pictures of more pixels than this are taken for decompression bombs
 MAX_PIXELS = 178_956_970
 
@@ -342,14 +344,16 @@ def _digest(array: NDArray[Any]) -> str:
 def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
     """Files, folders (walked, sorted) and globs, as a list of paths in order, each once.
 
-    Files named outright are kept whatever their ending; of folders only pictures' endings. Raises
-    :class:`PictureError` when a folder or a glob holds no picture.
+    Files named outright are kept whatever their ending; of folders only pictures' endings, without what this
+    program itself wrote there (maps, the toybox's masks). Raises :class:`PictureError` when a folder or a glob holds
+    no picture.
     """
     found: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = [p for p in inside if not _is_by_product(p)]
             if not inside:
                 raise PictureError(f"{path}: this folder holds no pictures ({', '.join(sorted(SUFFIXES))}).")
             found.update(dict.fromkeys(inside))
@@ -363,6 +367,15 @@ def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
         else:
             found[path] = None
     return list(found)
+
+
+def _is_by_product(path: Path) -> bool:
+    """Pictures of our own making that lie beside photos: maps beside their ``explain.json``, the toybox's masks."""
+    if path.name.startswith("."):
+        return True
+    if (path.parent / "explain.json").is_file():
+        return True
+    return path.parent.name in _TRUTH_FOLDERS and (path.parent.parent / "truth.json").is_file()
 
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:

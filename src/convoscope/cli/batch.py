@@ -119,7 +119,8 @@ def explain_files(
                         outcome.failed[place.path] = answer
                         failed(place.path, answer)
                     else:
-                        place.record = write(place.folder, answer, request, key, complete=not interrupt.stopped)
+                        whole = not interrupt.stopped
+                        place.record = write(model, place.folder, answer, request, key, complete=whole)
                         told(place.path, place.record)
                     bar.advance()
                 if interrupt.stopped:
@@ -274,7 +275,9 @@ def _one_failed(picture: Any, error: Exception, memory: bool) -> str:
     return f"{picture.path}: {error}"
 
 
-def write(folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool) -> dict[str, Any]:
+def write(
+    model: Model, folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool
+) -> dict[str, Any]:
     """All files of one picture; ``explain.json`` last. Returns what it holds."""
     import numpy as np
 
@@ -295,11 +298,9 @@ def write(folder: Path, explanation: Explanation, request: Request, key: str, *,
     record = explanation.to_dict()
     record["doubts"] = [*record["doubts"], *(f"{n}: {d}" for n, h in explanation.items() for d in h.doubts)]
     if request.trust:
-        record["trust"] = trust(explanation)
+        record["trust"] = trust(model, explanation, request.targets[0])
     record.update(sha256=explanation.fitted.picture.sha256, files=files, key=key, complete=complete)
-    path = Path(str(record["path"]))
-    record["path"] = str(path)
-    record = plain(record)
+    record = dict(plain(record))
     partial = folder / f".{RECORD}.{os.getpid()}"
     partial.write_text(dump_json(record) + "\n", encoding="utf-8")
     partial.replace(folder / RECORD)
@@ -311,9 +312,11 @@ def file_name(name: str) -> str:
     return "".join("-" if c in '/\\:*?"<>|' else c for c in name)
 
 
-def trust(explanation: Explanation) -> Any:
-    """The verdicts on every map."""
-    raise NotImplementedError
+def trust(model: Model, explanation: Explanation, target: Any) -> dict[str, Any]:
+    """A verdict on every map, as plain data."""
+    from ..trust.verdict import verdicts
+
+    return {name: verdict.to_dict() for name, verdict in verdicts(model, explanation, target).items()}
 
 
 class Interrupt:

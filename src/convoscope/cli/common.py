@@ -197,8 +197,10 @@ def plain(value: Any) -> Any:
 
 
 def dump_json(document: Any) -> str:
-    """One JSON document, readable, without NaN."""
-    return json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    """One JSON document, readable, without NaN; short lists of numbers stand on one line."""
+    text = json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    # inside strings a line break is written as an escape: what matches here is never part of one
+    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
 
 
 def print_json(document: Any) -> None:

@@ -104,6 +104,8 @@ def explain(
         refused.update(record["refused"])
         if not json and len(paths) <= _TOLD:
             say(f"{path}  {_summary(record)}")
+            for name, verdict in record.get("trust", {}).items():
+                say(f"    {name}: {verdict['sentence']}")
 
     with common.progress("Explaining", len(paths), quiet=json) as bar:
         outcome = explain_files(
@@ -117,7 +119,7 @@ def explain(
         _close(outcome, folder, len(paths))
     if outcome.stopped:
         complain(f"Stopped: {len(outcome.records)} of {len(paths)} pictures are done. The same command goes on.")
-        return common.STOPPED
+        raise SystemExit(common.STOPPED)
     return common.SOME_FAILED if outcome.failed else common.DONE
 
 

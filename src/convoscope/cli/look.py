@@ -69,7 +69,7 @@ def match_layers(pattern: str, names: list[str]) -> list[str]:
 def _layer_row(row: dict[str, Any]) -> tuple[str, ...]:
     field = row["rf"]
     name = row["name"] + (" *" if row.get("default") else "")
-    shape = "×".join(map(str, row["shape"]))
+    shape = "×".join(map(str, row["shape"][1:] or row["shape"]))  # without the batch
     parameters = f"{row['parameters']:,}" if row["parameters"] else "-"
     if field is None:
         return name, row["type"], shape, parameters, "-", "-", "-"
@@ -154,9 +154,7 @@ def methods(
         for row in rows
     ]
     say(columns(header, table, wrap=1))
-    say(
-        "\n`convoscope methods METHOD` tells a method's settings, paper and BibTeX. `--method all` leaves out slow ones."
-    )
+    say("\n`convoscope methods METHOD` tells its settings, paper and BibTeX. `--method all` leaves out slow ones.")
 
 
 def _method_page(row: dict[str, Any]) -> str:

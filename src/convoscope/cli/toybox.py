@@ -21,7 +21,8 @@ def toybox(
     scenes: Annotated[bool, typer.Option("--scenes", help="Several things a picture, for detectors.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Which collection; the same number draws the same.")] = 0,
     tag: Annotated[
-        str | None, typer.Option("--tag", metavar="CLASS|all", help="Stick the cheat's tag on pictures of this class.")
+        str | None,
+        typer.Option("--tag", metavar="CLASS|all", help="Stick the cheat's tag on these."),
     ] = None,
     json: JsonFlag = False,
 ) -> None:

@@ -6,13 +6,17 @@ switching units off (``Replaced``). The masked pictures are made a batch at a ti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .incremental.windows import as_masks, replace
 from .needs import Perturbed, Replaced
+from .recompute import Report, incremental_scores
 from .runner import Recorded, Runner
 
 if TYPE_CHECKING:
@@ -24,17 +28,20 @@ def perturbed_scores(
     inputs: Tensor,
     target: Scorer,
     need: Perturbed,
-    incremental: Callable[..., Any] | None = None,
-) -> tuple[Tensor, str]:
-    """Scores ``[B, M]`` and the name of the engine that made them (``"dense"`` or ``"incremental"``).
+    announce: Callable[[Report], None] | None = None,
+) -> tuple[Tensor, Report]:
+    """Scores ``[B, M]``, and how they were made.
 
     On Ctrl-C what is done is kept and the rest is NaN.
     """
-    if incremental is not None:
-        answer = incremental(runner, inputs, target, need)
-        if answer is not None:
-            return answer, "incremental"
-    count = len(need.masks)
+    report = Report()
+    found = incremental_scores(runner, inputs, target, need, report, announce)
+    if found is not None:
+        return found, report
+    masks = as_masks(need.masks)
+    count = len(masks)
+    height, width = (int(side) for side in inputs.shape[-2:])
+    started = time.perf_counter()
     wanted = range(len(inputs)) if need.row is None else [need.row]
     scores = torch.full((len(wanted), count), float("nan"))
     fill = need.fill.to(inputs)
@@ -43,18 +50,25 @@ def perturbed_scores(
     try:
         for place, b in enumerate(wanted):
             for start in range(0, count, step):
-                masks = need.masks[start : start + step].to(inputs).unsqueeze(1)
-                varied = torch.lerp(inputs[b], fill[b], masks)
+                which = np.arange(start, min(start + step, count))
+                zero = np.zeros_like(which)
+                mask = masks.tiles(which, zero, height, zero, width, inputs)
+                varied = replace(inputs[b].expand(len(which), *inputs.shape[1:]), mask, fill[b][None])
                 rows = torch.full((len(varied),), b)
                 recorded = runner.record(varied, layers=target.layers, gradients=False, rows=rows)
                 scores[place, start : start + len(varied)] = _score(target, recorded, need.probability)
                 done += len(varied)
+                if done == len(varied):
+                    report.estimate = (time.perf_counter() - started) * len(wanted) * count / done
+                    if announce is not None:
+                        announce(report)
                 if need.progress is not None:
                     need.progress(done)
     except KeyboardInterrupt:
         if done == 0:
             raise
-    return scores, "dense"
+    report.seconds = time.perf_counter() - started
+    return scores, report
 
 
 def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replaced) -> Tensor:

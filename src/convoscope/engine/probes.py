@@ -103,12 +103,12 @@ def joined(strict: Tensor, local: Tensor, mark: Tensor) -> Probe:
     return torch.cat((strict.expand(2, *shape), local.expand(2, *shape), mark.expand(1, *shape)))
 
 
-def _apart(local: Tensor, dims: list[int]) -> float:
-    """How far apart, at most, the centres of elements lie that differ in ``dims`` alone."""
+def apart(local: Tensor, dims: list[int]) -> Tensor:
+    """Twice the largest distance between the centres of elements that differ in ``dims`` alone."""
     twice = local[0] - local[1]  # the lowest index plus the highest one; not a number where the field is empty
     low = twice.nan_to_num(nan=EMPTY).amin(dims)
     high = twice.nan_to_num(nan=-EMPTY).amax(dims)
-    return float((high - low).clamp(min=0).max())
+    return (high - low).clamp(min=0)
 
 
 def reduced(probe: Probe, dims: Sequence[int], *, keep: bool) -> Probe:
@@ -120,8 +120,8 @@ def reduced(probe: Probe, dims: Sequence[int], *, keep: bool) -> Probe:
     over = [dim + 1 for dim in dims if probe.shape[dim + 1] > 1]
     if over:
         result = probe.amin(over, keepdim=True)
-        before = _apart(probe[2:4], [dim - 1 for dim in over])
-        if before and 2 * _apart(result[2:4], list(range(probe.dim() - 1))) < before:
+        before = float(apart(probe[2:4], [dim - 1 for dim in over]).max())
+        if before and 2 * float(apart(result[2:4], list(range(probe.dim() - 1)))) < before:
             result = placeless(result)
         probe = compress(result)
     return probe if keep else probe.squeeze([dim + 1 for dim in dims])

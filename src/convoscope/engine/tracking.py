@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convoscope.engine import aten_mixing, aten_windows  # noqa: F401 (they register their rules)
 from convoscope.engine.aliasing import Memory, Track
 from convoscope.engine.aten import RULES, Call, pointwise
 from convoscope.engine.probes import PARTS, Probe, everywhere, seed
@@ -110,7 +111,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _foreign(self, tensor: Tensor) -> Track | None:
         """A tensor from nowhere: a small literal is a constant, the rest came through NumPy or the like."""
-        if not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() <= 16:
+        if (
+            isinstance(tensor, nn.Parameter)
+            or not tensor.is_floating_point()
+            or tensor.dim() < 2
+            or tensor.numel() <= 16
+        ):
             return None
         self.lost = True
         rows, cols = (everywhere(length, tensor.dim()) for length in self.size)

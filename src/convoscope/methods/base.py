@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..engine.geometry import Geometry
     from ..engine.needs import Need
+    from ..engine.recompute import Report
     from ..engine.watch import Watched
     from ..models import Model
     from ..pictures import Fitted
@@ -109,6 +110,8 @@ class Query:
         self.watched = watched
         self.seed = model.seed
         self.plain_resize = False
+        #: how masked pictures were scored, by need
+        self.reports: Mapping[Need, Report] = {}
         self._target: Scorer | None = None
         self.output: Any = None
 

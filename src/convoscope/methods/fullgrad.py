@@ -53,13 +53,15 @@ class FullGrad(Method):
         for name, need in at_layers.items():
             gradient = got[need].float().cpu()
             layer = query.watched.layers[name]
-            channel_axis = -1 if gradient.ndim != 4 or layer.channels_last else 1
+            # a linear layer's channels come last, whatever its output's shape; a convolution's second
+            channel_axis = -1 if layer.kind == "Linear" or layer.channels_last else 1
             bias = biases[name].float().cpu()
             shape = [1] * gradient.ndim
             shape[channel_axis] = -1
             part = gradient * bias.view(shape)
-            total = total + part.flatten(1).sum(1)
-            if gradient.ndim == 4:
+            # windows and heads may stand in the batch, behind the picture they belong to
+            total = total + part.reshape(len(query.inputs), -1).sum(1)
+            if gradient.ndim == 4 and layer.has_grid and len(gradient) == len(query.inputs):
                 planes = query.planes(name, part)
                 drawn, _ = query.resample(self._shown(planes).sum(1), name)
                 values = values + drawn

@@ -43,7 +43,6 @@ def tree(rng: np.random.Generator) -> Sketch:
             s.add("crown", np.concatenate([polygon((0, top)), hem]), darker(green, 0.24 - 0.16 * f))
             left = polygon((0, top), (-width * 0.2, foot + 0.06), (-width, foot - 0.02))
             s.add("crown", left, lighter(green, 0.04 + 0.1 * f))
-        s.mark("tree_top", 0, 0.68 - 1.0 - 0.74)
     else:
         s.add("trunk", smooth(polygon((-w * 0.8, -0.1), (w * 0.8, -0.1), (w * 0.9, 0.6), (w * 2, low),
             (-w * 2, low), (-w * 0.9, 0.6))), bark)
@@ -73,7 +72,8 @@ def tree(rng: np.random.Generator) -> Sketch:
             for _ in range(int(rng.integers(4, 8))):
                 a, d = rng.uniform(0, 6.3), rng.uniform(0.2, 0.95)
                 s.add("fruit", ellipse(np.cos(a) * d * rx, cy + np.sin(a) * d * ry, 0.06), fruit)
-        s.mark("tree_top", 0, cy - ry * 0.62 - 0.3)
+    crown = np.concatenate([shape.points for shape in s.shapes if shape.part == "crown"])
+    s.mark("tree_top", *crown[crown[:, 1].argmin()].tolist())
     return s
 
 

@@ -244,9 +244,8 @@ def train_landmarks() -> None:
         target = torch.zeros_like(heat)
         for k, s in enumerate(batch):
             for mark, (x, y) in s.landmarks.items():
-                target[k, LANDMARKS.index(mark)] = bumps(
-                    *heat.shape[2:], [((x + 0.5) / 2, (y + 0.5) / 2, 1.5)]
-                )
+                point = ((x + 0.5) / 2, (y + 0.5) / 2, 1.5)
+                target[k, LANDMARKS.index(mark)] = bumps(heat.shape[2], heat.shape[3], [point])
         loss = focal(heat, target)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
