@@ -145,7 +145,7 @@ def test_sensitivity_n_and_infidelity_of_known_maps(shares: np.ndarray, cell: in
     correlation = f.sensitivity_n(maps, masks, drops)
     assert correlation[:3] == pytest.approx([1, 1, -1], abs=1e-4)
     assert np.isnan(correlation[3]) or cell > 1  # at the border cells are cut: sums differ a little
-    assert abs(correlation[4]) < 0.35
+    assert abs(correlation[4]) < 0.6  # 36 cells: a deviation of 1/6
     scaled = f.infidelity(maps, masks, drops)
     assert scaled[:3] == pytest.approx([0, 0, 0], abs=1e-6)
     assert 0.5 < scaled[4] <= 1

@@ -56,7 +56,9 @@ def test_it_solves_the_papers_equations(size: tuple[int, int], kind: str) -> Non
 def test_known_pixels_stay_and_many_masks_are_as_one() -> None:
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand((3, 20, 21), generator=generator)
-    masks = (torch.rand((5, 20, 21), generator=generator) < torch.tensor([0, 0.1, 0.5, 0.9, 1]).view(-1, 1, 1)).float()
+    masks = (
+        torch.rand((5, 20, 21), generator=generator) < torch.tensor([0, 0.1, 0.5, 0.9, 1]).view(-1, 1, 1)
+    ).float()
     found = fill_in(picture, masks, noise=0.3)
     for mask, one in zip(masks, found, strict=True):
         kept = (mask == 0).expand_as(one)

@@ -22,11 +22,12 @@ _DAMPING = 0.9
 def fill_in(
     picture: Tensor, masks: Tensor, *, noise: float = 0.0, seed: int = 0, tolerance: float = 1e-5, limit: int = 100
 ) -> Tensor:
-    """``picture`` ``[C, H, W]`` with the masked pixels of each of ``masks`` ``[K, H, W]`` filled in: ``[K, C, H, W]``.
+    """``picture`` ``[C, H, W]`` with the masked pixels of each of ``masks`` ``[K, H, W]`` filled in: ``[K, C, H,
+    W]``.
 
-    ``noise`` is the standard deviation of what is added to the filled pixels, in the picture's unit (the paper's 0.01:
-    imputation without noise leaves a smoothness that tells what is missing). ``tolerance``: residual relative to the
-    right-hand side. A mask that takes everything gives the picture's mean colour. Rong et al. 2022 (ROAD).
+    ``noise`` is the standard deviation of what is added to the filled pixels, in the picture's unit (the paper's
+    0.01: imputation without noise leaves a smoothness that tells what is missing). ``tolerance``: residual relative
+    to the right-hand side. A mask that takes everything gives the picture's mean colour. Rong et al. 2022 (ROAD).
     """
     step = max(1, _AT_ONCE // max(1, picture.numel()))
     pieces = [_fill(picture, masks[k : k + step], tolerance, limit) for k in range(0, len(masks), step)]

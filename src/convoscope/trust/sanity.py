@@ -74,7 +74,9 @@ def randomised(model: Model, modules: Sequence[str], *, seed: int = 0, how: str 
         try:
             network = copy.deepcopy(innermost(model.module))
         except Exception as error:
-            raise ModelError(f"{model.name} cannot be copied, so its weights cannot be randomised: {error}") from error
+            raise ModelError(
+                f"{model.name} cannot be copied, so its weights cannot be randomised: {error}"
+            ) from error
     inner = dict(network.named_modules())
     state = torch.get_rng_state()
     try:
@@ -125,9 +127,9 @@ def randomisation(
 ) -> list[Survival]:
     """Compare maps of the trained network with maps of ever more randomised ones, from the classifier down.
 
-    ``cascading`` randomises everything from the output down to a module; else each module alone. ``stages`` picks that
-    many modules evenly (the classifier and the first always among them). The target stays the class that the trained
-    network predicts. Adebayo et al. 2018.
+    ``cascading`` randomises everything from the output down to a module; else each module alone. ``stages`` picks
+    that many modules evenly (the classifier and the first always among them). The target stays the class that the
+    trained network predicts. Adebayo et al. 2018.
     """
     modules = learnt_modules(model)[::-1]
     chosen = _spread(len(modules), stages)

@@ -66,7 +66,7 @@ class Scoring:
     def at(self, inputs: Tensor) -> Tensor:
         """The scores ``[K]`` at inputs ``[K, C, H, W]`` in the network's input space."""
         found = []
-        for piece in inputs.split(max(1, self.runner.batch_size)):
+        for piece in torch.split(inputs, max(1, self.runner.batch_size)):
             rows = torch.zeros(len(piece), dtype=torch.long)
             recorded = self.runner.record(
                 piece.to(self.inputs), layers=self.scorer.layers, gradients=False, rows=rows
@@ -90,7 +90,7 @@ class Scoring:
         return torch.cat(
             [
                 self.at(fill_in(picture, piece, noise=noise, seed=self.seed * 65_537 + number, tolerance=1e-3))
-                for number, piece in enumerate(masks.split(size))
+                for number, piece in enumerate(torch.split(masks, size))
             ]
         )
 

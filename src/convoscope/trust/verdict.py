@@ -41,10 +41,10 @@ class Verdict:
     """What is known of one map.
 
     ``gain`` is the mean of (insertion − random's) and (random's − deletion), areas 0..1 in probability (in the
-    score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is the
-    rank correlation with the map of the network whose classifier is random (0 to 1; nought is good), ``change`` and
-    ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured, and
-    ``notes`` says why.
+    score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is
+    the rank correlation with the map of the network whose classifier is random (0 to 1; nought is good), ``change``
+    and ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured,
+    and ``notes`` says why.
     """
 
     method: str
@@ -99,8 +99,8 @@ def verdicts(
 
     ``target`` is what was given to :func:`convoscope.explain` where that was not a class (a unit, a function); the
     class is read from the explanation. All maps share their passes: one batch of random maps, one randomised network,
-    one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only. The network
-    is left as it is.
+    one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only. The
+    network is left as it is.
     """
     if not len(explanation):
         return {}
@@ -111,7 +111,9 @@ def verdicts(
     steady, why_steady = _steady(model, explanation, quick, wanted, noise, variations, seed)
     found = {}
     for name in explanation:
-        notes = [n for n in (skipped.get(name), why_sane, why_steady) if n and (name in quick or n == skipped.get(name))]
+        notes = [
+            n for n in (skipped.get(name), why_sane, why_steady) if n and (name in quick or n == skipped.get(name))
+        ]
         inserted, deleted, gain, beats = faithful[name]
         change, rank = steady.get(name, (None, None))
         given = (name, inserted, deleted, gain, beats, survives.get(name), change, rank)
@@ -121,11 +123,11 @@ def verdicts(
 
 
 def _target(model: Model, explanation: Explanation, target: TargetLike) -> TargetLike:
-    if target is not None and not (isinstance(target, str) and target.startswith("top")):
-        return target
     label = explanation.target
     if " rather than " in label and label not in (model.labels or ()):
         return _Difference(*label.split(" rather than ", 1))
+    if target is not None and not (isinstance(target, str) and target.startswith("top")):
+        return target
     return target_of(model, explanation)
 
 
@@ -196,9 +198,7 @@ def _maps(
     for one in found:
         made = {**dict.fromkeys(one.refused), **{key: one[key].values for key in one}}
         order = [key for key in _explain_names(methods) if key in made]
-        rows.append(
-            {name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None}
-        )
+        rows.append({name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None})
     return rows  # type: ignore[return-value]
 
 
