@@ -110,6 +110,16 @@ class Phase:
         self.parameters = [start.requires_grad_()]
         self.normal = _Colours(preprocessing).to(start)
 
+    def rouse(self, items: Tensor) -> None:
+        """Make steps of these items count again: the same picture, of parameters near their first size.
+
+        Only directions of the parameters matter, so as they grow, steps of one size turn the phases less and less.
+        """
+        with torch.no_grad():
+            mine = items.to(self.parameters[0].device)
+            deviation = self.parameters[0][mine].flatten(1).std(1, unbiased=False).view(-1, 1, 1, 1)
+            self.parameters[0][mine] /= (deviation / 3).clamp(min=1.0)
+
     def inputs(self) -> Tensor:
         phase = _standard(self.parameters[0])
         spatial = torch.fft.irfft2(torch.polar(self.magnitude.expand_as(phase), phase), s=self.size)

@@ -30,6 +30,8 @@ class Scores:
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         self.scorers = list(scorers)
+        #: probability of each view's class in units of chance, after a call; infinite where the target is no class
+        self.chance: Tensor | None = None
         self.classes: dict[int, int] = {}
         self.units: dict[tuple[Any, ...], dict[int, UnitScorer]] = {}
         self.others: dict[int, Scorer] = {}
@@ -56,7 +58,11 @@ class Scores:
             views = _views(items, self.classes)
             values = logits(output)
             index = torch.tensor([self.classes[int(i)] for i in items[views]], device=values.device)
-            found.append((views, values[views.to(values.device)].gather(1, index[:, None])[:, 0]))
+            mine = values[views.to(values.device)]
+            found.append((views, mine.gather(1, index[:, None])[:, 0]))
+            shares = mine.detach().float().softmax(1).gather(1, index[:, None])[:, 0] * mine.shape[1]
+            self.chance = torch.full((len(items),), torch.inf)
+            self.chance[views] = shares.cpu()
         for (layer, reduce, place, last), group in self.units.items():
             views = _views(items, group)
             values = layers[layer].movedim(-1, 1) if last and layers[layer].ndim == 4 else layers[layer]

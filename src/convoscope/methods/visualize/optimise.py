@@ -16,11 +16,13 @@ from ...models import Model, forward_failed
 from .images import Randoms
 from .objectives import Diverse, Fooled, Objective
 from .octaves import Octaves
-from .optimisers import Smallest
+from .optimisers import Ascent, Smallest
 from .recipes import Recipe, Setup
 
 #: seconds after which a stretch ends, so that it can be shown, cancelled or stopped
 STRETCH = 0.4
+#: until then a class may wake by itself
+FIRST_WAKING = 8
 
 
 @dataclass(eq=False)
@@ -73,6 +75,7 @@ class Loop:
         self._enlarge = False
         self._best: tuple[float, Tensor] | None = None
         self._gradients: Tensor | None = None
+        self._asleep: Tensor | None = None
 
     def run(self) -> Iterator[int]:
         """Climb; yields the steps done after every stretch. The network is untouched while suspended."""
@@ -133,6 +136,7 @@ class Loop:
                 return scores - penalties[0]
             return scores
 
+        self.climber.waking = self._asleep if FIRST_WAKING <= step < max(making.wake, self.steps // 3) else None
         try:
             climb = self.climber.climb(
                 making.image.parameters,
@@ -152,9 +156,10 @@ class Loop:
         gross = climb.scores + penalties[0].detach() if penalties else climb.scores
         for item, value in enumerate(gross.float().tolist()):
             batch.history[item].append(value)
-        if step == 0:
-            batch.redirected = climb.redirected.tolist()
         batch.dead = climb.dead.tolist()
+        self._asleep = asleep(batch.objective, self.per_item)
+        for item in torch.nonzero(climb.redirected).flatten().tolist():
+            batch.redirected[item] = True
         if climb.inputs is not None:
             size = climb.inputs.abs().mean(1)
             self._gradients = size if self._gradients is None else self._gradients + size
@@ -162,6 +167,10 @@ class Loop:
         fooled = batch.objective
         if isinstance(optimiser, Smallest) and isinstance(fooled, Fooled):
             optimiser.reached = fooled.reached
+        if isinstance(optimiser, Ascent):
+            optimiser.free = climb.redirected
+        if making.rouse is not None and self.climber.waking is not None and bool(self.climber.waking.any()):
+            making.rouse(self.climber.waking)
         optimiser.update(making.image.parameters, climb.gradients, climb.scores)
         if making.after is not None:
             making.after(step, climb.gradients)
@@ -173,6 +182,13 @@ class Loop:
             batch.inputs = self.shown()
         if self._gradients is not None:
             batch.transparency = opacity(self._gradients)
+
+
+def asleep(objective: Objective, per_item: int) -> Tensor | None:
+    """Items ``[B]`` whose class is, in the mean of their views, less probable than twice chance."""
+    base = objective.base if isinstance(objective, Diverse) else objective
+    chance = getattr(base, "chance", None)
+    return None if chance is None else chance.view(-1, per_item).mean(1) < 2
 
 
 def opacity(gradients: Tensor) -> Tensor:

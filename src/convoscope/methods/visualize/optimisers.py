@@ -40,6 +40,8 @@ class Ascent:
     """
 
     rate: float
+    #: items whose step may go down: it follows a redirected gradient, to wake a silent unit
+    free: Tensor | None = None
     _rates: Tensor | None = None
     _before: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
@@ -60,6 +62,8 @@ class Ascent:
                         strict=True,
                     ):
                         kept[fell] = old[fell]
+            if self.free is not None:
+                best[self.free] = -torch.inf
             self._before = (points, slopes, best)
             for parameter, point, slope in zip(parameters, points, slopes, strict=True):
                 parameter.copy_(point + _column(self._rates, slope) * slope)

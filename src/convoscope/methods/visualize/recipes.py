@@ -66,6 +66,10 @@ class Making:
     before: Callable[[int], None] | None = None
     #: keep the gradients at the picture, for the transparency map
     transparency: bool = False
+    #: steps in which a class that hardly beats chance is woken by the redirected gradient
+    wake: int = 64
+    #: called with the items that are being woken
+    rouse: Callable[[Tensor], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -234,10 +238,10 @@ class Maco(Recipe):
 
     steps: int = setting(256, "Steps of the ascent.", minimum=1)
     rate: float = setting(1.0, "Nadam's step size.", minimum=0)
-    crops: int = setting(32, "Random crops a step.", minimum=1)
-    first: float = setting(0.5, "Mean side of a crop at the first step, as a share of the picture.", minimum=0.05,
+    crops: int = setting(6, "Random crops a step.", minimum=1)
+    first: float = setting(1.0, "Mean side of a crop at the first step, as a share of the picture.", minimum=0.05,
                            maximum=1)  # fmt: skip
-    last: float = setting(0.05, "The same at the last step.", minimum=0.05, maximum=1)
+    last: float = setting(0.8, "The same at the last step.", minimum=0.05, maximum=1)
     spread: float = setting(0.05, "Deviation of the side.", minimum=0)
     noise: float = setting(0.08, "Noise added to the crops, for values in -1..1.", minimum=0)
 
@@ -249,7 +253,8 @@ class Maco(Recipe):
         assert setup.spectrum is not None
         image = Phase(setup.spectrum(setup.size), setup.size, setup.preprocessing, setup.randoms)
         views = Crops(setup.preprocessing, setup.size, self.first, self.last, self.spread, self.noise, self.crops)
-        return Making(image, Adam(self.rate, epsilon=1e-7, nesterov=True), views, transparency=True)
+        return Making(image, Adam(self.rate, epsilon=1e-7, nesterov=True), views, transparency=True,
+                      rouse=image.rouse)  # fmt: skip
 
 
 @dataclass(frozen=True)
