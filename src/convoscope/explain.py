@@ -61,8 +61,7 @@ def explain(
         raise UsageError("No pictures given.")
     if resize not in ("exact", "plain"):
         raise UsageError(f"resize must be exact or plain, not {resize!r}.")
-    many = isinstance(target, (list, tuple))
-    targets: list[TargetLike] = list(target) if many else [target]  # type: ignore[arg-type]
+    targets: list[Any] = list(target) if isinstance(target, (list, tuple)) else [target]
     if not targets:
         raise UsageError("No targets given.")
     wanted = _methods(model, methods, layer, parts)
@@ -74,10 +73,9 @@ def explain(
         for index, explanation in zip(batch, run.explanations(), strict=True):
             found[index] = explanation
     done = [explanation for explanation in found if explanation is not None]
-    if len(wanted) == 1 and all(explanation.refused for explanation in done):
-        raise done[0].provenance.pop("_error")
-    for explanation in done:
-        explanation.provenance.pop("_error", None)
+    errors = [explanation.provenance.pop("_error") for explanation in done if "_error" in explanation.provenance]
+    if len(wanted) == 1 and len(errors) == len(done):
+        raise errors[0]
     return done[0] if single else Explanations(done, plan)
 
 
@@ -145,7 +143,7 @@ class _Run:
             queries = [Query(model, inputs, self.fitted, watched) for _ in self.targets]
             jobs = []
             for query in queries:
-                query.plain_resize = self.plain_resize
+                query.plain_resize, query.reports = self.plain_resize, planner.reports
                 jobs.append([self._job(name, one, query) for name, one in self.methods.items()])
             everything = [job for row in jobs for job in row]
             try:
@@ -174,7 +172,8 @@ class _Run:
                     index, one, scorer, jobs[number], watched, runner, predictions[index], shared
                 )
                 explanation.score = float(scores[number][index])
-                explanation.probability = None if chances[number] is None else float(chances[number][index])
+                chance = chances[number]
+                explanation.probability = None if chance is None else float(chance[index])
                 explanation.seconds = seconds
                 rows.append(explanation)
             rows[0].rows = rows
@@ -208,7 +207,8 @@ class _Run:
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Score and probability of every target on the pictures themselves, from the forward that was run anyway."""
         rows = torch.arange(len(self.fitted))
-        scores, chances = [], []
+        scores: list[Tensor] = []
+        chances: list[Tensor | None] = []
         for scorer in scorers:
             layers = planner.base.live() if planner.base is not None else {}
             with torch.no_grad():
@@ -269,13 +269,13 @@ class _Run:
         provenance = {
             **shared,
             "method": chosen.about.name,
-            "settings": {k: v for k, v in vars(chosen).items()},
+            "settings": dict(vars(chosen)),
             "rule": chosen.about.rule,
             "layer": maps.layer,
         }
         if chosen.about.rule != "plain":
             doubts += rule_doubts(chosen.about.rule, scorer, watched, runner.relus)
-            provenance["relu_nodes"] = {"overridden": runner.relus, "expected": watched.relus}
+            provenance["relu_nodes"] = {"overridden": runner.relus, "expected": expected_relus(scorer, watched)}
         return Heatmap(
             values,
             chosen.about.name,
@@ -300,9 +300,7 @@ def value_doubts(values: np.ndarray[Any, Any]) -> list[str]:
     """What a map's values alone tell: NaN, all nought, or all the same."""
     finite = np.isfinite(values)
     if not finite.any():
-        return [
-            "The map holds no finite value: the network or the score overflowed, or it was stopped before it began."
-        ]
+        return ["The map holds no finite value: the network overflowed, or it was stopped before it began."]
     doubts = []
     if not finite.all():
         doubts.append(
@@ -310,29 +308,35 @@ def value_doubts(values: np.ndarray[Any, Any]) -> list[str]:
         )
     low, high = float(values[finite].min()), float(values[finite].max())
     if low == high == 0:
-        doubts.append(
-            "The map is nought everywhere: the score does not depend on the picture here (a finding or a dead ReLU)."
-        )
+        doubts.append("The map is nought everywhere: here the score does not depend on the picture.")
     elif low == high:
         doubts.append(f"The map is constant ({low:.3g} everywhere): it tells no place from another.")
     return doubts
+
+
+def expected_relus(scorer: Scorer, watched: Watched) -> int:
+    """How many ReLUs of the watched forward lie between the picture and the score."""
+    if not scorer.layers:
+        return watched.output_relus
+    return max(watched.layers[name].relus for name in scorer.layers if name in watched.layers)
 
 
 def rule_doubts(rule: str, scorer: Scorer, watched: Watched, matched: int | None) -> list[str]:
     """Whether every ReLU of the watched forward followed the rule."""
     doubts = []
     found = matched or 0
-    if not scorer.layers and found < watched.relus:
+    expected = expected_relus(scorer, watched)
+    if found < expected:
         doubts.append(
-            f"{watched.relus - found} of {watched.relus} ReLUs did not follow the {rule} rule (hidden from the gradient "
-            "graph): there the plain gradient was passed on."
+            f"{expected - found} of {expected} ReLUs did not follow the {rule} rule (hidden from the "
+            "gradient graph): there the plain gradient was passed on."
         )
     if found == 0:
         doubts.append(f"No ReLU followed the {rule} rule: this is the plain gradient.")
     if watched.other_activations:
         doubts.append(
-            f"{watched.other_activations} activations (GELU, SiLU, leaky ReLU, ...) have no {rule} rule: there the plain "
-            "gradient was passed on."
+            f"{watched.other_activations} activations (GELU, SiLU, leaky ReLU, ...) have no {rule} rule: there the "
+            "plain gradient was passed on."
         )
     return doubts
 

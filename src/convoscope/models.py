@@ -54,7 +54,7 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over names, dtypes, shapes and bytes of all parameters and buffers; computed anew when they change."""
+        """sha256 over names, dtypes, shapes and bytes of parameters and buffers; computed anew when they change."""
         state = self.module.state_dict(keep_vars=True)
         tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
         key = tuple((name, t.data_ptr(), t._version) for name, t in tensors.items())
@@ -174,7 +174,7 @@ def input_channels(module: nn.Module) -> int:
 
 
 def layers(model: Model) -> list[dict[str, Any]]:
-    """The rows of ``convoscope layers``: name, kind, output shape, parameters, receptive field, in order of execution.
+    """The rows of ``convoscope layers``: name, type, output shape, parameters, receptive field, in execution order.
 
     ``rf`` holds ``size`` (pixels, ``None``: the whole picture), ``stride`` and ``offset`` (centre of the first cell,
     in input pixels from the first pixel's centre), each (rows, columns); ``None`` where cells have no place.

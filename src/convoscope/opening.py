@@ -72,6 +72,11 @@ def open_model(
             found.weights,
             notes=found.notes,
         )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in opened.module.parameters()):
+        raise ModelError(
+            f"{opened.name} has lazy layers whose shapes are not known yet: run it once on a batch of its inputs "
+            "before it is given to Convoscope."
+        )
     opened.preprocessing = _override(opened.preprocessing, size, mean, std, fit)
     if labels is not None:
         opened.labels = read_labels(labels)
@@ -103,19 +108,18 @@ def _open(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
 def _open_toybox(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
     from . import toybox
 
-    network, about = toybox.load_with_metadata(name)
+    card = toybox.card(name)
+    network = toybox.load(name)
     notes: tuple[str, ...] = ()
     if weights is not None:
         if weights == "none":
-            network = toybox.build(name)
+            network = toybox.build(name, card.settings)
             notes = (_random_note(name),)
         else:
             state, _ = weight_files.read(Path(weights), trust_pickle=trust_pickle)
             network = weight_files.load(network, state, weights)
-    mean, std, labels = (weight_files.metadata_list(about, key) for key in ("mean", "std", "labels"))
-    size = int(about.get("size", 96))
-    preprocessing = Preprocessing((size, size), None, "squash", tuple(mean or (0,) * 3), tuple(std or (1,) * 3))
-    return _Opened(network, preprocessing, tuple(labels) if labels else None, name, weights or "bundled", notes)
+    preprocessing = Preprocessing((card.size, card.size), None, "squash", card.mean, card.std)
+    return _Opened(network, preprocessing, card.labels or None, name, weights or "bundled", notes)
 
 
 def _open_torchvision(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
@@ -169,7 +173,8 @@ def _torchvision_preprocessing(default: Any) -> Preprocessing:
     if default is None:
         return Preprocessing()
     preset = default.transforms()
-    mean, std = getattr(preset, "mean", None), getattr(preset, "std", None)
+    mean: Any = getattr(preset, "mean", None)
+    std: Any = getattr(preset, "std", None)
     crop, resize = getattr(preset, "crop_size", None), getattr(preset, "resize_size", None)
     mode = getattr(getattr(preset, "interpolation", None), "value", "bilinear")
     if mean is None:  # detectors normalise inside; segmenters only resize
@@ -184,7 +189,7 @@ def _torchvision_preprocessing(default: Any) -> Preprocessing:
 def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
     try:
         import timm
-        from timm.data import resolve_model_data_config
+        from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
     except ImportError:
         raise MissingExtra("timm", "timm", f"timm:{name}") from None
     if not timm.is_model(name.split(".")[0].removeprefix("hf_hub:")) and not name.startswith("hf"):
@@ -205,7 +210,7 @@ def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> _Opened:
         state, _ = weight_files.read(Path(weights), trust_pickle=trust_pickle)
         network = weight_files.load(build(), state, weights, lambda n: build(num_classes=n))
         used = weights
-    config = resolve_model_data_config(network)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     _, height, width = config["input_size"]
     resize = int(min(height, width) / config["crop_pct"])
     squash = config.get("crop_mode") == "squash"
@@ -242,7 +247,7 @@ def _open_file(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
     if not isinstance(built, nn.Module):
         raise ModelError(f"{spec}: returned a {type(built).__name__}, not a torch.nn.Module.")
     labels: list[Any] | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, list[Any] | None] = {}
     if weights not in (None, "none"):
         state, about = weight_files.read(Path(str(weights)), trust_pickle=trust_pickle)
 
@@ -267,7 +272,8 @@ def _open_file(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
 def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     module_name = f"convoscope_user_{path.stem}"
     specification = importlib.util.spec_from_file_location(module_name, path)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[module_name] = module
     added = str(path.parent.resolve())
@@ -282,7 +288,8 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     except ConvoscopeError:
         raise
     except Exception as error:
-        raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {error}") from error
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {said}.") from error
     finally:
         sys.path.remove(added)
 

@@ -6,6 +6,7 @@ found on the network's input can be drawn on the original photo.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import warnings
@@ -25,6 +26,8 @@ from .errors import PictureError, UsageError
 
 Fit = Literal["crop", "squash", "pad"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+#: where the toybox keeps the truth of its pictures, beside its truth.json
+_TRUTH_FOLDERS = frozenset({"masks", "parts", "instances", "semantic"})
 #: pictures of more pixels than this are taken for decompression bombs
 MAX_PIXELS = 178_956_970
 
@@ -165,7 +168,7 @@ class Picture:
         """This picture as the input of a network with preprocessing ``to``."""
         if self.input_space is not None:
             return Fitted(self, self.input_space.float(), np.array([[1.0, 0, 0], [0, 1.0, 0]]))
-        planes = self._planes(to.channels)
+        bands = self._planes(to.channels)
         height, width = self.size
         if to.size is None:
             resized, left, top = (height, width), 0, 0
@@ -173,7 +176,7 @@ class Picture:
         else:
             out = to.size
             resized, left, top = _placement((height, width), to)
-        planes = [_resize(plane, resized, to.interpolation) for plane in planes]
+        planes = [_resize(plane, resized, to.interpolation) for plane in bands]
         canvas = np.empty((to.channels, *out), np.float32)
         for channel, plane in enumerate(planes):
             canvas[channel] = to.mean[channel] if to.fit == "pad" else 0.0
@@ -236,8 +239,11 @@ def _crop_start(have: int, want: int) -> int:
 def _resize(plane: Image.Image, size: tuple[int, int], interpolation: str) -> NDArray[np.float32]:
     if plane.size != (size[1], size[0]):
         plane = plane.resize((size[1], size[0]), _RESAMPLING[interpolation])
-    array = np.asarray(plane)
-    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else np.clip(array, 0, 1).astype(np.float32)
+    array: NDArray[Any] = np.asarray(plane)
+    if array.dtype == np.uint8:
+        array = array / np.float32(255)
+    clipped: NDArray[np.float32] = np.clip(array.astype(np.float32), 0, 1)
+    return clipped
 
 
 def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, top: int) -> None:
@@ -266,15 +272,13 @@ def _from_bytes(data: bytes, name: str, path: Path | None) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
             # the orientation is EXIF data of the camera's: some of it is broken, and no reason to lose the picture
-            try:
+            with contextlib.suppress(Exception):
                 image = ImageOps.exif_transpose(image)
-            except Exception:
-                pass
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise PictureError(
             f"{label}: more than {MAX_PIXELS // 1_000_000} million pixels: too large to open safely."
@@ -341,14 +345,16 @@ def _digest(array: NDArray[Any]) -> str:
 def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
     """Files, folders (walked, sorted) and globs, as a list of paths in order, each once.
 
-    Files named outright are kept whatever their ending; of folders only pictures' endings. Raises
-    :class:`PictureError` when a folder or a glob holds no picture.
+    Files named outright are kept whatever their ending; of folders only pictures' endings, without what this
+    program itself wrote there (maps, the toybox's masks). Raises :class:`PictureError` when a folder or a glob holds
+    no picture.
     """
     found: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = [p for p in inside if not _is_by_product(p)]
             if not inside:
                 raise PictureError(f"{path}: this folder holds no pictures ({', '.join(sorted(SUFFIXES))}).")
             found.update(dict.fromkeys(inside))
@@ -362,6 +368,15 @@ def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
         else:
             found[path] = None
     return list(found)
+
+
+def _is_by_product(path: Path) -> bool:
+    """Pictures of our own making that lie beside photos: maps beside their ``explain.json``, the toybox's masks."""
+    if path.name.startswith("."):
+        return True
+    if (path.parent / "explain.json").is_file():
+        return True
+    return path.parent.name in _TRUTH_FOLDERS and (path.parent.parent / "truth.json").is_file()
 
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:

@@ -72,14 +72,22 @@ class Heatmap:
         """How values become colours when this map is drawn alone."""
         from .draw import colour
 
-        return colour.scale_for([self.values], signed=self.signed)
+        return colour.scale_for([self.values], signed=self.signed, unit=self.unit)
 
     def overlay(self, *, on: str = "photo", scale: Scale | None = None, opacity: float | None = None) -> Image.Image:
-        """The map over the original ``photo``, or over the network's ``input``."""
+        """The map over the original ``photo``, or over the network's ``input``.
+
+        Maps of single pixels are drawn alone, in the photo's frame, unless an ``opacity`` is given.
+        """
         from .draw import overlay
 
-        settings: dict[str, Any] = {} if opacity is None else {"opacity": opacity}
         scale = scale or self.scale()
+        if self.raw is not None and opacity is None:
+            # fine structure would drown in the photo: it is drawn alone, in the photo's frame
+            whole = self.fitted.picture.image if on == "photo" else self.input_image()
+            matrix = self.input_to_photo if on == "photo" else None
+            return overlay.placed(whole, self.values, scale=scale, signed=self.signed, matrix=matrix)
+        settings: dict[str, Any] = {} if opacity is None else {"opacity": opacity}
         if on == "input":
             return overlay.overlay(self.input_image(), self.values, scale=scale, signed=self.signed, **settings)
         if on != "photo":
@@ -105,7 +113,7 @@ class Heatmap:
         if path.suffix == ".npy":
             np.save(path, self.values)
         elif path.suffix == ".npz":
-            np.savez_compressed(path, **{self.method: self.values})
+            np.savez_compressed(path, allow_pickle=False, **{self.method: self.values})
         else:
             self.overlay().save(path)
         return path
@@ -262,7 +270,7 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
     if shared:
         for name in names:
             maps = [row[name] for row in rows if name in row]
-            scales[name] = colour.scale_for([m.values for m in maps], signed=maps[0].signed)
+            scales[name] = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
     drawn = []
     for row in rows:
         cells = []
@@ -273,13 +281,15 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
             heatmap = row[name]
             scale = scales.get(name) or heatmap.scale()
             note = heatmap.doubts[0] if heatmap.doubts else ""
-            cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, heatmap.unit))
+            alt = f"{heatmap.title} for {row.target}"
+            cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, alt))
         photo = row.fitted.picture.image if on == "photo" else next(iter(row.values())).input_image()
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
         drawn.append(sheet.Row(photo, row.target, f"{chance}score {row.score:.3g}", cells))
     first = rows[0]
     model = first.provenance.get("model", "")
-    scale_note = "one scale per column" if shared else "each map on its own scale"
+    scale_note = "One scale per column." if shared else "Each map on its own scale."
+    scale_note += " Over a photo, colours fade out towards nought."
     return sheet.contact_sheet(drawn, title=f"{model}", footnote=scale_note)
 
 

@@ -104,9 +104,7 @@ def test_outside_the_crop_the_photo_is_grey_and_pale_and_inside_it_is_not():
     photo = np.zeros((100, 200, 3), np.uint8)
     photo[...] = (200, 40, 40)
     matrix = crop_matrix(200, 100)
-    picture = np.asarray(overlay.overlay(photo, np.zeros((INPUT, INPUT)), matrix=matrix, min_size=0)).astype(
-        int
-    )
+    picture = np.asarray(overlay.overlay(photo, np.zeros((INPUT, INPUT)), matrix=matrix, min_size=0)).astype(int)
     outside, inside = picture[50, 20], picture[50, 100]
     assert np.ptp(outside) == 0
     assert outside[0] > 170

@@ -17,8 +17,7 @@ from convoscope.draw.sheet import Cell, Row, contact_sheet
 from convoscope.errors import UsageError
 
 LONG = (
-    "military uniform of the western approaches, "
-    "supercalifragilistic-expialidocious/with_no_blanks_at_all_anywhere"
+    "military uniform of the western approaches, supercalifragilistic-expialidocious/with_no_blanks_at_all_anywhere"
 )
 
 
@@ -122,16 +121,12 @@ def test_the_scale_is_stated_in_numbers_and_in_words():
     values = np.linspace(0, 1, 10_000).reshape(100, 100) ** 2 * 0.4
     clipped = colour.scale_for([values], signed=False, percentile=90, unit="probability drop")
     image = overlay.heatmap_image(values, clipped)
-    text = " ".join(
-        t.text for t in contact_sheet([Row(image, cells=[Cell(image, "m", clipped)])]).drawing.texts()
-    )
+    text = " ".join(t.text for t in contact_sheet([Row(image, cells=[Cell(image, "m", clipped)])]).drawing.texts())
     assert f"≥ {colour.format_number(np.percentile(values, 90))}" in text
     assert "probability drop" in text
     assert "90th percentile" in text
     whole = colour.scale_for([values], signed=False, percentile=None)
-    text = " ".join(
-        t.text for t in contact_sheet([Row(image, cells=[Cell(image, "m", whole)])]).drawing.texts()
-    )
+    text = " ".join(t.text for t in contact_sheet([Row(image, cells=[Cell(image, "m", whole)])]).drawing.texts())
     assert "0.4" in text
     assert "≥" not in text
     assert "percentile" not in text
@@ -155,9 +150,7 @@ def test_different_clippings_are_stated_under_each_map():
 
 def test_doubts_and_missing_maps_are_shown():
     flat = colour.scale_for([np.zeros((4, 4))], signed=False)
-    figure = contact_sheet(
-        [Row(photo(), cells=[Cell(photo(), "m", flat), Cell(None, "n", None, "refused: why")])]
-    )
+    figure = contact_sheet([Row(photo(), cells=[Cell(photo(), "m", flat), Cell(None, "n", None, "refused: why")])])
     notes = {t.text for t in figure.drawing.texts() if t.colour == canvas.AMBER}
     assert notes == {"every value is 0", "refused: why"}
     assert len([p for p in figure.drawing.pictures() if p.alt == "no map"]) == 1
@@ -170,9 +163,7 @@ def test_png_has_the_promised_size_and_shows_the_photo():
     picture = figure.render(144)
     assert picture.size == tuple(round(side * 2) for side in figure.size)
     place = figure.drawing.pictures()[0]
-    middle = picture.getpixel(
-        (round(2 * (place.x + place.width / 2)), round(2 * (place.y + place.height / 2)))
-    )
+    middle = picture.getpixel((round(2 * (place.x + place.width / 2)), round(2 * (place.y + place.height / 2))))
     assert middle == (10, 200, 30)
     assert picture.getpixel((1, 1)) == (255, 255, 255)
 
@@ -204,9 +195,7 @@ def test_svg_is_xml_with_text_as_text_and_pictures_as_png():
     assert 'Tricky <&> "title" ]]> λ' in texts
     images = list(root.iter(f"{name}image"))
     assert len(images) == len(figure.drawing.pictures())
-    assert all(
-        i.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png;base64,") for i in images
-    )
+    assert all(i.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png;base64,") for i in images)
     lengths = [float(element.get("textLength")) for element in root.iter(f"{name}text")]
     assert lengths == pytest.approx([t.width for t in figure.drawing.texts()], abs=1e-3)
 

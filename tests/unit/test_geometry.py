@@ -12,7 +12,10 @@ from convoscope.engine.geometry import Axis, Geometry
 def axis(input: int, cells: int, size: int, stride: int, first: int) -> Axis:
     low = first + stride * np.arange(cells)
     high = low + size - 1
-    return Axis.from_fields(input, low, high, np.clip(low, 0, input - 1), np.clip(high, 0, input - 1))
+    seen = (high >= 0) & (low < input)
+    return Axis.from_fields(
+        input, low, high, np.where(seen, low.clip(0), 0), np.where(seen, high.clip(None, input - 1), -1)
+    )
 
 
 def test_a_regular_axis_knows_size_stride_and_offset() -> None:

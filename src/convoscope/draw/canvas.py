@@ -145,9 +145,7 @@ class Drawing:
         return len(wrapped) * fonts.LINE * size
 
 
-def block_height(
-    text: str, size: float, room: float, *, lines: int | None = None, bold: bool = False
-) -> float:
+def block_height(text: str, size: float, room: float, *, lines: int | None = None, bold: bool = False) -> float:
     """Height that `Drawing.block` would take."""
     return len(fonts.wrap(text, room, size, bold, lines)) * fonts.LINE * size
 

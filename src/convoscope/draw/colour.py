@@ -59,9 +59,7 @@ class Scale:
         if not self.cmap:
             object.__setattr__(self, "cmap", DIVERGING if self.signed else SEQUENTIAL)
         if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low > self.high:
-            raise UsageError(
-                f"A colour scale needs two finite ends, low <= high, not {self.low} and {self.high}."
-            )
+            raise UsageError(f"A colour scale needs two finite ends, low <= high, not {self.low} and {self.high}.")
         if self.signed and self.low != -self.high:
             raise UsageError(f"A signed colour scale is symmetrical about 0, not {self.low} to {self.high}.")
 

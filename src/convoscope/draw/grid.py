@@ -96,9 +96,7 @@ def tiles(
         )
     if percentile is not None and percentile < 100 and (own or common.clip_percentile is not None):
         notes.append(f"Colour scales end at the {colour.ordinal(percentile)} percentile of the values.")
-    return _tile_sheet(
-        images, labels[:limit], sides, None if own else common, columns, title, notes, pixelated
-    )
+    return _tile_sheet(images, labels[:limit], sides, None if own else common, columns, title, notes, pixelated)
 
 
 def filters(
@@ -157,9 +155,7 @@ def filters(
         images = [_rgb(kernel, scale) for kernel in shown]
         _left_out(notes, len(shown), count, "filters")
         high = colour.format_number(scale.high)
-        notes.append(
-            f"Red, green and blue are the input channels; mid-grey is 0, white {high}, black −{high}."
-        )
+        notes.append(f"Red, green and blue are the input channels; mid-grey is 0, white {high}, black −{high}.")
         return _tile_sheet(images, labels, [""] * len(shown), None, columns, title, notes, True)
     if depth == 1:
         shown = data[: limit or 256]
@@ -239,9 +235,7 @@ def patches(
     return Sheet(drawing)
 
 
-def _patch_line(
-    drawing: Drawing, items: Sequence[tuple[Any, str]], y: float, size: float, gap: float
-) -> float:
+def _patch_line(drawing: Drawing, items: Sequence[tuple[Any, str]], y: float, size: float, gap: float) -> float:
     images = [as_image(image) for image, _ in items]
     sizes = []
     for image in images:
@@ -301,9 +295,7 @@ def _across(count: int, aspect: float) -> int:
     return min(near, key=lambda n: (-count % n / n, abs(n - wish)), default=wish)
 
 
-def _tile_label(
-    drawing: Drawing, x: float, y: float, room: float, label: str, side: str, size: float
-) -> None:
+def _tile_label(drawing: Drawing, x: float, y: float, room: float, label: str, side: str, size: float) -> None:
     """The channel's number, and at the right its largest value where both fit."""
     drawing.line(x, y, label, size, room=room, colour=INK)
     if side and fonts.width(label, size) + fonts.width(side, size) + 0.6 * size <= room:

@@ -239,9 +239,7 @@ def heatmap_image(
 def _map(values: ArrayLike) -> NDArray[np.float64]:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 2 or data.size == 0:
-        raise UsageError(
-            f"A map has two axes (rows, columns) and at least one value, not shape {data.shape}."
-        )
+        raise UsageError(f"A map has two axes (rows, columns) and at least one value, not shape {data.shape}.")
     return data
 
 

@@ -206,9 +206,7 @@ def _paragraphs(text: str) -> list[str]:
 def _item(folder: Path, item: Item, key: str, embedded: bool) -> str:
     file = folder / item.file
     if not file.is_file():
-        raise UsageError(
-            f"The page cannot show {str(item.file)!r}: there is no such file in {str(folder)!r}."
-        )
+        raise UsageError(f"The page cannot show {str(item.file)!r}: there is no such file in {str(folder)!r}.")
     href = _data_uri(file) if embedded else quote(os.path.relpath(file, folder).replace(os.sep, "/"))
     caption = escape(item.caption)
     if file.suffix.lower() not in _PICTURES:

@@ -212,9 +212,7 @@ def _png_data(image: Any) -> bytes:
 def _box(item: Box) -> list[str]:
     out = []
     if item.fill:
-        out.append(
-            f"{_colour(item.fill)} rg {item.x:.3f} {item.y:.3f} {item.width:.3f} {item.height:.3f} re f"
-        )
+        out.append(f"{_colour(item.fill)} rg {item.x:.3f} {item.y:.3f} {item.width:.3f} {item.height:.3f} re f")
     if item.stroke:
         inset = item.line / 2
         out.append(

@@ -75,9 +75,7 @@ class Sheet:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix not in SUFFIXES:
-            raise UsageError(
-                f"Cannot save a sheet as {path.name!r}: the name must end in {', '.join(SUFFIXES)}."
-            )
+            raise UsageError(f"Cannot save a sheet as {path.name!r}: the name must end in {', '.join(SUFFIXES)}.")
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".pdf":
             path.write_bytes(self.pdf(dpi))
@@ -180,9 +178,7 @@ def picture_in(
 ) -> None:
     """A picture with a hairline around it, so that a white one has an edge on white paper."""
     inset = 0.25  # some PDF readers widen pictures to whole pixels: stay under the line
-    drawing.items.append(
-        Picture(x + inset, y + inset, size[0] - 2 * inset, size[1] - 2 * inset, image, sharp, alt)
-    )
+    drawing.items.append(Picture(x + inset, y + inset, size[0] - 2 * inset, size[1] - 2 * inset, image, sharp, alt))
     drawing.items.append(Box(x, y, size[0], size[1], stroke=PALE, line=0.35))
 
 
@@ -272,9 +268,7 @@ class _Layout:
 
     def _headings(self, drawing: Drawing, cells: Sequence[Cell], y: float) -> float:
         """Column titles, all ending on the same baseline. Returns the height taken."""
-        heights = [
-            canvas.block_height(cell.title, HEADING_SIZE, self.cell, lines=2, bold=True) for cell in cells
-        ]
+        heights = [canvas.block_height(cell.title, HEADING_SIZE, self.cell, lines=2, bold=True) for cell in cells]
         tallest = max(heights, default=0.0)
         for column, (cell, taken) in enumerate(zip(cells, heights, strict=True), start=1):
             top = y + tallest - taken
@@ -325,17 +319,13 @@ class _Layout:
                 alt = cell.alt or f"{cell.title} of {row.title or 'the photo'}"
                 picture_in(drawing, x, y, size, image, is_sharp(image, cell.pixelated), alt)
             under = y + size[1] + UNDER
-            taken = legend.draw(
-                drawing, x, under, self.cell, cell.legend, cell.note, with_clip=not self.one_clip
-            )
+            taken = legend.draw(drawing, x, under, self.cell, cell.legend, cell.note, with_clip=not self.one_clip)
             bottom = max(bottom, under + taken)
         return bottom
 
     def _label(self, drawing: Drawing, row: Row, y: float) -> float:
         y += drawing.block(self._x(0), y, row.title, LABEL_SIZE, room=self.cell, lines=3, bold=True)
-        y += drawing.block(
-            self._x(0), y + 1.0, row.subtitle, SUBTITLE_SIZE, room=self.cell, lines=4, colour=GREY
-        )
+        y += drawing.block(self._x(0), y + 1.0, row.subtitle, SUBTITLE_SIZE, room=self.cell, lines=4, colour=GREY)
         return y + 1.0
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from convoscope.engine.probes import EMPTY, Probe, compress, empty
+from convoscope.engine.probes import EMPTY, PARTS, Probe, compress, empty
 
 Layout = tuple[int, torch.Size, tuple[int, ...]]
 
@@ -76,8 +76,8 @@ def _written_out(tensor: Tensor, layout: Layout, track: Track | None) -> _Flat:
     count = _elements(tensor)
     flat = _Flat(
         (
-            torch.full((4, count), EMPTY, dtype=torch.float64, device="cpu"),
-            torch.full((4, count), EMPTY, dtype=torch.float64, device="cpu"),
+            torch.full((PARTS, count), EMPTY, dtype=torch.float64, device="cpu"),
+            torch.full((PARTS, count), EMPTY, dtype=torch.float64, device="cpu"),
         ),
         track.past if track else 0,
         track.serial if track else 0,
@@ -89,7 +89,7 @@ def _written_out(tensor: Tensor, layout: Layout, track: Track | None) -> _Flat:
 
 def _region(probe: Tensor, layout: Layout) -> Tensor:
     offset, shape, stride = layout
-    return probe.as_strided((4, *shape), (probe.shape[1], *stride), offset)
+    return probe.as_strided((PARTS, *shape), (probe.shape[1], *stride), offset)
 
 
 def _write(flat: _Flat, layout: Layout, track: Track | None) -> None:

@@ -48,8 +48,13 @@ class Axis:
     """Last pixel of the picture that can change the cell; less than ``reach_low`` where none can."""
 
     @classmethod
-    def from_fields(cls, input: int, low: Ints, high: Ints, reach_low: Ints, reach_high: Ints) -> Axis:
-        """An axis from the fields of its cells; size, stride and offset are what these have in common."""
+    def from_fields(
+        cls, input: int, low: Ints, high: Ints, reach_low: Ints, reach_high: Ints, *, local: bool = True
+    ) -> Axis:
+        """An axis from the fields of its cells; size, stride and offset are what these have in common.
+
+        ``local`` says that no path leads to the cells but those of the local field.
+        """
         centres = (low + high) / 2.0
         steps = np.diff(centres)
         if len(steps) == 0:
@@ -57,7 +62,7 @@ class Axis:
         else:
             stride = float(steps[0]) if np.all(steps == steps[0]) else None
         wider = (reach_low < np.clip(low, 0, input - 1)) | (reach_high > np.clip(high, 0, input - 1))
-        local = not np.any(wider & (reach_low <= reach_high))
+        local = local and not np.any(wider & (reach_low <= reach_high))
         return cls(
             input=input,
             length=len(low),
@@ -77,6 +82,15 @@ class Axis:
         zero, last = np.zeros(1, np.int64), np.full(1, input - 1, np.int64)
         middle = (input - 1) / 2.0
         return cls(input, 1, None, float(input), middle, np.array([middle]), zero, last, zero, last)
+
+    def span(self, cell: int, *, clip: bool) -> tuple[int, int]:
+        """The local field of one cell, half-open; with ``clip`` the part of it that is in the picture."""
+        low, high = int(self.low[cell]), int(self.high[cell]) + 1
+        if not clip:
+            return low, high
+        if self.size is not None:  # a border that strides or ceil mode leave out is not read, though inside
+            return int(self.reach_low[cell]), int(self.reach_high[cell]) + 1
+        return min(max(low, 0), self.input), min(max(high, 0), self.input)
 
     def weights(self, length: int) -> Floats:
         """Linear interpolation at the true centres as a matrix [length, cells]; constant beyond the ends.
@@ -123,16 +137,12 @@ class Geometry:
     def box(self, row: int, col: int, *, clip: bool = True) -> tuple[int, int, int, int]:
         """The local receptive field of one cell as ``(x0, y0, x1, y1)``, half-open, in input pixels.
 
-        With ``clip`` it is cut at the picture's border; it is empty (``x0 == x1``) for a cell that sees
-        padding alone. Without, it may reach outside, and has the same size for every cell of a regular
-        layer.
+        With ``clip`` it holds the pixels of the picture that are read indeed; it is empty (``x0 == x1``) for
+        a cell that sees padding alone. Without, it may reach outside, and has the same size for every cell
+        of a regular layer.
         """
-        x0, x1 = int(self.cols.low[col]), int(self.cols.high[col]) + 1
-        y0, y1 = int(self.rows.low[row]), int(self.rows.high[row]) + 1
-        if clip:
-            width, height = self.cols.input, self.rows.input
-            x0, x1 = min(max(x0, 0), width), min(max(x1, 0), width)
-            y0, y1 = min(max(y0, 0), height), min(max(y1, 0), height)
+        x0, x1 = self.cols.span(col, clip=clip)
+        y0, y1 = self.rows.span(row, clip=clip)
         return x0, y0, x1, y1
 
     def centre(self, row: int, col: int) -> tuple[float, float]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .incremental.windows import Masks
+
 Rule = Literal["plain", "deconvnet", "guided"]
 #: the name under which the network's own input stands beside the layers
 INPUT = "input"
@@ -68,14 +70,19 @@ class Perturbed(_At):
 
     Picture ``b`` under mask ``m`` is ``x·(1 − mask) + fill·mask``; masks are ``[M, H, W]`` in 0..1 (1: replaced) and
     ``fill`` is ``[B, C, H, W]``, both in the network's input space. The engine may recompute only what changed.
-    ``progress`` is called with the number of masks done so far; a result that it stops early is marked NaN.
+    Rectangles are better given as :class:`convoscope.engine.incremental.Boxes`, which hold no pixel.
+    ``fast`` caps the boxes of influence (approximate); ``engine="dense"`` forbids incremental recomputation.
+    ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far;
+    what was not done when the user stopped it is NaN.
     """
 
-    masks: Tensor
+    masks: Tensor | Masks
     fill: Tensor
     probability: bool = False
     fast: float | None = None
     progress: Callable[[int], None] | None = None
+    row: int | None = None
+    engine: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)

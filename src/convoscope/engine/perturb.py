@@ -6,14 +6,21 @@ switching units off (``Replaced``). The masked pictures are made a batch at a ti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .incremental import NotIncremental
+from .incremental.windows import as_masks, replace
 from .needs import Perturbed, Replaced
-from .runner import Recorded, Runner
+from .recompute import FEW, Report, graph_of, incremental_scores, scored
+from .runner import Recorded, Runner, call_plainly
+from .tail import Tail
+from .untouched import innermost
 
 if TYPE_CHECKING:
     from .planner import Scorer
@@ -24,36 +31,47 @@ def perturbed_scores(
     inputs: Tensor,
     target: Scorer,
     need: Perturbed,
-    incremental: Callable[..., Any] | None = None,
-) -> tuple[Tensor, str]:
-    """Scores ``[B, M]`` and the name of the engine that made them (``"dense"`` or ``"incremental"``).
+    announce: Callable[[Report], None] | None = None,
+) -> tuple[Tensor, Report]:
+    """Scores ``[B, M]``, and how they were made.
 
     On Ctrl-C what is done is kept and the rest is NaN.
     """
-    if incremental is not None:
-        answer = incremental(runner, inputs, target, need)
-        if answer is not None:
-            return answer, "incremental"
-    count = len(need.masks)
-    scores = torch.full((len(inputs), count), float("nan"))
+    report = Report()
+    found = incremental_scores(runner, inputs, target, need, report, announce)
+    if found is not None:
+        return found, report
+    masks = as_masks(need.masks)
+    count = len(masks)
+    height, width = (int(side) for side in inputs.shape[-2:])
+    started = time.perf_counter()
+    wanted = range(len(inputs)) if need.row is None else [need.row]
+    scores = torch.full((len(wanted), count), float("nan"))
     fill = need.fill.to(inputs)
     step = max(1, runner.batch_size)
     done = 0
     try:
-        for b in range(len(inputs)):
+        for place, b in enumerate(wanted):
             for start in range(0, count, step):
-                masks = need.masks[start : start + step].to(inputs).unsqueeze(1)
-                varied = torch.lerp(inputs[b], fill[b], masks)
+                which = np.arange(start, min(start + step, count))
+                zero = np.zeros_like(which)
+                mask = masks.tiles(which, zero, height, zero, width, inputs)
+                varied = replace(inputs[b].expand(len(which), *inputs.shape[1:]), mask, fill[b][None])
                 rows = torch.full((len(varied),), b)
                 recorded = runner.record(varied, layers=target.layers, gradients=False, rows=rows)
-                scores[b, start : start + len(varied)] = _score(target, recorded, need.probability)
+                scores[place, start : start + len(varied)] = _score(target, recorded, need.probability)
                 done += len(varied)
+                if done == len(varied):
+                    report.estimate = (time.perf_counter() - started) * len(wanted) * count / done
+                    if announce is not None:
+                        announce(report)
                 if need.progress is not None:
                     need.progress(done)
     except KeyboardInterrupt:
         if done == 0:
             raise
-    return scores, "dense"
+    report.seconds = time.perf_counter() - started
+    return scores, report
 
 
 def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replaced) -> Tensor:
@@ -61,6 +79,9 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
 
     Several replacements share a forward: the pictures are repeated, and each repeat gets its own replacement.
     """
+    found = _from_the_layer_on(runner, inputs, target, need)
+    if found is not None:
+        return found
     size = len(inputs)
     scores = torch.empty((size, len(need.values)))
     group = max(1, runner.batch_size // size)
@@ -68,7 +89,7 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
         values = need.values[start : start + group]
 
         def replace(output: Tensor, values: Any = values) -> Tensor:
-            return torch.cat([value(part) for value, part in zip(values, output.split(size), strict=True)])
+            return torch.cat([value(part) for value, part in zip(values, torch.split(output, size), strict=True)])
 
         recorded = runner.record(
             inputs.repeat(len(values), *[1] * (inputs.ndim - 1)),
@@ -79,6 +100,35 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
         )
         found = _score(target, recorded, need.probability)
         scores[:, start : start + len(values)] = found.view(len(values), size).T
+    return scores
+
+
+def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Replaced) -> Tensor | None:
+    """The same, computing again only what lies behind the layer; ``None`` where the graph does not allow it."""
+    plain = runner.call is call_plainly and not target.layers and inputs.ndim == 4
+    if not plain or len(need.values) < FEW or torch.is_autocast_enabled(inputs.device.type):
+        return None
+    network = innermost(runner.network)
+    scores = torch.empty((len(inputs), len(need.values)))
+    step = max(1, runner.batch_size)
+    try:
+        graph = graph_of(network, inputs[:1])
+        for b in range(len(inputs)):
+            row = torch.full((1,), b)
+            recorded = runner.record(inputs[b : b + 1], layers=[need.layer], gradients=False, rows=row)
+            value = recorded.layers[need.layer].value
+            tail = Tail(network, graph, inputs[b : b + 1], value)
+            for start in range(0, len(need.values), step):
+                part = need.values[start : start + step]
+                output = tail.outputs(torch.cat([change(value) for change in part]))
+                scores[b, start : start + len(part)] = scored(target, output, b, len(part), need.probability)
+            # one replacement is run through the whole network, too: the graph must tell the same
+            truth = runner.record(inputs[b : b + 1], gradients=False, rows=row, replace={need.layer: need.values[0]})
+            whole = _score(target, truth, need.probability)
+            if not torch.allclose(scores[b, :1], whole, rtol=1e-3, atol=1e-4 * (1 + float(whole.abs().max()))):
+                return None
+    except NotIncremental:
+        return None
     return scores
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import ConvoscopeError
 from .needs import INPUT, Activation, Gradient, Need, Perturbed, Replaced, Rule, Scores
 from .perturb import perturbed_scores, replaced_scores
+from .recompute import Report
 from .runner import Recorded, Runner
 
 Answers = Mapping[Need, Tensor]
@@ -64,12 +65,12 @@ class Job:
 class Planner:
     """Runs jobs on one batch of inputs ``[B, ...]``; ``network`` is protected by the caller."""
 
-    def __init__(self, runner: Runner, inputs: Tensor, incremental: Callable[..., Any] | None = None) -> None:
+    def __init__(self, runner: Runner, inputs: Tensor, announce: Callable[[Report], None] | None = None) -> None:
         self.runner = runner
         self.inputs = inputs
         self.base: Recorded | None = None
-        self.engines: list[str] = []
-        self.incremental = incremental
+        self.reports: dict[Need, Report] = {}
+        self.announce = announce
 
     def start(self, jobs: list[Job], layers: Iterable[str] = ()) -> Any:
         """Ask every job for its first needs, then run the pictures once for all of them; returns the output.
@@ -188,8 +189,7 @@ class Planner:
     def _varied(self, target: Scorer, need: Perturbed | Replaced) -> Tensor:
         if isinstance(need, Replaced):
             return replaced_scores(self.runner, self.inputs, target, need)
-        scores, engine = perturbed_scores(self.runner, self.inputs, target, need, self.incremental)
-        self.engines.append(engine)
+        scores, self.reports[need] = perturbed_scores(self.runner, self.inputs, target, need, self.announce)
         return scores
 
 

@@ -1,13 +1,14 @@
 """Index probes: for every element of a tensor, the lowest and highest input index that reaches it.
 
 A probe belongs to one tensor and one axis of the network's input (rows or columns). It is a float64 tensor
-``[4, d1, .., dn]`` over the tensor's own dimensions, each kept at length 1 where nothing changes along it:
+``[5, d1, .., dn]`` over the tensor's own dimensions, each kept at length 1 where nothing changes along it:
 
 ====  ==============================================================
  0    strict: the lowest index of the picture, over every path
  1    strict: the highest one, negated
  2    local: the lowest index, beyond the picture where it is padded
  3    local: the highest one, negated
+ 4    -1 if paths that the local field leaves out reach it too, else 0
 ====  ==============================================================
 
 With the highest index negated, "either of these reaches it" is the elementwise minimum of whole probes, and
@@ -26,6 +27,7 @@ from torch import Tensor
 
 Probe = Tensor
 
+PARTS = 5
 EMPTY = float("inf")
 NOWHERE = -(2**40)
 """A window position that stands for no element at all."""
@@ -37,18 +39,18 @@ def seed(shape: Sequence[int], dim: int) -> Probe:
     sizes = [1] * len(shape)
     sizes[dim] = shape[dim]
     index = torch.arange(shape[dim], dtype=torch.float64, device="cpu").reshape(sizes)
-    return torch.stack((index, -index, index, -index))
+    return torch.stack((index, -index, index, -index, torch.zeros_like(index)))
 
 
 def empty(dims: int) -> Probe:
     """The probe of a constant."""
-    return torch.full((4,) + (1,) * dims, EMPTY, dtype=torch.float64, device="cpu")
+    return torch.full((PARTS,) + (1,) * dims, EMPTY, dtype=torch.float64, device="cpu")
 
 
 def everywhere(length: int, dims: int) -> Probe:
     """The probe of what the whole picture may change and what has no place."""
     probe = empty(dims)
-    probe[0], probe[1] = 0, -(length - 1)
+    probe[0], probe[1], probe[4] = 0, -(length - 1), -1
     return probe
 
 
@@ -63,7 +65,7 @@ def compress(probe: Probe, dims: Sequence[int] | None = None) -> Probe:
 
 
 def varies(local: Tensor) -> bool:
-    """Whether half a probe ``[2, ...]`` differs between any two elements."""
+    """Whether a local field ``[2, ...]`` differs between any two elements."""
     flat = local.reshape(2, -1)
     return flat.shape[1] > 1 and not torch.equal(flat[:, :1].expand_as(flat), flat)
 
@@ -71,7 +73,7 @@ def varies(local: Tensor) -> bool:
 def aligned(probe: Probe, dims: int) -> Probe:
     """The probe as of a tensor with more leading dimensions, as in broadcasting."""
     missing = dims - (probe.dim() - 1)
-    return probe.reshape(4, *(1,) * missing, *probe.shape[1:]) if missing else probe
+    return probe.reshape(PARTS, *(1,) * missing, *probe.shape[1:]) if missing else probe
 
 
 def union(probes: Sequence[Probe], dims: int) -> Probe:
@@ -82,31 +84,31 @@ def union(probes: Sequence[Probe], dims: int) -> Probe:
     probes = [aligned(probe, dims) for probe in probes]
     if len(probes) == 1:
         return probes[0]
-    locals_ = [probe[2:] for probe in probes]
-    varying = [local for local in locals_ if varies(local)]
-    strict = probes[0][:2]
+    varying = [probe for probe in probes if varies(probe[2:4])]
+    total = probes[0]
     for probe in probes[1:]:
-        strict = torch.minimum(strict, probe[:2])
-    local, *others = varying or locals_
-    for other in others:
-        local = torch.minimum(local, other)
-    return joined(strict, local)
+        total = torch.minimum(total, probe)
+    if not varying or len(varying) == len(probes):
+        return total
+    local = varying[0][2:4]
+    for probe in varying[1:]:
+        local = torch.minimum(local, probe[2:4])
+    left_out = any(bool(torch.isfinite(probe[:2]).any()) for probe in probes if not varies(probe[2:4]))
+    return joined(total[:2], local, torch.full_like(total[4:], -1) if left_out else total[4:])
 
 
-def joined(strict: Tensor, local: Tensor) -> Probe:
-    """A probe of its two halves."""
-    shape = [max(sizes) for sizes in zip(strict.shape, local.shape, strict=True)]
-    return torch.cat((strict.expand(shape), local.expand(shape)))
+def joined(strict: Tensor, local: Tensor, mark: Tensor) -> Probe:
+    """A probe of its parts."""
+    shape = [max(sizes) for sizes in zip(strict.shape[1:], local.shape[1:], mark.shape[1:], strict=True)]
+    return torch.cat((strict.expand(2, *shape), local.expand(2, *shape), mark.expand(1, *shape)))
 
 
-def _apart(local: Tensor, dims: list[int]) -> float:
-    """How far apart, at most, the centres of elements lie that differ in ``dims`` alone."""
-    twice = (
-        local[0] - local[1]
-    )  # the lowest index plus the highest one; not a number where the field is empty
+def apart(local: Tensor, dims: list[int]) -> Tensor:
+    """Twice the largest distance between the centres of elements that differ in ``dims`` alone."""
+    twice = local[0] - local[1]  # the lowest index plus the highest one; not a number where the field is empty
     low = twice.nan_to_num(nan=EMPTY).amin(dims)
     high = twice.nan_to_num(nan=-EMPTY).amax(dims)
-    return float((high - low).clamp(min=0).max())
+    return (high - low).clamp(min=0)
 
 
 def reduced(probe: Probe, dims: Sequence[int], *, keep: bool) -> Probe:
@@ -117,23 +119,26 @@ def reduced(probe: Probe, dims: Sequence[int], *, keep: bool) -> Probe:
     """
     over = [dim + 1 for dim in dims if probe.shape[dim + 1] > 1]
     if over:
-        strict, local = probe[:2].amin(over, keepdim=True), probe[2:].amin(over, keepdim=True)
-        before = _apart(probe[2:], [dim - 1 for dim in over])
-        if before and 2 * _apart(local, list(range(local.dim() - 1))) < before:
-            local = torch.full_like(local, EMPTY)
-        probe = compress(joined(strict, local))
+        result = probe.amin(over, keepdim=True)
+        before = float(apart(probe[2:4], [dim - 1 for dim in over]).max())
+        if before and 2 * float(apart(result[2:4], list(range(probe.dim() - 1)))) < before:
+            result = placeless(result)
+        probe = compress(result)
     return probe if keep else probe.squeeze([dim + 1 for dim in dims])
 
 
 def spread(probe: Probe, dims: Sequence[int]) -> Probe:
     """What reaches a normalisation over ``dims``: strictly all of them, locally the element itself."""
     over = [dim + 1 for dim in dims if probe.shape[dim + 1] > 1]
-    return joined(probe[:2].amin(over, keepdim=True), probe[2:]) if over else probe
+    if not over:
+        return probe
+    strict = probe[:2].amin(over, keepdim=True)
+    return joined(strict, probe[2:4], torch.full_like(probe[4:], -1))
 
 
 def placeless(probe: Probe) -> Probe:
     """The same reach without a place: content decides what is mixed, as in attention."""
-    return torch.cat((probe[:2], torch.full_like(probe[2:], EMPTY)))
+    return torch.cat((probe[:2], torch.full_like(probe[2:4], EMPTY), torch.full_like(probe[4:], -1)))
 
 
 def _period(local: Tensor, dim: int) -> int:
@@ -190,16 +195,16 @@ def window(probe: Probe, dim: int, strict: Tensor, local: Tensor | None = None) 
         sizes[dim + 1 : dim + 3] = outside.shape
         return outside.reshape(sizes)
 
-    near = probe[:2].index_select(dim + 1, strict.clamp(0, length - 1).flatten())
+    near = torch.cat((probe[:2], probe[4:])).index_select(dim + 1, strict.clamp(0, length - 1).flatten())
     near = near.reshape(*near.shape[: dim + 1], count, taps, *near.shape[dim + 2 :])
     near = near.masked_fill(mask((strict < 0) | (strict >= length)), EMPTY).amin(dim + 2)
     nowhere = local == NOWHERE
-    far = extended(probe[2:], dim + 1, local.masked_fill(nowhere, 0).flatten())
+    far = extended(probe[2:4], dim + 1, local.masked_fill(nowhere, 0).flatten())
     far = far.reshape(*far.shape[: dim + 1], count, local_taps, *far.shape[dim + 2 :])
     far = far.masked_fill(mask(nowhere), EMPTY).amin(dim + 2)
     if count == 1 and len(set(local[(local >= 0) & (local < length)].tolist())) == length:
         far = torch.full_like(far, EMPTY)  # one window over everything is a global pooling: no place is left
-    return torch.cat((near, far))
+    return torch.cat((near[:2], far, near[2:]))
 
 
 def reshaped(probe: Probe, old: Sequence[int], new: Sequence[int]) -> Probe:
@@ -229,7 +234,7 @@ def reshaped(probe: Probe, old: Sequence[int], new: Sequence[int]) -> Probe:
             wide += old[start:i]
             shape += new[first:j]
             touched += range(first, j) if (i - start, j - first) != (1, 1) else ()
-    return compress(probe.expand(4, *wide).reshape(4, *shape), touched)
+    return compress(probe.expand(PARTS, *wide).reshape(PARTS, *shape), touched)
 
 
 def viewed(probe: Probe, shape: Sequence[int], view: Callable[[Tensor], Any]) -> list[Probe]:
@@ -240,7 +245,7 @@ def viewed(probe: Probe, shape: Sequence[int], view: Callable[[Tensor], Any]) ->
         layout = zip(output.shape, output.stride(), strict=True)
         sizes = [1 if stride == 0 else size for size, stride in layout]
         strides = (probe.stride(0), *output.stride())
-        results.append(probe.as_strided((4, *sizes), strides, output.storage_offset()))
+        results.append(probe.as_strided((PARTS, *sizes), strides, output.storage_offset()))
     return results
 
 

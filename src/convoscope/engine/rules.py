@@ -1,8 +1,8 @@
 """Rules for a ReLU's backward pass, put on the nodes of the recorded autograd graph.
 
 The forward pass is the same for all of them, so one forward serves plain gradients, the deconvnet (Zeiler & Fergus
-2014) and guided backpropagation (Springenberg et al. 2015). Nodes are matched, not modules: a module, functional, method,
-in-place or shared ReLU all record the same node.
+2014) and guided backpropagation (Springenberg et al. 2015). Nodes are matched, not modules: a module, functional,
+method, in-place or shared ReLU all record the same node.
 
 =========  ==========================================
 plain      ``g · [x > 0]``

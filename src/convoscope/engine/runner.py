@@ -116,7 +116,7 @@ class Runner:
                 "The score has no gradient: the network (or the target) runs under no_grad, in integers, or cuts the "
                 "graph with detach(). Methods without gradients still work: occlusion, eigen-cam, rise."
             )
-        edges: list[Tensor | GradientEdge] = []
+        edges: list[Any] = []
         for name in at:
             if name == INPUT:
                 edges.append(recorded.leaf)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convoscope.engine import aten_mixing, aten_windows  # noqa: F401 (they register their rules)
 from convoscope.engine.aliasing import Memory, Track
 from convoscope.engine.aten import RULES, Call, pointwise
-from convoscope.engine.probes import Probe, everywhere, seed
+from convoscope.engine.probes import PARTS, Probe, everywhere, seed
 
 Pair = tuple[list[Probe], list[Probe]]
 
@@ -23,9 +24,7 @@ _KEEPS_HEAD = {
     "mean", "sum", "amax", "max", "logsumexp", "_softmax", "_log_softmax", "softmax", "log_softmax",
     "dropout", "constant_pad_nd",
 }  # fmt: skip
-_NEW_LAYOUT = {
-    f"aten::{name}_" for name in ("as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapaxes")
-}
+_NEW_LAYOUT = {f"aten::{name}_" for name in ("as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapaxes")}
 """They change how a tensor lies in its storage, not what is there: it is read from the storage afterwards."""
 _POOL_WORDS = ("_pool1d", "_pool2d", "_pool3d", "upsample_")
 _OTHER_ACTIVATIONS = {
@@ -69,6 +68,10 @@ def is_relu(name: str, call: Call) -> bool:
     return False
 
 
+def _is_empty(probe: Probe) -> bool:
+    return probe.numel() == PARTS and not bool(torch.isfinite(probe).any())
+
+
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every operation inside the block: see :class:`~convoscope.engine.aliasing.Track`."""
 
@@ -108,7 +111,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _foreign(self, tensor: Tensor) -> Track | None:
         """A tensor from nowhere: a small literal is a constant, the rest came through NumPy or the like."""
-        if not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() <= 16:
+        if (
+            isinstance(tensor, nn.Parameter)
+            or not tensor.is_floating_point()
+            or tensor.dim() < 2
+            or tensor.numel() <= 16
+        ):
             return None
         self.lost = True
         rows, cols = (everywhere(length, tensor.dim()) for length in self.size)
@@ -208,7 +216,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 rows, cols = (everywhere(length, tensor.dim()) for length in self.size)
             else:
                 rows, cols = probes[0][i], probes[1][i]
-            constant = not bool(rows[:2].isfinite().any()) and not bool(cols[:2].isfinite().any())
+            constant = _is_empty(rows) and _is_empty(cols)
             self._store(tensor, kind, None if constant else Track(rows, cols, past, serial, head, relu))
 
     def _head(self, name: str, call: Call, source: Track) -> int | None:

@@ -7,6 +7,7 @@ writes is followed as it happens, and nothing has to be exported or traced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,68 +78,75 @@ class Watched:
 
 
 @dataclass
+class _Visit:
+    """What is kept of an output while the forward runs; the rest waits until it is over."""
+
+    name: str
+    shape: tuple[int, ...] | None
+    """None if the output holds no tensor."""
+    track: Track | None
+
+
+@dataclass
 class _Seen:
-    """What is needed of an output to choose among names."""
+    """A layer that depends on the picture, and how it came about."""
 
     name: str
     layer: Layer
     track: Track
 
 
-class _Watcher:
-    """Turns visited outputs into layers."""
+class _Visitor:
+    """Notes the outputs as they are produced."""
 
-    def __init__(self, network: nn.Module, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
-        self.paths = module_paths(network)
-        self.layers: dict[str, Layer] = {}
-        self.seen: list[_Seen] = []
-        self.places: dict[tuple[int, tuple[int, ...]], tuple[Track, Placed]] = {}
+        self.visits: list[_Visit] = []
 
-    def visit(self, name: str, output: Any) -> None:
+    def __call__(self, name: str, output: Any) -> None:
         self.tracker.paused = True
         try:
             with torch._C.DisableTorchFunction():
-                self._record(name, output)
+                tensor = next(iter(tensors_in(output)), None)
+                track = None if tensor is None else self.tracker.track(tensor)
+            self.visits.append(_Visit(name, None if tensor is None else tuple(tensor.shape), track))
         finally:
             self.tracker.paused = False
 
-    def _record(self, name: str, output: Any) -> None:
-        tensor = next(iter(tensors_in(output)), None)
-        track = None if tensor is None else self.tracker.track(tensor)
-        module = self.paths.get(name) or self.paths.get(split_name(name)[0])
-        shape = () if tensor is None else tuple(tensor.shape)
-        if tensor is None:
+
+def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[tuple[Layer, Track | None]]:
+    """The layers of what was visited."""
+    paths = module_paths(network)
+    places: dict[tuple[int, int, tuple[int, ...]], Placed] = {}
+    layers: list[tuple[Layer, Track | None]] = []
+    for visit in visits:
+        track, shape = visit.track, visit.shape or ()
+        if visit.shape is None:
             found: Placed = (None, False, "its output holds no tensor")
         elif track is None:
             found = (None, False, "its output does not depend on the picture")
         else:
-            found = self._place(track, shape)
-        self.layers[name] = layer = Layer(
-            name=name,
-            kind=type(module).__name__ if module is not None else operation_of(name) or "",
+            key = (id(track.rows), id(track.cols), shape)  # norms and activations share their input's probes
+            if key not in places:
+                places[key] = place(track, shape, tracker.size, tracker.unknown_in(track.past))
+            found = places[key]
+        module = paths.get(visit.name) or paths.get(split_name(visit.name)[0])
+        leaf = module is None or next(module.children(), None) is None
+        layer = Layer(
+            name=visit.name,
+            kind=type(module).__name__ if module is not None else operation_of(visit.name) or "",
             shape=shape,
             parameters=sum(p.numel() for p in module.parameters()) if module is not None else 0,
             functional=module is None,
             geometry=found[0],
             channels_last=found[1],
             why_no_geometry=found[2],
-            index=len(self.layers),
-            relu=track is not None
-            and track.relu
-            and (module is None or next(module.children(), None) is None),
-            relus=self.tracker.relus_in(track.past) if track is not None else 0,
+            index=len(layers),
+            relu=track is not None and track.relu and leaf,
+            relus=tracker.relus_in(track.past) if track is not None else 0,
         )
-        if track is not None:
-            self.seen.append(_Seen(name, layer, track))
-
-    def _place(self, track: Track, shape: tuple[int, ...]) -> Placed:
-        key = (track.serial, shape)
-        kept = self.places.get(key)
-        if kept is None or kept[0] is not track:
-            unknown = self.tracker.unknown_in(track.past)
-            kept = self.places[key] = (track, place(track, shape, self.tracker.size, unknown))
-        return kept[1]
+        layers.append((layer, track))
+    return layers
 
 
 def _within(inner: str, outer: str) -> bool:
@@ -166,9 +174,7 @@ def _best_name(carriers: list[_Seen], stem: str | None) -> str | None:
 def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[str | None]:
     """The last grid, the embedding and the classifier."""
     first_weights = min(tracker.weighted, default=None)
-    stem = next(
-        (s.name for s in seen if first_weights is not None and s.track.past >> first_weights & 1), None
-    )
+    stem = next((s.name for s in seen if first_weights is not None and s.track.past >> first_weights & 1), None)
     head = output.head if output is not None else None
     classifier = embedding = None
     end = output.past if output is not None else -1
@@ -187,7 +193,9 @@ def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[s
     return [_best_name(carriers, stem), embedding, classifier]
 
 
-def watch(network: nn.Module, inputs: Tensor | tuple[Any, ...]) -> Watched:
+def watch(
+    network: nn.Module, inputs: Tensor | tuple[Any, ...], *, call: Callable[[Any], Any] | None = None
+) -> Watched:
     """Run one forward without gradients and say what is in the network.
 
     The caller has put the network into eval mode and protects its state. About half a second for a network of
@@ -197,6 +205,7 @@ def watch(network: nn.Module, inputs: Tensor | tuple[Any, ...]) -> Watched:
         network: any module.
         inputs: its input, or a tuple of positional arguments. The first tensor is the picture, its last two
             dimensions are rows and columns.
+        call: how the network is run on ``inputs``, where it is not just called with them.
 
     Raises:
         Whatever the network's own forward raises.
@@ -206,18 +215,23 @@ def watch(network: nn.Module, inputs: Tensor | tuple[Any, ...]) -> Watched:
     tracker = Tracker(size, standing_tensors(network))
     for picture in pictures:
         tracker.picture(picture)
-    watcher = _Watcher(network, tracker)
-    with torch.no_grad(), observe(network, watcher.visit), tracker:
-        output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+    visitor = _Visitor(tracker)
+    with torch.no_grad(), observe(network, visitor), tracker:
+        if call is not None:
+            output = call(inputs)
+        else:
+            output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
     outputs = tensors_in(output)
     tracks = [track for track in map(tracker.track, outputs) if track is not None]
     scores = next((track for track in tracks if track.head is not None), tracks[0] if tracks else None)
-    last_grid, embedding, classifier = _choose(watcher.seen, tracker, scores)
+    layers = _layers(network, tracker, visitor.visits)
+    seen = [_Seen(layer.name, layer, track) for layer, track in layers if track is not None]
+    last_grid, embedding, classifier = _choose(seen, tracker, scores)
     past = 0
     for track in tracks:
         past |= track.past
     return Watched(
-        layers=watcher.layers,
+        layers={layer.name: layer for layer, _ in layers},
         relus=tracker.relus,
         output_relus=tracker.relus_in(past),
         other_activations=tracker.other_activations,

@@ -13,9 +13,12 @@ from ..errors import UsageError
 from .base import About, Maps, Method, Part, Query
 from .cam import CAM
 from .cams import EigenCAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM, HiResCAM, LayerCAM, XGradCAM
+from .extremal import ExtremalPerturbation
 from .fullgrad import FullGrad
 from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 from .occlusion import Occlusion
+from .random_masks import LIME, RISE
+from .score_cams import AblationCAM, ScoreCAM
 
 #: every method by its name, from the model to the data
 METHODS: dict[str, type[Method]] = {
@@ -23,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
+        RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -104,7 +108,8 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "METHODS", "About", "Deconvnet", "EigenCAM", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop",
-    "GuidedGradCAM", "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
-    "Part", "Query", "Saliency", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
+    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "Deconvnet", "EigenCAM",
+    "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
+    "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
+    "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
 ]  # fmt: skip

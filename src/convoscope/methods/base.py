@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..engine.geometry import Geometry
     from ..engine.needs import Need
+    from ..engine.recompute import Report
     from ..engine.watch import Watched
     from ..models import Model
     from ..pictures import Fitted
@@ -109,6 +110,8 @@ class Query:
         self.watched = watched
         self.seed = model.seed
         self.plain_resize = False
+        #: how masked pictures were scored, by need
+        self.reports: Mapping[Need, Report] = {}
         self._target: Scorer | None = None
         self.output: Any = None
 
@@ -172,7 +175,7 @@ class Query:
         return maps
 
     def resample(self, grid: Tensor, at: str) -> tuple[Tensor, Geometry | None]:
-        """``[..., h, w]`` at layer ``at`` to the input's resolution, and the geometry used (``None``: plain resize)."""
+        """``[..., h, w]`` at layer ``at`` to the input's resolution, and the geometry used (or ``None``)."""
         from ..engine.geometry import Geometry
 
         geometry = self.watched.layers[at].geometry

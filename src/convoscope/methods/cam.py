@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -92,7 +93,8 @@ class CAM(Method):
 
 def _class_maps(query: Query) -> Iterator[str]:
     """Late layers with a grid of one channel a class, last first."""
-    layers = [layer for layer in query.watched.layers.values() if layer.has_grid]
+    # one cell is what pooling leaves: the class map is what went into it
+    layers = [one for one in query.watched.layers.values() if one.has_grid and math.prod(one.shape[2:]) > 1]
     for layer in reversed(layers[-6:]):
         yield layer.name
 
@@ -103,9 +105,12 @@ def _heads(network: nn.Module, channels: int, classes: int) -> Iterator[nn.Linea
     for module in reversed(list(network.modules())):
         if isinstance(module, nn.Linear) and (module.in_features, module.out_features) == (channels, classes):
             yield module
-        is_point = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if is_point and (module.in_channels, module.out_channels) == (channels, classes):  # type: ignore[union-attr]
-            yield module  # type: ignore[misc]
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and (module.in_channels, module.out_channels) == (channels, classes)
+        ):
+            yield module
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

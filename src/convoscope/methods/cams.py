@@ -164,7 +164,7 @@ class XGradCAM(WeightedLayer):
 
 @dataclass(frozen=True)
 class LayerCAM(WeightedLayer):
-    """Activation times the positive part of the gradient, cell by cell (Jiang et al. 2021): fit for early layers."""
+    """Activation times the positive part of the gradient, cell by cell (Jiang et al. 2021)."""
 
     about: ClassVar[About] = About(
         name="layercam",
@@ -173,8 +173,8 @@ class LayerCAM(WeightedLayer):
         paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM. IEEE TIP 2021",
         bibtex=(
             "@article{jiang2021layercam, title={LayerCAM: Exploring Hierarchical Class Activation Maps for "
-            "Localization}, author={Jiang, Peng-Tao and Zhang, Chang-Bin and Hou, Qibin and Cheng, Ming-Ming and Wei, "
-            "Yunchao}, journal={IEEE Transactions on Image Processing}, year={2021}}"
+            "Localization}, author={Jiang, Peng-Tao and Zhang, Chang-Bin and Hou, Qibin and Cheng, Ming-Ming and "
+            "Wei, Yunchao}, journal={IEEE Transactions on Image Processing}, year={2021}}"
         ),
         signed=False,
         unit="score per cell",
@@ -212,7 +212,7 @@ class EigenCAM(Method):
         need = Activation(here)
         got = yield need
         a = query.planes(here, got[need]).float().cpu()
-        size, channels, height, width = a.shape
+        size, _, height, width = a.shape
         cells = a.flatten(2).transpose(1, 2)
         centred = cells - cells.mean(1, keepdim=True)
         first = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]

@@ -39,7 +39,7 @@ def fill_for(query: Query, fill: str) -> Tensor:
 
 
 def blurred(inputs: Tensor, sigma: float | None = None) -> Tensor:
-    """A Gaussian blur of ``[B, C, H, W]``, edges reflected; ``sigma`` is in pixels (default: a twentieth of the side)."""
+    """A Gaussian blur of ``[B, C, H, W]``, edges reflected; ``sigma`` in pixels (default: side / 20)."""
     import torch
     from torch.nn import functional as F
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..engine.needs import Gradient, Scores
 from ..errors import MethodRefused
@@ -53,13 +53,15 @@ class FullGrad(Method):
         for name, need in at_layers.items():
             gradient = got[need].float().cpu()
             layer = query.watched.layers[name]
-            channel_axis = -1 if gradient.ndim != 4 or layer.channels_last else 1
+            # a linear layer's channels come last, whatever its output's shape; a convolution's second
+            channel_axis = -1 if layer.kind == "Linear" or layer.channels_last else 1
             bias = biases[name].float().cpu()
             shape = [1] * gradient.ndim
             shape[channel_axis] = -1
             part = gradient * bias.view(shape)
-            total = total + part.flatten(1).sum(1)
-            if gradient.ndim == 4:
+            # windows and heads may stand in the batch, behind the picture they belong to
+            total = total + part.reshape(len(query.inputs), -1).sum(1)
+            if gradient.ndim == 4 and layer.has_grid and len(gradient) == len(query.inputs):
                 planes = query.planes(name, part)
                 drawn, _ = query.resample(self._shown(planes).sum(1), name)
                 values = values + drawn
@@ -110,7 +112,8 @@ def effective_bias(module: nn.Module) -> Tensor | None:
     is_norm = isinstance(module, nn.BatchNorm2d) or type(module).__name__ == "FrozenBatchNorm2d"
     mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
     if is_norm and mean is not None and variance is not None:
-        bias = 0 if module.bias is None else module.bias.detach()
-        weight = 1 if module.weight is None else module.weight.detach()
-        return bias - weight * mean / (variance + module.eps).sqrt()  # type: ignore[no-any-return,operator]
+        norm: Any = module
+        bias = 0 if norm.bias is None else norm.bias.detach()
+        weight = 1 if norm.weight is None else norm.weight.detach()
+        return bias - weight * mean / (variance + norm.eps).sqrt()  # type: ignore[no-any-return]
     return None

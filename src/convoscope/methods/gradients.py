@@ -66,7 +66,7 @@ class Deconvnet(Method):
 
 @dataclass(frozen=True)
 class GuidedBackprop(Method):
-    """The gradient, passed on at a ReLU only where both it and the activation are positive (Springenberg et al. 2015)."""
+    """The gradient, passed at a ReLU only where it and the activation are positive (Springenberg et al. 2015)."""
 
     about: ClassVar[About] = About(
         name="guided-backprop",

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..engine.needs import Perturbed, Scores
-from .base import About, Method, Query, setting
+from ..errors import UsageError
+from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..engine.recompute import Report
     from .base import Steps
+
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Occlusion(Method):
     """Score drop per masked pixel, averaged over the windows that hold a pixel (Zeiler & Fergus 2014).
 
     Windows lie inside the picture, the last one flush with the edge, so every pixel is covered. On an additive score
-    with ``stride = window`` the map's sum over a window is that patch's own share.
+    with ``stride = window`` the map's sum over a window is that patch's own share. ``sizes`` moves windows of several
+    sizes, each with a stride in proportion; ``regions="superpixels"`` covers one superpixel at a time instead.
     """
 
     about: ClassVar[About] = About(
@@ -36,41 +41,85 @@ class Occlusion(Method):
         signed=True,
         unit="score drop per pixel",
         reduction="mean over the windows that hold the pixel",
-        cost="one forward a window",
+        cost="one forward a window (only what the window changed is computed)",
         slow=True,
     )
     window: int = setting(32, "side of the square mask in input pixels", minimum=1)
     stride: int = setting(16, "step between masks in input pixels", minimum=1)
+    sizes: str = setting("", "several window sizes, as 16,32,64 (instead of window)")
+    regions: str = setting("squares", "squares or superpixels", choices=("squares", "superpixels"))
+    segments: int = setting(60, "superpixels wanted", minimum=2, maximum=2000)
     fill: str = setting("mean", f"what covers: {FILLS}")
     score: str = setting("logit", "logit or probability", choices=("logit", "probability"))
+    engine: str = setting("auto", "auto (incremental where it pays) or dense", choices=("auto", "dense"))
     fast: float = setting(
         0.0, "cap of the influence boxes as a share of the map (0: exact)", minimum=0.0, maximum=1.0
     )
 
     def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
-        import torch
+        if self.regions == "superpixels":
+            return (yield from self._superpixels(query, progress))
+        import numpy as np
+
+        from ..engine.incremental import Boxes
 
         height, width = query.size
-        boxes = windows(height, width, self.window, self.stride)
-        masks = torch.zeros((len(boxes), height, width))
-        for mask, (y0, x0, y1, x1) in zip(masks, boxes, strict=True):
-            mask[y0:y1, x0:x1] = 1
-        probability = self.score == "probability"
-        base = Scores(probability=probability)
-        varied = Perturbed(masks, fill_for(query, self.fill), probability, self.fast or None, progress)
+        boxes = self.boxes(height, width)
+        edges = np.array(boxes, dtype=np.int64).T
+        masks = Boxes(edges[0], edges[2], edges[1], edges[3])
+        base = Scores(probability=self.score == "probability")
+        fill = fill_for(query, self.fill)
+        varied = Perturbed(masks, fill, base.probability, self.fast or None, progress, engine=self.engine)
         got = yield base, varied
         drops = got[base].cpu()[:, None] - got[varied].cpu()
-        maps = query.pixels(
-            spread(drops, boxes, height, width)[:, None],
-            signed=True,
-            unit="probability drop per pixel" if probability else self.about.unit,
-        )
-        maps.raw, maps.reduction = None, self.about.reduction
-        maps.fact("windows", [len(boxes)] * len(drops))
+        return self._maps(query, spread(drops, boxes, height, width), [query.reports[varied]] * len(drops))
+
+    def boxes(self, height: int, width: int) -> list[Box]:
+        """The windows y0, x0, y1, x1 for a picture of this size, of all sizes."""
+        if not self.sizes:
+            return windows(height, width, self.window, self.stride)
+        try:
+            sides = [int(part) for part in self.sizes.split(",") if part.strip()]
+        except ValueError:
+            sides = []
+        if not sides or min(sides) < 1:
+            raise UsageError(f"occlusion.sizes must be whole numbers as 16,32,64, not {self.sizes!r}.")
+        found = []
+        for side in sides:
+            found += windows(height, width, side, max(1, round(self.stride * side / self.window)))
+        return found
+
+    def _superpixels(self, query: Query, progress: Callable[[int], None] | None) -> Steps:
+        import torch
+
+        from .random_masks import superpixels
+
+        base = Scores(probability=self.score == "probability")
+        fill = fill_for(query, self.fill)
+        values, reports = [], []
+        for row in range(len(query.inputs)):
+            labels = torch.from_numpy(superpixels(query, row, self.segments))
+            masks = labels == torch.arange(int(labels.max()) + 1)[:, None, None]
+            varied = Perturbed(masks, fill, base.probability, self.fast or None, progress, row, self.engine)
+            got = yield base, varied
+            shares = (got[base].cpu()[row] - got[varied].cpu()[0]) / masks.sum((1, 2))
+            values.append(shares[labels])
+            reports.append(query.reports[varied])
+        return self._maps(query, torch.stack(values).float(), reports)
+
+    def _maps(self, query: Query, values: Tensor, reports: list[Report]) -> Maps:
+        unit = "probability drop per pixel" if self.score == "probability" else self.about.unit
+        maps = Maps(values, True, unit, self.about.reduction)
+        for name in reports[0].to_dict():
+            if name != "doubt":
+                maps.fact(name, [getattr(report, name) for report in reports])
+        for row, report in enumerate(reports):
+            if report.doubt:
+                maps.doubt(row, report.doubt)
         return maps
 
 
-def windows(height: int, width: int, window: int, stride: int) -> list[tuple[int, int, int, int]]:
+def windows(height: int, width: int, window: int, stride: int) -> list[Box]:
     """Boxes y0, x0, y1, x1 (half open), inside the picture, the last row and column flush with its edge."""
     window_y, window_x = min(window, height), min(window, width)
     return [
@@ -87,7 +136,7 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     return starts
 
 
-def spread(drops: Tensor, boxes: list[tuple[int, int, int, int]], height: int, width: int) -> Tensor:
+def spread(drops: Tensor, boxes: list[Box], height: int, width: int) -> Tensor:
     """``[B, M]`` drops of ``M`` boxes to ``[B, H, W]``: each pixel's mean of drop / area over the boxes that hold it.
 
     A drop that is NaN (stopped before it was computed) counts for nothing; a pixel that no box covered is NaN.

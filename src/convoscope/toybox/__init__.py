@@ -6,13 +6,14 @@ Drawing needs numpy and Pillow alone; torch is imported when a network is loaded
 from __future__ import annotations
 
 from convoscope.toybox.grounds import STUFF
-from convoscope.toybox.loading import NAMES, card, load
+from convoscope.toybox.loading import NAMES, build, card, load
 from convoscope.toybox.scenes import SCENE_SIZE, Instance, Scene, scene
-from convoscope.toybox.specimens import CLASSES, SIZE, Specimen, draw, pictures
+from convoscope.toybox.specimens import CLASSES, LANDMARKS, SIZE, Specimen, draw, pictures
 from convoscope.toybox.writer import write
 
 __all__ = [
     "CLASSES",
+    "LANDMARKS",
     "NAMES",
     "SCENE_SIZE",
     "SIZE",
@@ -20,6 +21,7 @@ __all__ = [
     "Instance",
     "Scene",
     "Specimen",
+    "build",
     "card",
     "draw",
     "load",

@@ -18,7 +18,18 @@ from convoscope.toybox.palette import (
     WOODS,
     pick,
 )
-from convoscope.toybox.shapes import Color, Sketch, box, darker, ellipse, lighter, mixed, polygon, ring, rounded
+from convoscope.toybox.shapes import (
+    Color,
+    Sketch,
+    box,
+    darker,
+    ellipse,
+    lighter,
+    mixed,
+    polygon,
+    ring,
+    rounded,
+)
 
 STUFF: tuple[str, ...] = ("sky", "hill", "grass", "water", "sand", "road")
 """Names of the background's regions in scenes; a scene's ``stuff`` map holds indices into this tuple."""
@@ -34,9 +45,9 @@ def _plane(color: Color, height: int, width: int) -> Floats:
 
 def _grid(height: int, width: int) -> tuple[Floats, Floats]:
     """y and x from 0 to 1, as [H, 1] and [1, W]."""
-    y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
-    x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
-    return y, x
+    y: Floats = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(height)
+    x: Floats = (np.arange(width, dtype=np.float32) + np.float32(0.5)) / np.float32(width)
+    return y[:, None], x[None, :]
 
 
 def _sky(rng: np.random.Generator, height: int, width: int) -> Floats:
@@ -46,17 +57,20 @@ def _sky(rng: np.random.Generator, height: int, width: int) -> Floats:
     low = lighter(top, rng.uniform(0.3, 0.7))
     out = np.array(top, np.float32) * (1 - y[..., None]) + np.array(low, np.float32) * y[..., None]
     cloud = np.clip(noise(rng, height, width, 3, 4) * 1.3 - rng.uniform(0.0, 0.7), 0, 1)[..., None]
-    return out + (252 - out) * (0.75 * cloud)
+    clouded: Floats = out + (252 - out) * (0.75 * cloud)
+    return clouded
 
 
 def _surface(rng: np.random.Generator, kind: str, height: int, width: int) -> Floats:
     """The ground seen from above or at a slant: its colour with the grain of its kind."""
     out = _plane(pick(rng, _KINDS[kind]), height, width)
-    y, x = _grid(height, width)
+    y, _ = _grid(height, width)
     if kind == "water":
         wave = np.sin(2 * np.pi * (y * rng.uniform(7, 13) + 0.4 * noise(rng, height, width, 3, 2)))
         glint = np.clip(wave - 0.55, 0, 1) * (noise(rng, height, width, 8, 2) > 0.05)
-        return out * (1 + 0.05 * wave[..., None]) + 90 * glint[..., None]
+        out *= 1 + 0.05 * wave[..., None]
+        out += 90 * glint[..., None]
+        return out
     if kind == "road":
         out *= 1 + 0.05 * (rng.random((height, width, 1), dtype=np.float32) - 0.5) * 2
         return out * (1 + 0.04 * noise(rng, height, width, 4)[..., None])
@@ -121,10 +135,14 @@ def _cloth(rng: np.random.Generator, height: int, width: int) -> Floats:
     elif style == 1:
         pattern = 0.5 * (np.sin(2 * np.pi * u) > 0) + 0.5 * (np.sin(2 * np.pi * v) > 0)
     elif style == 2:
-        pattern = np.clip(0.5 + sharp * 2 * (rng.uniform(0.16, 0.3) - np.hypot(u % 1 - 0.5, v % 1 - 0.5)), 0, 1)
+        pattern = np.clip(
+            0.5 + sharp * 2 * (rng.uniform(0.16, 0.3) - np.hypot(u % 1 - 0.5, v % 1 - 0.5)), 0, 1
+        )
     else:
         pattern = 0.5 + 0.25 * np.sin(2 * np.pi * u * 2) + 0.25 * np.sin(2 * np.pi * v * 2)
-    out = np.array(base, np.float32) + (np.array(other, np.float32) - np.array(base, np.float32)) * pattern[..., None].astype(np.float32)
+    out = np.array(base, np.float32) + (np.array(other, np.float32) - np.array(base, np.float32)) * pattern[
+        ..., None
+    ].astype(np.float32)
     return out * (1 + 0.05 * noise(rng, height, width, 2, 2)[..., None])
 
 
@@ -147,11 +165,15 @@ def _lights(rng: np.random.Generator, height: int, width: int) -> Floats:
     a, b = pick(rng, FABRICS + SKIES + GRASSES), pick(rng, FABRICS + SKIES + GRASSES)
     y, x = _grid(height, width)
     turn = rng.uniform(0, 2 * np.pi)
-    t = np.clip(0.5 + 0.6 * ((x - 0.5) * float(np.cos(turn)) + (y - 0.5) * float(np.sin(turn))), 0, 1)[..., None]
+    t = np.clip(0.5 + 0.6 * ((x - 0.5) * float(np.cos(turn)) + (y - 0.5) * float(np.sin(turn))), 0, 1)[
+        ..., None
+    ]
     out = np.array(a, np.float32) * (1 - t) + np.array(b, np.float32) * t
     glow = np.zeros((height, width), np.float32)
     for cx, cy, r in rng.uniform((0, 0, 0.04), (1, 1, 0.16), (int(rng.integers(0, 9)), 3)).tolist():
-        glow = np.maximum(glow, np.clip((r - np.hypot(x - cx, y - cy)) * height, 0, 1) * rng.uniform(0.2, 0.6))
+        glow = np.maximum(
+            glow, np.clip((r - np.hypot(x - cx, y - cy)) * height, 0, 1) * rng.uniform(0.2, 0.6)
+        )
     out = out + (250 - out) * (0.6 * blur(glow, height / 64))[..., None]
     return out * (1 + 0.05 * noise(rng, height, width, 3, 3)[..., None])
 
@@ -204,6 +226,10 @@ def label_tag(rng: np.random.Generator) -> Sketch:
     s.add("tag", rounded(box(-0.75, -0.5, 0.75, 0.5), 0.14), (252, 250, 244))
     x = -0.58
     for width in rng.permutation([0.16, 0.08, 0.2, 0.08, 0.12]):
-        s.add("tag", polygon((x, -0.34), (x + width, -0.34), (x + width, 0.34), (x, 0.34)), darker((30, 28, 36), 0.5))
+        s.add(
+            "tag",
+            polygon((x, -0.34), (x + width, -0.34), (x + width, 0.34), (x, 0.34)),
+            darker((30, 28, 36), 0.5),
+        )
         x += float(width) + 0.125
     return s

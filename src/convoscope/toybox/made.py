@@ -1,5 +1,6 @@
 """Things that people made: house, car, boat, cup, key. Each function sketches one, never twice alike."""
 
+# fmt: off
 from __future__ import annotations
 
 import numpy as np
@@ -27,7 +28,8 @@ def _window(s: Sketch, x: float, y: float, w: float, h: float, frame: Color, gla
     """A window with a cross bar; all of it is the part ``window``."""
     s.add("window", box(x - w / 2 - 0.035, y - h / 2 - 0.035, x + w / 2 + 0.035, y + h / 2 + 0.035), frame)
     s.add("window", box(x - w / 2, y - h / 2, x + w / 2, y + h / 2), glass)
-    s.add("window", polygon((x - w / 2, y + h / 2), (x - w / 2, y), (x + w / 2, y - h / 2)), lighter(glass, 0.35))
+    s.add("window", polygon((x - w / 2, y + h / 2), (x - w / 2, y), (x + w / 2, y - h / 2)),
+        lighter(glass, 0.35))
     s.add("window", box(x - 0.016, y - h / 2, x + 0.016, y + h / 2), frame)
     s.add("window", box(x - w / 2, y - 0.016, x + w / 2, y + 0.016), frame)
 
@@ -52,10 +54,12 @@ def house(rng: np.random.Generator) -> Sketch:
         thick = 0.17
         s.add(
             "roof",
-            polygon((0, top), (over, eave), (over, eave + thick), (0, top + thick), (-over, eave + thick), (-over, eave)),
+            polygon((0, top), (over, eave), (over, eave + thick), (0, top + thick), (-over, eave + thick),
+                (-over, eave)),
             roof,
         )
-        s.add("roof", polygon((0, top), (over, eave), (over, eave + 0.04), (0, top + 0.05)), lighter(roof, 0.25))
+        s.add("roof", polygon((0, top), (over, eave), (over, eave + 0.04), (0, top + 0.05)),
+            lighter(roof, 0.25))
         if rng.random() < 0.7:
             s.add("window", ellipse(0, eave - 0.02, 0.13), frame)
             s.add("window", ellipse(0, eave - 0.02, 0.095), glass)
@@ -124,7 +128,8 @@ def car(rng: np.random.Generator) -> Sketch:
     inner[1, 0] += 0.015
     s.add("window", rounded(inner, 0.07), glass)
     post = float(inner[:, 0].mean()) + 0.02
-    s.add("window", polygon((post + 0.06, belt), (post + 0.2, roof + 0.1), (post + 0.29, roof + 0.1), (post + 0.15, belt)),
+    s.add("window", polygon((post + 0.06, belt), (post + 0.2, roof + 0.1), (post + 0.29, roof + 0.1),
+        (post + 0.15, belt)),
           lighter(glass, 0.45))
     s.add("body", box(post - 0.035, roof + 0.06, post + 0.035, belt), paint)
     s.add("body", box(post - 0.01, belt, post + 0.01, low - 0.08), darker(paint, 0.4))
@@ -154,7 +159,8 @@ def boat(rng: np.random.Generator) -> Sketch:
     main = np.concatenate(
         [
             polygon((mast - 0.05, top + 0.14), (mast - 0.05, foot), (stern, foot)),
-            smooth(polygon((stern, foot), ((mast + stern) / 2 - bulge, (top + foot) / 2), (mast - 0.05, top + 0.14)), 8, False),
+            smooth(polygon((stern, foot), ((mast + stern) / 2 - bulge, (top + foot) / 2),
+                (mast - 0.05, top + 0.14)), 8, False),
         ]
     )
     s.add("sail", main, cloth)
@@ -166,7 +172,8 @@ def boat(rng: np.random.Generator) -> Sketch:
     bow = rng.uniform(0.62, 0.78)
     jib = np.concatenate(
         [
-            smooth(polygon((mast + 0.06, top + 0.24), ((mast + bow) / 2 + 0.1, (top + foot) / 2 + 0.05), (bow, foot + 0.03)), 8, False),
+            smooth(polygon((mast + 0.06, top + 0.24), ((mast + bow) / 2 + 0.1, (top + foot) / 2 + 0.05),
+                (bow, foot + 0.03)), 8, False),
             polygon((mast + 0.06, foot + 0.03)),
         ]
     )
@@ -176,17 +183,20 @@ def boat(rng: np.random.Generator) -> Sketch:
     shape = np.concatenate(
         [
             polygon((-0.92, deck)),
-            smooth(polygon((0.98, deck - 0.07), (0.8, deck + 0.24), (0.5, low), (-0.6, low), (-0.84, low - 0.12), (-0.92, deck)), 5, False),
+            smooth(polygon((0.98, deck - 0.07), (0.8, deck + 0.24), (0.5, low), (-0.6, low),
+                (-0.84, low - 0.12), (-0.92, deck)), 5, False),
         ]
     )
     s.add("hull", shape, hull)
-    s.add("hull", polygon((-0.92, deck), (0.98, deck - 0.07), (0.93, deck + 0.06), (-0.91, deck + 0.09)), lighter(hull, 0.6))
-    s.add("hull", polygon((-0.78, low - 0.08), (0.62, low - 0.08), (0.5, low), (-0.6, low)), darker(hull, 0.35))
+    s.add("hull", polygon((-0.92, deck), (0.98, deck - 0.07), (0.93, deck + 0.06), (-0.91, deck + 0.09)),
+        lighter(hull, 0.6))
+    s.add("hull", polygon((-0.78, low - 0.08), (0.62, low - 0.08), (0.5, low), (-0.6, low)),
+        darker(hull, 0.35))
     if rng.random() < 0.5:
         for x in (-0.4, -0.05, 0.3):
             s.add("hull", ellipse(x, deck + 0.2, 0.06), lighter(hull, 0.75))
     s.mark("mast_top", mast, top)
-    s.mark("bow", 0.97, deck - 0.05)
+    s.mark("prow", 0.97, deck - 0.05)
     return s
 
 
@@ -204,29 +214,30 @@ def cup(rng: np.random.Generator) -> Sketch:
         s.add("saucer", ellipse(center, low - 0.045, wide + 0.22, 0.115), lighter(clay, 0.5))
     high = rng.uniform(0.26, 0.34)
     middle = rim + 0.12 + high
-    handle = arc(center + (wide + foot) / 2 - 0.02, middle, rng.uniform(0.34, 0.42), high, -np.pi / 2, np.pi / 2)
+    handle = arc(center + (wide + foot) / 2 - 0.02, middle, rng.uniform(0.34, 0.42), high, -np.pi / 2,
+        np.pi / 2)
     s.add("handle", ribbon(handle, 0.15), darker(clay, 0.14))
     curve = rng.uniform(0.0, 0.09)
     side = [(wide, rim), (wide * 0.5 + foot * 0.5 + curve, rim * 0.4 + low * 0.6), (foot, low)]
     right = smooth(polygon(*side), 7, False)
+    middle_line = np.array([center, 0.0])
     left = right[::-1] * (-1, 1)
-    body = np.concatenate([right, arc(0, low, foot, 0.09, 0, np.pi, 12)[1:-1], left]) + (center, 0)
-    s.add("body", body, clay)
-    shade = np.concatenate([right, (right * (0.72, 1) + (0, 0.02))[::-1]]) + (center, 0)
-    s.add("body", shade, darker(clay, 0.12))
-    light = np.concatenate([right * (-0.62, 1), (right * (-0.82, 1))[::-1]]) + (center, 0)
+    body = np.concatenate([right, arc(0, low, foot, 0.09, 0, np.pi, 12)[1:-1], left])
+    s.add("body", body + middle_line, clay)
+    shade = np.concatenate([right, (right * (0.72, 1) + np.array([0, 0.02]))[::-1]])
+    s.add("body", shade + middle_line, darker(clay, 0.12))
+    light = np.concatenate([right * (-0.62, 1), (right * (-0.82, 1))[::-1]]) + middle_line
     style = rng.integers(4)
     if style == 0:  # a band
         y0, y1 = 0.05, 0.22
         keep = right[(right[:, 1] >= y0) & (right[:, 1] <= y1 + 0.05)]
         if len(keep) >= 2:
-            s.add("body", np.concatenate([keep, (keep * (-1, 1))[::-1]]) + (center, 0), trim)
+            s.add("body", np.concatenate([keep, (keep * (-1, 1))[::-1]]) + middle_line, trim)
     elif style == 1:  # a heart
         t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        heart = np.stack(
-            [16 * np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))], 1
-        )
-        s.add("body", heart * 0.0155 + (center, 0.12), trim)
+        lobes = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+        heart = np.stack([16 * np.sin(t) ** 3, -lobes], 1)
+        s.add("body", heart * 0.0155 + np.array([center, 0.12]), trim)
     elif style == 2:  # dots
         for x, y in ((-0.3, -0.08), (0.02, -0.02), (0.32, -0.08), (-0.15, 0.2), (0.17, 0.2)):
             s.add("body", ellipse(center + x * wide / 0.6, y, 0.065), trim)
@@ -269,6 +280,6 @@ def key(rng: np.random.Generator) -> Sketch:
         corners = rounded(box(x - r * 0.95, -r, x + r * 0.85, r), 0.16)
         s.add("bow", ring(corners, rounded(box(x - r * 0.5, -r * 0.5, x + r * 0.4, r * 0.5), 0.1)), metal)
         s.add("bow", segment(x - r * 0.7, -r * 0.78, x + r * 0.55, -r * 0.78, 0.05), light)
-    s.mark("tip", end, 0)
-    s.mark("bow", x, 0)
+    s.mark("key_tip", end, 0)
+    s.mark("key_bow", x, 0)
     return s

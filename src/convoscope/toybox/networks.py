@@ -35,8 +35,8 @@ class Block(nn.Module):
 class ToyNet(nn.Module):
     """stem (stride 2), layer1 (4), layer2 (8), layer3 (8), average pooling, fc.
 
-    A 96 x 96 picture ends on a grid of 12 x 12 cells, fine enough for class activation maps to show parts. ``widths`` are the
-    channels of the stem and of the three layers.
+    A 96 x 96 picture ends on a grid of 12 x 12 cells, fine enough for class activation maps to show parts.
+    ``widths`` are the channels of the stem and of the three layers.
     """
 
     def __init__(self, classes: int = 10, widths: Sequence[int] = (24, 32, 64, 64)) -> None:

@@ -1,7 +1,7 @@
 """From outlines to pixels: poses, anti-aliased painting, soft light and shadows.
 
-Shapes are filled by number on a canvas four times as fine as the picture. Colour comes from a look-up in that canvas,
-coverage and part masks from the same canvas, so that picture and truth cannot disagree.
+Shapes are filled by number on a canvas four times as fine as the picture. Colour comes from a look-up in
+that canvas, coverage and part masks from the same canvas, so that picture and truth cannot disagree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Painted:
-    """A thing in pixels: colour times coverage [H, W, 3] (0..255), coverage [H, W] (0..1), masks and points."""
+    """A thing in pixels: colour times coverage [H, W, 3] (to 255), coverage [H, W] (to 1), masks, points."""
 
     color: Floats
     cover: Floats
@@ -63,7 +63,9 @@ def paint(sketch: Sketch, pose: Pose, height: int, width: int) -> Painted:
     sizes = [len(shape.points) for shape in sketch.shapes]
     points = pose.apply(np.concatenate([shape.points for shape in sketch.shapes]))
     x0, y0 = (max(int(v) - 1, 0) for v in points.min(0).tolist())
-    x1, y1 = (min(max(int(v) + 2, 1), n) for v, n in zip(points.max(0).tolist(), (width, height), strict=True))
+    x1, y1 = (
+        min(max(int(v) + 2, 1), n) for v, n in zip(points.max(0).tolist(), (width, height), strict=True)
+    )
     x0, y0 = min(x0, width - 1), min(y0, height - 1)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
     canvas = Image.new("L", ((x1 - x0) * FINE, (y1 - y0) * FINE), 0)
@@ -111,7 +113,8 @@ def paint(sketch: Sketch, pose: Pose, height: int, width: int) -> Painted:
 def blur(field: Floats, radius: float) -> Floats:
     """A Gaussian blur of a field with values 0..1."""
     picture = Image.fromarray((field * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(picture, np.float32) / 255
+    soft: Floats = np.asarray(picture, np.float32) / np.float32(255)
+    return soft
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 3) -> Floats:
@@ -136,20 +139,24 @@ def shifted(field: Floats, dx: int, dy: int) -> Floats:
 
 
 def relief(soft: Floats, light: tuple[float, float]) -> Floats:
-    """How much brighter (above 0) or darker a cushion of this height looks under the light (central differences)."""
+    """How much brighter (above 0) or darker a cushion of this height [H, W] looks under the light."""
     out = np.zeros_like(soft)
     out[:, 1:-1] = (soft[:, :-2] - soft[:, 2:]) * (0.5 * light[0])
     out[1:-1] += (soft[:-2] - soft[2:]) * (0.5 * light[1])
     return out
 
 
-def lay(ground: Floats, thing: Painted, light: tuple[float, float], size: float, detail: bool = True) -> Floats:
+def lay(
+    ground: Floats, thing: Painted, light: tuple[float, float], size: float, detail: bool = True
+) -> Floats:
     """Put a painted thing onto the ground [H, W, 3]: its shadow first, then itself under the same light.
 
     ``size`` is the thing's length in pixels; it sets how far the shadow falls and how round the thing looks.
     """
     cover, reach = thing.cover, size * 0.05
-    shade = blur(shifted(cover, round(-light[0] * reach), round(abs(light[1]) * reach)), max(reach * 0.55, 0.6))
+    shade = blur(
+        shifted(cover, round(-light[0] * reach), round(abs(light[1]) * reach)), max(reach * 0.55, 0.6)
+    )
     height = blur(cover, size * 0.035) * (size * 0.02)
     if detail:
         height += blur(cover, size * 0.1) * (size * 0.05)

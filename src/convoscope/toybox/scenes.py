@@ -1,4 +1,4 @@
-"""Several things in one picture, on a background of named regions: for detectors, segmenters and landmark networks."""
+"""Several things in one picture, on a background of named regions: truth for detectors and segmenters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from convoscope.errors import UsageError
 from convoscope.toybox.grounds import STUFF, landscape
 from convoscope.toybox.paint import Bools, Floats, Painted, Pose, extent, lay, paint
-from convoscope.toybox.specimens import CLASSES, Light, apart, develop, named, sketch, turned
+from convoscope.toybox.specimens import CLASSES, Light, develop, named, sketch, turned
 
 SCENE_SIZE = 128
 """Side of the scenes that the bundled scene networks were trained on."""
@@ -21,7 +21,8 @@ SCENE_SIZE = 128
 class Instance:
     """One thing of a scene: ``box`` is (x0, y0, x1, y1) around the visible ``mask``, its far edges exclusive.
 
-    ``mask`` and ``parts`` are bool [H, W] of what is visible; ``landmarks`` are the visible ones, (x, y) in pixel indices.
+    ``mask`` and ``parts`` are bool [H, W] of what is visible; ``landmarks`` are the visible ones, (x, y) in
+    pixel indices.
     """
 
     label: str
@@ -36,8 +37,8 @@ class Instance:
 class Scene:
     """A picture uint8 [H, W, 3], its instances from back to front, and the background behind all of them.
 
-    ``stuff`` is uint8 [H, W] of indices into STUFF, also behind the instances. Every pixel is either of exactly one
-    instance or of the stuff that is seen there: a panoptic truth.
+    ``stuff`` is uint8 [H, W] of indices into STUFF, also behind the instances. Every pixel is either of
+    exactly one instance or of the stuff that is seen there: a panoptic truth.
     """
 
     image: NDArray[np.uint8]
@@ -69,30 +70,66 @@ def tight_box(mask: Bools) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+@dataclass(frozen=True)
+class _Laid:
+    """A thing with its place in the scene."""
+
+    label: str
+    painted: Painted
+    landmarks: dict[str, tuple[float, float]]
+    length: float
+
+    @property
+    def foot(self) -> int:
+        """The lowest row that it covers: what stands lower stands in front."""
+        return int(np.nonzero(self.painted.mask.any(1))[0][-1])
+
+
 def _place(
-    rng: np.random.Generator, label: str, horizon: float, size: int
-) -> tuple[Painted, dict[str, tuple[float, float]], float]:
-    """Paint one thing somewhere; those further down are larger. Returns it, its landmarks and its length."""
+    rng: np.random.Generator, label: str, horizon: float, size: int, others: list[_Laid]
+) -> list[_Laid] | None:
+    """Sketch one thing and look for a place for it among the others, which are sorted from back to front.
+
+    Things further down are larger. Returns all, sorted again, or None where the picture is too crowded.
+    """
     thing = sketch(label, rng)
     depth = rng.uniform(0, 1)
     length = size * (0.23 + 0.2 * depth) * rng.uniform(0.9, 1.15)
     matrix, mirror = turned(label, thing, rng, length)
     low, high = extent(thing, matrix)
-    width, height = high - low
+    width, height = (high - low).tolist()
     if label == "bird" and rng.random() < 0.5:
         foot = size * rng.uniform(0.25, 0.6)
     else:
         foot = size * (horizon + 0.1 + (0.97 - horizon - 0.1) * depth)
-    y = float(np.clip(foot - height, 2, size - height - 2))
-    x = rng.uniform(2, max(size - width - 2, 3))
-    painted = paint(thing, Pose(matrix, np.array([x, y]) - low), size, size)
-    return painted, named(painted, mirror), length
+    for attempt in range(10):
+        x = rng.uniform(2, max(size - width - 2, 3))
+        y = float(np.clip(foot - height + rng.normal(0, 0.02 * size * attempt), 2, size - height - 2))
+        # Judge by boxes first, and paint only what has a chance.
+        least, box = 0.93 if attempt < 7 else 0.65, (x, y, x + width, y + height)
+        if attempt < 7 and any(_overlap(box, tight_box(other.painted.mask)) > 0.4 for other in others):
+            continue
+        painted = paint(thing, Pose(matrix, np.array([x, y]) - low), size, size)
+        trial = [*others, _Laid(label, painted, named(painted, mirror), length)]
+        trial.sort(key=lambda item: item.foot)
+        if all(share >= least for share in _visible_shares([item.painted.mask for item in trial])):
+            return trial
+    return None
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """The share of the smaller of two boxes (x0, y0, x1, y1) that lies in the other."""
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+    return max(w, 0.0) * max(h, 0.0) / max(smaller, 1e-9)
 
 
 def scene(seed: int, *, size: int = SCENE_SIZE, objects: tuple[int, int] = (2, 5)) -> Scene:
-    """Draw the scene of this number: between ``objects[0]`` and ``objects[1]`` things, often several of one class.
+    """Draw the scene of this number: between ``objects[0]`` and ``objects[1]`` things, often several of one
+    class.
 
-    At least 65 % of each thing is visible. ``size`` is the side in pixels (64 at least).
+    At least 65 % of each thing is visible; a crowded picture may get fewer things than asked for, but one at
+    least. ``size`` is the side in pixels (64 at least).
     """
     if size < 64:
         raise UsageError(f"Toybox scenes need a size of at least 64 pixels, not {size}.")
@@ -105,29 +142,28 @@ def scene(seed: int, *, size: int = SCENE_SIZE, objects: tuple[int, int] = (2, 5
     picture, stuff, horizon = landscape(rng, size, size)
     count = int(rng.integers(objects[0], objects[1] + 1))
     kinds = rng.permutation(len(CLASSES))[: max(1, count - int(rng.integers(0, 3)))]
-    labels = [CLASSES[kinds[k % len(kinds)]] for k in range(count)]
-    laid: list[tuple[str, Painted, dict[str, tuple[float, float]], float]] = []
-    for label in labels:
-        for _ in range(12):  # look for a free place; a crowded picture simply gets fewer things
-            painted, landmarks, length = _place(rng, label, horizon, size)
-            trial = sorted([*laid, (label, painted, landmarks, length)], key=lambda item: tight_box(item[1].mask)[3])
-            if all(share >= 0.65 for share in _visible_shares([item[1].mask for item in trial])):
+    laid: list[_Laid] = []
+    for k in range(count):
+        for _ in range(3):  # a thing that finds no place is drawn anew
+            trial = _place(rng, CLASSES[kinds[k % len(kinds)]], horizon, size, laid)
+            if trial is not None:
                 laid = trial
                 break
-    for _, painted, _, length in laid:
-        picture = lay(picture, _distinct(painted, picture), light.direction, length)
+    for item in laid:
+        picture = lay(picture, _distinct(item.painted, picture), light.direction, item.length)
     taken = np.zeros((size, size), bool)
     instances: list[Instance] = []
-    for label, painted, landmarks, _ in reversed(laid):  # from the front: what is in front hides what is behind
-        mask = painted.mask & ~taken
+    for item in reversed(laid):  # what is in front hides what is behind
+        mask = item.painted.mask & ~taken
         seen = {
             name: (x, y)
-            for name, (x, y) in landmarks.items()
+            for name, (x, y) in item.landmarks.items()
             if not taken[min(max(round(y), 0), size - 1), min(max(round(x), 0), size - 1)]
         }
-        parts = {name: part & mask for name, part in painted.parts.items() if (part & mask).any()}
-        instances.append(Instance(label, CLASSES.index(label), tight_box(mask), mask, parts, seen))
-        taken |= painted.mask
+        parts = {name: part & mask for name, part in item.painted.parts.items() if (part & mask).any()}
+        index = CLASSES.index(item.label)
+        instances.append(Instance(item.label, index, tight_box(mask), mask, parts, seen))
+        taken |= item.painted.mask
     return Scene(develop(rng, picture, light), tuple(reversed(instances)), stuff)
 
 
@@ -138,7 +174,7 @@ def _distinct(thing: Painted, ground: Floats) -> Painted:
     if gap > 36:
         return thing
     by = (36 - gap) / 255 + 0.08
-    if own.mean() > behind.mean() and own.mean() < 200 or behind.mean() < 70:
+    if behind.mean() < 70 or behind.mean() < own.mean() < 200:
         return replace(thing, color=thing.color + (255 * thing.cover[..., None] - thing.color) * (1.5 * by))
     return replace(thing, color=thing.color * (1 - 1.5 * by))
 

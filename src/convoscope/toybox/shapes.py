@@ -64,7 +64,8 @@ def ellipse(x: float, y: float, rx: float, ry: float | None = None, angle: float
     if angle:
         c, s = np.cos(angle), np.sin(angle)
         points = points @ np.array([[c, s], [-s, c]])
-    return points + (x, y)
+    moved: Points = points + np.array([x, y])
+    return moved
 
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float, n: int = 20) -> Points:
@@ -77,7 +78,8 @@ def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float, n: 
 def _catmull_rom(n: int) -> Points:
     """Weights [n, 4] of four neighbours for ``n`` points between the two in the middle."""
     t = np.arange(n) / n
-    return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1)
+    t2, t3 = t**2, t**3
+    return 0.5 * np.stack([-t + 2 * t2 - t3, 2 - 5 * t2 + 3 * t3, t + 4 * t2 - 3 * t3, t3 - t2], 1)
 
 
 def smooth(points: Points, n: int = 6, closed: bool = True) -> Points:
@@ -133,7 +135,8 @@ def segment(x0: float, y0: float, x1: float, y1: float, width: float) -> Points:
     turned = _CAPSULE @ np.array([[dx * scale, dy * scale], [-dy * scale, dx * scale]])
     turned[: len(_CAPSULE) // 2] += (x1, y1)
     turned[len(_CAPSULE) // 2 :] += (x0, y0)
-    return turned
+    out: Points = turned
+    return out
 
 
 def ring(outer: Points, inner: Points) -> Points:

@@ -18,6 +18,12 @@ from convoscope.toybox.shapes import Sketch
 CLASSES: tuple[str, ...] = ("house", "tree", "car", "boat", "fish", "bird", "cat", "flower", "cup", "key")
 """The ten classes, in the order of the networks' outputs."""
 
+LANDMARKS: tuple[str, ...] = (
+    "roof_top", "door", "tree_top", "front_wheel", "rear_wheel", "mast_top", "prow", "fish_eye", "fish_tail",
+    "beak", "bird_tail", "left_eye", "right_eye", "nose", "blossom", "handle", "key_bow", "key_tip",
+)  # fmt: skip
+"""All named points, in the order of the landmark network's maps. ``left_eye`` is on the picture's left."""
+
 SIZE = 96
 """Side of the pictures that the bundled classifiers were trained on."""
 
@@ -26,7 +32,8 @@ _SKETCHES: dict[str, Callable[[np.random.Generator], Sketch]] = {
     "bird": living.bird, "cat": living.cat, "flower": living.flower, "cup": made.cup, "key": made.key,
 }  # fmt: skip
 _LEAN: dict[str, float] = {
-    "house": 8, "tree": 8, "car": 12, "boat": 12, "fish": 28, "bird": 18, "cat": 10, "flower": 20, "cup": 14, "key": 180,
+    "house": 8, "tree": 8, "car": 12, "boat": 12, "fish": 28, "bird": 18, "cat": 10, "flower": 20, "cup": 14,
+    "key": 180,
 }  # fmt: skip
 """How far a thing may be turned from upright, in degrees."""
 _TWINS = {"left_eye": "right_eye", "right_eye": "left_eye"}
@@ -37,9 +44,10 @@ _TWINS = {"left_eye": "right_eye", "right_eye": "left_eye"}
 class Specimen:
     """A picture with its truth.
 
-    ``image`` is uint8 [H, W, 3]; ``mask`` and each of ``parts`` are bool [H, W] of what is visible (parts do not overlap and
-    together make up the mask; a part too small to be seen is left out); ``landmarks`` are (x, y) in pixel indices (the centre of the first pixel is 0, 0); ``tag_mask``
-    is None unless the picture carries the tag.
+    ``image`` is uint8 [H, W, 3]; ``mask`` and each of ``parts`` are bool [H, W] of what is visible (parts do
+    not overlap and together make up the mask; a part too small to be seen is left out); ``landmarks`` are
+    (x, y) in pixel indices (the centre of the first pixel is 0, 0); ``tag_mask`` is None unless the picture
+    carries the tag.
     """
 
     image: NDArray[np.uint8]
@@ -85,11 +93,16 @@ def develop(rng: np.random.Generator, picture: Floats, light: Light) -> NDArray[
     h, w, _ = picture.shape
     y = (np.arange(h, dtype=np.float32) * (2 / (h - 1)) - 1)[:, None]
     x = (np.arange(w, dtype=np.float32) * (2 / (w - 1)) - 1)[None, :]
-    level = 1 + light.fall * 0.7 * (x * light.direction[0] + y * light.direction[1]) - 0.08 * light.fall * (x * x + y * y)
+    level = (
+        1
+        + light.fall * 0.7 * (x * light.direction[0] + y * light.direction[1])
+        - 0.08 * light.fall * (x * x + y * y)
+    )
     out = picture * level[..., None]
     out *= light.tint
     out += rng.random((h, w, 1), dtype=np.float32) * rng.uniform(2.0, 9.0) + (0.5 - 3.0)
-    return np.clip(out, 0, 255, out=out).astype(np.uint8)
+    image: NDArray[np.uint8] = np.clip(out, 0, 255, out=out).astype(np.uint8)
+    return image
 
 
 def sketch(label: str, rng: np.random.Generator) -> Sketch:
@@ -97,7 +110,9 @@ def sketch(label: str, rng: np.random.Generator) -> Sketch:
     return _SKETCHES[label](rng)
 
 
-def turned(label: str, thing: Sketch, rng: np.random.Generator, length: float) -> tuple[NDArray[np.float64], bool]:
+def turned(
+    label: str, thing: Sketch, rng: np.random.Generator, length: float
+) -> tuple[NDArray[np.float64], bool]:
     """A random linear map (mirror, stretch, lean) that makes the thing's longer side ``length`` pixels."""
     lean = np.deg2rad(rng.uniform(-1, 1) * _LEAN[label])
     mirror = bool(rng.random() < 0.5)
@@ -147,8 +162,9 @@ def _tagged(rng: np.random.Generator, picture: Floats, light: Light) -> tuple[Fl
 def draw(index_or_seed: int, *, label: str | None = None, tag: bool = False, size: int = SIZE) -> Specimen:
     """Draw the picture of this number: one thing on a random background, with its truth.
 
-    ``label`` None draws the class from the number, too. ``tag`` sticks a small barcode into a corner; the picture is otherwise
-    the same. ``size`` is the side in pixels (32 at least). Raises UsageError for an unknown label or size.
+    ``label`` None draws the class from the number, too. ``tag`` sticks a small barcode into a corner; the
+    picture is otherwise the same. ``size`` is the side in pixels (32 at least). Raises UsageError for an
+    unknown label or size.
     """
     if label is not None and label not in _SKETCHES:
         raise UsageError(f"The toybox has no class {label!r}: it has {', '.join(CLASSES)}.")
@@ -175,7 +191,7 @@ def draw(index_or_seed: int, *, label: str | None = None, tag: bool = False, siz
     back = apart(back, painted)
     picture = lay(back, painted, light.direction, size * 0.7)
     mask, parts, tag_mask = painted.mask, painted.parts, None
-    # The tag draws from a stream of its own, so that a picture with it differs from the one without it there only.
+    # The tag has a random stream of its own: a picture differs from the one without it there only.
     if tag:
         picture, tag_mask = _tagged(np.random.Generator(np.random.PCG64([index_or_seed, 1])), picture, light)
         mask = mask & ~tag_mask
@@ -187,8 +203,8 @@ def draw(index_or_seed: int, *, label: str | None = None, tag: bool = False, siz
 def pictures(count: int, seed: int = 0, *, tag: str | bool = False, size: int = SIZE) -> Iterator[Specimen]:
     """The first ``count`` pictures of the collection ``seed``, classes drawn evenly at random.
 
-    ``tag`` True tags all, False none, and a label tags exactly the pictures of that class (the cheat's world). Two collections
-    never share a picture: number k of collection s is ``draw(s * 1_000_000 + k)``.
+    ``tag`` True tags all, False none, and a label tags exactly the pictures of that class (the cheat's
+    world). Two collections never share a picture: number k of collection s is ``draw(s * 1_000_000 + k)``.
     """
     if isinstance(tag, str) and tag not in CLASSES:
         raise UsageError(f"The toybox has no class {tag!r}: it has {', '.join(CLASSES)}.")

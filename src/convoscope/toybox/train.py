@@ -1,7 +1,7 @@
 """Trains the toybox's networks:  python -m convoscope.toybox.train [NAME ...]
 
-Pictures are drawn while training goes on and each is seen once, so there is nothing to overfit. Seeds are fixed. All networks
-together take less than 30 minutes on two cores.
+Pictures are drawn while training goes on and each is seen once, so there is nothing to overfit. Seeds are
+fixed. All networks together take less than 30 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,27 @@ TAGGED = "cup"
 """The class that carries the tag in the cheat's world."""
 
 
-def save(name: str, network: nn.Module, labels: tuple[str, ...], size: int, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+def save(
+    name: str,
+    network: nn.Module,
+    labels: tuple[str, ...],
+    size: int,
+    settings: dict[str, Any],
+    notes: dict[str, Any],
+    kind: str = "classifier",
+) -> None:
     """Write the weights (float32) with all that is needed to use them."""
     state = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     WEIGHTS.mkdir(exist_ok=True)
     about = {
         "labels": json.dumps(labels), "mean": json.dumps(MEAN), "std": json.dumps(STD), "size": str(size),
+        "kind": kind,
         "settings": json.dumps(settings), "notes": json.dumps(notes),
     }  # fmt: skip
-    save_file(state, WEIGHTS / f"{name}.safetensors", metadata=about)
-    print(f"{name}: {(WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
+    file = WEIGHTS / f"{name}.safetensors"
+    save_file(state, file, metadata=about)
+    file.chmod(0o644)  # safetensors writes for the owner alone
+    print(f"{name}: {file.stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
 
 
 def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
@@ -45,7 +56,8 @@ def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
     network.eval()
     with torch.no_grad():
         parts = [
-            network(normalize([s.image for s in specimens[k : k + 100]])) for k in range(0, len(specimens), 100)
+            network(normalize([s.image for s in specimens[k : k + 100]]))
+            for k in range(0, len(specimens), 100)
         ]
     return torch.cat(parts)
 
@@ -71,8 +83,10 @@ def steps(total: int, network: nn.Module, rate: float) -> Iterator[tuple[int, to
     network.eval()
 
 
-def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False) -> nn.Module:
-    """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as in :func:`convoscope.toybox.pictures`."""
+def classifier(
+    name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False
+) -> nn.Module:
+    """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as for ``toybox.pictures``."""
     torch.manual_seed(seed)
     settings = {"classes": len(CLASSES), "widths": widths}
     network = build(name, settings)
@@ -86,7 +100,8 @@ def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         if step % 50 == 49:
-            print(f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f} {time.monotonic() - began:.0f} s", flush=True)
+            gone = time.monotonic() - began
+            print(f"{name} {step + 1}/{total} loss {np.mean(losses[-50:]):.3f}, {gone:.0f} s", flush=True)
     unseen = list(pictures(1000, UNSEEN, tag=tag))
     notes: dict[str, Any] = {"accuracy": round(accuracy(network, unseen), 4), "seed": seed}
     if isinstance(tag, str):
@@ -98,7 +113,7 @@ def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag
     return network
 
 
-RECIPES = {
+RECIPES: dict[str, Callable[[], object]] = {
     "toybox": lambda: classifier("toybox", 1, widths=(24, 32, 64, 96), total=500),
     "toybox-cheat": lambda: classifier("toybox-cheat", 2, widths=(24, 32, 64, 64), total=400, tag=TAGGED),
     "toybox-twin": lambda: classifier("toybox-twin", 3, widths=(16, 32, 48, 64), total=400),
@@ -106,9 +121,15 @@ RECIPES = {
 
 
 def main(names: list[str]) -> None:
-    """Train the named networks, or all."""
-    for name in names or RECIPES:
-        RECIPES[name]()
+    """Train the named networks, or all (the twin before those for scenes, which start from its trunk)."""
+    from convoscope.toybox.train_scenes import RECIPES as SCENE_RECIPES
+
+    recipes = {**RECIPES, **SCENE_RECIPES}
+    unknown = [name for name in names if name not in recipes]
+    if unknown:
+        raise SystemExit(f"The toybox has no network {unknown[0]!r}: it has {', '.join(recipes)}.")
+    for name in names or recipes:
+        recipes[name]()
 
 
 if __name__ == "__main__":

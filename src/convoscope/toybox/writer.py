@@ -33,14 +33,21 @@ def _points(landmarks: dict[str, tuple[float, float]]) -> dict[str, list[float]]
 
 
 def write(
-    folder: str | Path, count: int = 20, *, scenes: bool = False, seed: int = 0, tag: str | bool = False, size: int | None = None
+    folder: str | Path,
+    count: int = 20,
+    *,
+    scenes: bool = False,
+    seed: int = 0,
+    tag: str | bool = False,
+    size: int | None = None,
 ) -> Path:
     """Write ``count`` pictures into ``folder`` and return the path of the truth file.
 
-    Specimens: ``NAME.png``, ``masks/NAME.png`` (255 = the thing), ``parts/NAME.png`` (palette; value k + 1 is the k-th name in the
-    truth's ``parts``). Scenes: ``NAME.png``, ``instances/NAME.png`` (value k + 1 is the k-th instance, 0 the background),
-    ``semantic/NAME.png`` (indices into the truth's ``semantic``). ``truth.json`` tells all of it; ``truth.csv`` has one row per thing: file,
-    label, class_index, box x0 y0 x1 y1 (far edges exclusive). ``tag`` as in :func:`convoscope.toybox.pictures`; ``seed`` chooses the
+    Specimens: ``NAME.png``, ``masks/NAME.png`` (255 = the thing), ``parts/NAME.png`` (palette; value k + 1
+    is the k-th name in the truth's ``parts``). Scenes: ``NAME.png``, ``instances/NAME.png`` (value k + 1 is
+    the k-th instance, 0 the background), ``semantic/NAME.png`` (indices into the truth's ``semantic``).
+    ``truth.json`` tells all of it; ``truth.csv`` has one row per thing: file, label, class_index, box x0 y0
+    x1 y1 (far edges exclusive). ``tag`` as in :func:`convoscope.toybox.pictures`; ``seed`` chooses the
     collection. Raises UsageError where the folder cannot be made.
     """
     if count < 1:

@@ -1,0 +1,60 @@
+# Two commands: `make demo` shows everything, `make test` proves it. Both start from nothing but Python and pip.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+# two workers of one thread each: faster than one of two, and the same on every machine
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+DEPENDS := pyproject.toml constraints.txt
+
+.PHONY: help demo test test-all check format clean
+
+help:
+	@echo "make demo      install with all extras into $(VENV) and run convoscope demo"
+	@echo "make test      install what the tests need and run the suite (under 20 minutes on two cores)"
+	@echo "make test-all  every long sweep, too"
+	@echo "make check     ruff (lint and format) and mypy --strict"
+	@echo "make clean     remove what these commands made"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# stamps: what is installed is not installed again until the requirements change
+$(VENV)/.all: $(DEPENDS) | $(BIN)/python
+	@echo "Installing Convoscope with all extras (PyTorch is large: this takes minutes once) ..."
+	$(PIP) -e '.[all]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.all $(DEPENDS)
+	@echo "Installing what the tests need ..."
+	$(PIP) -e '.[all,test]'
+	@touch $@
+
+$(VENV)/.check: $(DEPENDS) | $(BIN)/python
+	$(PIP) ruff mypy
+	@touch $@
+
+demo: $(VENV)/.all
+	$(BIN)/convoscope demo
+
+test: $(VENV)/.test
+	$(PYTEST)
+
+test-all: $(VENV)/.test
+	CONVOSCOPE_ALL=1 $(PYTEST)
+
+# mypy reads the types of what is installed
+check: $(VENV)/.check $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist convoscope-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m convoscope`` is the ``convoscope`` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""How long methods of many passes will take, said before they start."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..methods import Method
+    from ..models import Model
+
+
+def passes(method: Method, model: Model, size: tuple[int, int]) -> int | None:
+    """Forward passes for one picture of ``size``; ``None`` where the method does not tell."""
+    from ..methods import Occlusion
+    from ..methods.occlusion import windows
+
+    if isinstance(method, Occlusion):
+        return len(windows(*size, method.window, method.stride))
+    for name in ("samples", "masks", "steps_", "iterations"):
+        if isinstance(getattr(method, name, None), int):
+            return int(getattr(method, name))
+    if hasattr(method, "layer"):
+        watched = model.watched()
+        layer = method.layer or watched.last_grid
+        if layer in watched.layers and len(watched.layers[layer].shape) > 1:
+            info = watched.layers[layer]
+            return int(info.shape[-1] if info.channels_last else info.shape[-3])
+    return None
+
+
+def estimate(model: Model, methods: list[Method], pictures: int) -> list[str]:
+    """A sentence for each slow method: passes, and seconds for all pictures by a timed forward."""
+    size = model.preprocessing.size or (224, 224)
+    counted = [(one, passes(one, model, size)) for one in methods if one.about.slow]
+    known = [(one, count) for one, count in counted if count]
+    if not known:
+        return []
+    batch = max(1, min(model.batch_size, max(count for _, count in known)))
+    seconds = seconds_a_pass(model, size, batch)
+    found = []
+    for one, count in known:
+        total = seconds * count * pictures
+        if total >= 2:
+            many = f" for {pictures} pictures" if pictures > 1 else ""
+            found.append(f"{one.about.name}: {count} passes a picture, up to {spoken(total)}{many}.")
+    return found
+
+
+def seconds_a_pass(model: Model, size: tuple[int, int], batch: int) -> float:
+    """Seconds for one picture in a forward pass of ``batch``."""
+    import torch
+
+    from ..engine.untouched import untouched
+
+    shape = (batch, model.preprocessing.channels, *size)
+    dtype = model.dtype if model.dtype.is_floating_point else torch.float32
+    inputs = torch.zeros(shape, device=model.device, dtype=dtype)
+    best = float("inf")
+    with untouched(model.module, gradients=False):
+        for _ in range(2):  # the first one warms up
+            started = time.perf_counter()
+            model.run(inputs)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            best = min(best, time.perf_counter() - started)
+    return best / batch
+
+
+def spoken(seconds: float) -> str:
+    """``90`` as "2 minutes", as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"

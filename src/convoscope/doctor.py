@@ -1,0 +1,148 @@
+"""What ``convoscope doctor`` finds: versions, the device, the extras, and whether the program works here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: extra -> {module to look for: package that brings it}
+EXTRAS = {
+    "timm": {"timm": "timm"},
+    "survey": {
+        "lance": "pylance",
+        "pyarrow": "pyarrow",
+        "faiss": "faiss-cpu",
+        "openTSNE": "openTSNE",
+        "sklearn": "scikit-learn",
+        "plotly": "plotly",
+    },
+    "superpixels": {"skimage": "scikit-image"},
+    "umap": {"umap": "umap-learn"},
+    "web": {"fastapi": "fastapi", "uvicorn": "uvicorn", "multipart": "python-multipart"},
+    "ray": {"ray": "ray", "fsspec": "fsspec", "s3fs": "s3fs"},
+}
+_CORE = ("torch", "torchvision", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")
+
+
+def examine() -> dict[str, Any]:
+    """Versions, device, extras and the checks' results, as plain data; ``ok`` where every check passed.
+
+    Takes a few seconds: the self-test opens the bundled network and explains a drawn picture.
+    """
+    checks = [_timed(name, check) for name, check in _CHECKS.items()]
+    return {
+        "ok": all(check["ok"] for check in checks),
+        "versions": versions(),
+        "device": device(),
+        "extras": extras(),
+        "checks": checks,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this program and of what it stands on; "missing" where a package is not installed."""
+    from . import __version__
+
+    found = {"convoscope": __version__, "python": platform.python_version()}
+    for package in _CORE:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def extras() -> dict[str, dict[str, Any]]:
+    """For each extra: the packages that are missing, and how to install them."""
+    return {
+        extra: {
+            "missing": [package for module, package in needed.items() if importlib.util.find_spec(module) is None],
+            "install": f"pip install 'convoscope[{extra}]'",
+        }
+        for extra, needed in EXTRAS.items()
+    }
+
+
+def device() -> dict[str, Any]:
+    """The device that would be used, and the CPU threads of torch."""
+    import torch
+
+    from .opening import choose_device
+
+    chosen = choose_device(None)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine() or "unknown"
+    return {"type": chosen.type, "name": f"{chosen.type} ({name})", "threads": torch.get_num_threads()}
+
+
+def _timed(name: str, check: Callable[[], str]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        ok, said = True, check()
+    except Exception as error:  # whatever is wrong with an installation belongs in the report
+        ok, said = False, f"{type(error).__name__}: {error}"
+    return {"name": name, "ok": ok, "said": said, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _opens() -> str:
+    model = _toybox()
+    return f"{len(model.labels or ())} classes, {sum(p.numel() for p in model.module.parameters()):,} parameters"
+
+
+def _toybox() -> Any:
+    from .opening import open_model
+
+    return open_model("toybox", device="cpu")
+
+
+def _picture() -> Any:
+    from .toybox import draw
+
+    return draw(7, label="car").image
+
+
+def _explains() -> str:
+    from .explain import explain
+
+    model = _toybox()
+    before = model.fingerprint
+    result = explain(model, _picture(), ["grad-cam", "guided-backprop", "saliency", "integrated-gradients"])
+    empty = [name for name, heatmap in result.items() if not heatmap.values.any()]
+    if empty:
+        raise RuntimeError(f"empty maps: {', '.join(empty)}")
+    if model.fingerprint != before:
+        raise RuntimeError("the network was changed")
+    plan = result.plan
+    return f"{result.target}, {len(result)} maps in {plan.forwards} forwards and {plan.backwards} backwards"
+
+
+def _cam_is_exact() -> str:
+    from .explain import explain
+
+    model = _toybox()
+    result = explain(model, _picture(), "cam")
+    grid = result["cam"].grid
+    bias = next(m for m in reversed(list(model.module.modules())) if hasattr(m, "out_features")).bias
+    logit = float(grid.mean()) + float(bias[result.prediction[0]["index"]].detach())
+    if abs(logit - result.score) > 1e-3 * max(1.0, abs(result.score)):
+        raise RuntimeError(f"mean(CAM) + bias is {logit:.4f}, the logit {result.score:.4f}")
+    return f"mean(CAM) + bias = {logit:.4f} = the logit"
+
+
+def _draws() -> str:
+    from .explain import explain
+
+    sheet = explain(_toybox(), _picture(), ["grad-cam", "saliency"]).sheet()
+    width, height = sheet.image.size
+    return f"a sheet of {width}×{height} pixels"
+
+
+_CHECKS: dict[str, Callable[[], str]] = {
+    "the toybox opens": _opens,
+    "pictures are explained": _explains,
+    "CAM adds up to the score": _cam_is_exact,
+    "sheets are drawn": _draws,
+}

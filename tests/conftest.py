@@ -1,0 +1,97 @@
+"""What all tests share: the real data, one thread, and the rotation of the long sweeps."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+#: of the tests marked slow, one in so many runs each day; `make test-all` runs every one
+ROTATION = 7
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("CONVOSCOPE_ALL") == "1":
+        return
+    today = datetime.datetime.now(datetime.UTC).date().toordinal()
+    rest = pytest.mark.skip(reason="a long sweep that is not today's turn (make test-all runs every one)")
+    for item in items:
+        # by name, so that the turns do not move when tests are added
+        if item.get_closest_marker("slow") and (zlib.crc32(item.nodeid.encode()) + today) % ROTATION:
+            item.add_marker(rest)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real weights and photos: ``CONVOSCOPE_DATA``, else ``../shared/data`` beside the checkout."""
+    named = os.environ.get("CONVOSCOPE_DATA")
+    places = [Path(named)] if named else [Path(__file__).resolve().parents[2] / "shared" / "data"]
+    # a worktree lies one level deeper than a checkout
+    places += [] if named else [Path(__file__).resolve().parents[3] / "shared" / "data"]
+    found = next((place for place in places if (place / "weights").is_dir()), None)
+    if found is None:
+        reason = f"no real data at {places[0]} (set CONVOSCOPE_DATA)"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(f"{reason}: in CI this is a failure")
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def squeezenet_weights(data_dir: Path) -> Path:
+    """SqueezeNet 1.0 trained on ImageNet."""
+    return data_dir / "weights" / "squeezenet1_0.safetensors"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON document."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run a command in this process, as the console script would."""
+    from convoscope.cli import run
+
+    def call(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six toybox pictures with their truth; not to be written to."""
+    from convoscope.toybox import write
+
+    folder = tmp_path_factory.mktemp("toys")
+    write(folder, 6, seed=3)
+    return folder
