@@ -7,9 +7,9 @@ A need says *what* is wanted, never how to get it. The planner merges equal need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,3 +99,14 @@ class Replaced(_At):
 
 
 Need = Activation | Gradient | Scores | Perturbed | Replaced
+
+
+class Scorer(Protocol):
+    """A resolved target: turns what the network returned into one score for each row."""
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+
+    def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
+
+    def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,11 @@ from torch import Tensor
 
 from .incremental import NotIncremental
 from .incremental.windows import as_masks, replace
-from .needs import Perturbed, Replaced
+from .needs import Perturbed, Replaced, Scorer
 from .recompute import FEW, Report, graph_of, incremental_scores, scored
 from .runner import Recorded, Runner, call_plainly
 from .tail import Tail
 from .untouched import innermost
-
-if TYPE_CHECKING:
-    from .planner import Scorer
 
 
 def perturbed_scores(

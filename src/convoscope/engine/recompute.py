@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,9 @@ from torch import Tensor, nn
 
 from .incremental import ExportedGraph, Incremental, NotIncremental, export
 from .incremental.windows import Masks, as_masks
-from .needs import Perturbed
+from .needs import Perturbed, Scorer
 from .runner import Runner, call_plainly
 from .untouched import innermost
-
-if TYPE_CHECKING:
-    from .planner import Scorer
 
 #: fewer masks than this are not worth exporting a graph for
 FEW = 8

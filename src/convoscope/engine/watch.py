@@ -19,6 +19,7 @@ from convoscope.engine.geometry import Geometry
 from convoscope.engine.naming import module_paths, observe, operation_of, split_name
 from convoscope.engine.placing import Placed, place
 from convoscope.engine.tracking import Tracker, standing_tensors, tensors_in
+from convoscope.engine.untouched import innermost
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,39 @@ def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[s
     return [_best_name(carriers, stem), embedding, classifier]
 
 
+class _Enough(BaseException):
+    """Ends a watched forward where nothing that follows has a place in the picture."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+
+def trunk(network: nn.Module) -> nn.Module | None:
+    """The part of a detector whose cells have a place: torchvision's ``backbone``; ``None`` for other networks.
+
+    What follows cuts, sorts and thins out thousands of boxes, class by class, which would take a minute to follow.
+    """
+    inner = innermost(network)
+    if any(kind.__module__.startswith("torchvision.models.detection.") for kind in type(inner).__mro__):
+        backbone = getattr(inner, "backbone", None)
+        return backbone if isinstance(backbone, nn.Module) else None
+    return None
+
+
+def _principal(output: Any) -> Any:
+    """What of an output the scores are: of detections their scores, else all of it."""
+    if isinstance(output, (list, tuple)) and output and isinstance(output[0], dict) and "scores" in output[0]:
+        return output[0]["scores"]
+    return output
+
+
 def watch(
-    network: nn.Module, inputs: Tensor | tuple[Any, ...], *, call: Callable[[Any], Any] | None = None
+    network: nn.Module,
+    inputs: Tensor | tuple[Any, ...],
+    *,
+    call: Callable[[Any], Any] | None = None,
+    until: nn.Module | None = None,
 ) -> Watched:
     """Run one forward without gradients and say what is in the network.
 
@@ -206,6 +238,7 @@ def watch(
         inputs: its input, or a tuple of positional arguments. The first tensor is the picture, its last two
             dimensions are rows and columns.
         call: how the network is run on ``inputs``, where it is not just called with them.
+        until: the member after which the forward may end (see :func:`trunk`).
 
     Raises:
         Whatever the network's own forward raises.
@@ -216,14 +249,26 @@ def watch(
     for picture in pictures:
         tracker.picture(picture)
     visitor = _Visitor(tracker)
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        raise _Enough(output)
+
     with torch.no_grad(), observe(network, visitor), tracker:
-        if call is not None:
-            output = call(inputs)
-        else:
-            output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        handle = until.register_forward_hook(stop) if until is not None else None
+        try:
+            if call is not None:
+                output = call(inputs)
+            else:
+                output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        except _Enough as enough:
+            output = enough.output
+        finally:
+            if handle is not None:
+                handle.remove()
     outputs = tensors_in(output)
+    principal = [track for track in map(tracker.track, tensors_in(_principal(output))) if track is not None]
     tracks = [track for track in map(tracker.track, outputs) if track is not None]
-    scores = next((track for track in tracks if track.head is not None), tracks[0] if tracks else None)
+    scores = next((track for track in principal if track.head is not None), tracks[0] if tracks else None)
     layers = _layers(network, tracker, visitor.visits)
     seen = [_Seen(layer.name, layer, track) for layer, track in layers if track is not None]
     last_grid, embedding, classifier = _choose(seen, tracker, scores)

@@ -110,6 +110,8 @@ class Query:
         self.watched = watched
         self.seed = model.seed
         self.plain_resize = False
+        #: the layer that ``None`` stands for where it depends on the target (the level that fed a detection)
+        self.preferred: str | None = None
         #: how masked pictures were scored, by need
         self.reports: Mapping[Need, Report] = {}
         self._target: Scorer | None = None
@@ -132,6 +134,8 @@ class Query:
     def layer(self, name: str | None) -> str:
         """The layer's name; ``None`` is the last grid before the class scores."""
         if name is None:
+            if self.preferred is not None:
+                return self.preferred
             if self.watched.last_grid is None:
                 raise MethodRefused(
                     f"{self.model.name} has no layer whose cells keep a place in the picture: methods on layers do "

@@ -97,6 +97,12 @@ class Region:
         return self.y.length * self.x.length / (self.y.size * self.x.size)
 
     @property
+    def changed(self) -> float:
+        """Share of the map that really changes, on the mean over the windows."""
+        sizes = (self.y.high - self.y.low) * (self.x.high - self.x.low)
+        return float(sizes.mean()) / (self.y.size * self.x.size)
+
+    @property
     def whole(self) -> bool:
         """Whether the tiles are the whole map."""
         return self.y.whole and self.x.whole
