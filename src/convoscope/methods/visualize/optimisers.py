@@ -53,7 +53,8 @@ class Ascent:
             slopes = [g.clone() for g in gradients]
             best = values.clone()
             if self._before is not None:
-                fell = values < self._before[2]
+                # less than what rounding does to a sum over all pixels is no fall
+                fell = values < self._before[2] - 1e-6 * self._before[2].abs()
                 self._rates = torch.where(fell, self._rates / 2, (self._rates * 1.1).clamp(max=self.rate))
                 if bool(fell.any()):
                     for kept, old in zip(

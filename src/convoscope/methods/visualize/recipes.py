@@ -58,7 +58,7 @@ class Making:
     image: Image
     optimiser: Optimiser
     views: Views | None = None
-    #: subtracted from each item's score: ``[B]`` of the network's input
+    #: subtracted from each item's score: ``[B]`` of the network's input (of :class:`.images.Pixels` only)
     penalty: Callable[[Tensor], Tensor] | None = None
     #: called after each step with the step's number and the gradients at the parameters
     after: Callable[[int, list[Tensor]], None] | None = None
@@ -101,8 +101,8 @@ class Simonyan(Recipe):
     )  # fmt: skip
 
     steps: int = setting(200, "Steps of the ascent.", minimum=1)
-    l2: float = setting(1e-3, "λ, the weight of the squared norm.", minimum=0)
-    rate: float = setting(25.0, "Step size; halved wherever a step would go down.", minimum=0)
+    l2: float = setting(5e-3, "λ, the weight of the squared norm.", minimum=0)
+    rate: float = setting(5.0, "Step size; halved wherever a step would go down.", minimum=0)
     noise: float = setting(0.01, "Deviation of the first noise (at exact zero some classes have no gradient).", minimum=0)
 
     def begin(self, setup: Setup) -> Making:
@@ -114,9 +114,11 @@ class Simonyan(Recipe):
             start = setup.randoms.normal(setup.preprocessing.channels, *setup.size) * self.noise
 
         def penalty(inputs: Tensor) -> Tensor:
-            return self.l2 * inputs.flatten(1).pow(2).sum(1)
+            return self.l2 * inputs.double().flatten(1).pow(2).sum(1)
 
-        return Making(Pixels(start), Ascent(self.rate), penalty=penalty)
+        # no step may be longer than the one that the penalty alone would take to its optimum
+        rate = min(self.rate, 0.5 / self.l2) if self.l2 else self.rate
+        return Making(Pixels(start), Ascent(rate), penalty=penalty)
 
 
 #: θ_decay, θ_b_width, θ_b_every, θ_n_pct, θ_c_pct of the four styles in Table 1 of the paper
