@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class Batch:
     stopped: bool = False
     seconds: float = 0.0
     passes: tuple[int, int] = (0, 0)
+    facts: list[dict[str, Any]] = field(default_factory=list)
     #: ``[B, C, H, W]``: what was reached
     inputs: Tensor | None = None
     transparency: Tensor | None = None
@@ -177,6 +179,8 @@ class Loop:
         with torch.inference_mode(False):
             making.optimiser.finish(making.image.parameters)
             batch.inputs = self.shown()
+        if making.facts is not None:
+            batch.facts = making.facts()
         if self._gradients is not None:
             batch.transparency = opacity(self._gradients)
 
