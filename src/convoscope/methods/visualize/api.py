@@ -397,7 +397,7 @@ class _Work:
         preprocessing = self.model.preprocessing
         shown = preprocessing.denormalise(torch.from_numpy(one.inputs))
         one.facts["clipped"] = float(((shown < -0.5 / 255) | (shown > 1 + 0.5 / 255)).float().mean())
-        one.facts["redirected_start"] = bool(batch.redirected[place]) if batch.redirected else False
+        one.facts["redirected_steps"] = batch.redirected[place] if batch.redirected else 0
         if batch.facts:
             one.facts.update(batch.facts[place])
         if item.start is None or item.picture is None:

@@ -34,8 +34,8 @@ class Batch:
     seeds: list[int]
     start: Tensor | None = None
     history: list[list[float]] = field(default_factory=list)
-    #: items whose gradient was nought at first (then redirected), and at the last step
-    redirected: list[bool] = field(default_factory=list)
+    #: for each item the steps whose gradient was redirected, and whether it was nought at the last one
+    redirected: list[int] = field(default_factory=list)
     dead: list[bool] = field(default_factory=list)
     steps_done: int = 0
     stopped: bool = False
@@ -73,7 +73,7 @@ class Loop:
         count = len(batch.seeds)
         self.items = torch.arange(count).repeat_interleave(self.per_item)
         batch.history = [[] for _ in range(count)]
-        batch.redirected, batch.dead = [False] * count, [False] * count
+        batch.redirected, batch.dead = [0] * count, [False] * count
         self._enlarge = False
         self._best: tuple[float, Tensor] | None = None
         self._gradients: Tensor | None = None
@@ -158,7 +158,7 @@ class Loop:
         batch.dead = climb.dead.tolist()
         self._asleep = asleep(batch.objective, self.per_item, batch.history)
         for item in torch.nonzero(climb.redirected).flatten().tolist():
-            batch.redirected[item] = True
+            batch.redirected[item] += 1
         if climb.inputs is not None:
             size = climb.inputs.abs().mean(1)
             self._gradients = size if self._gradients is None else self._gradients + size

@@ -91,9 +91,9 @@ class Recipe:
 class Simonyan(Recipe):
     """``I* = argmax f(I) - λ‖I‖²`` in the network's input space, by gradient ascent from faint noise.
 
-    The paper gives no numbers. With ``l2=None`` λ begins at 0.001 and, in the first half of the steps, rises where the
-    picture grows past a deviation of 0.7, so that it fits into 0..255 whatever the scale of the network's scores; then
-    it stands, and the result states it. A ``l2`` of your own is kept as it is.
+    The paper gives no numbers. With ``l2=None`` λ follows the gradient's size in the first half of the steps, such
+    that the optimum has a deviation of 0.7 (never below 0.001): the picture then fits into 0..255 whatever the scale
+    of the network's scores. For the second half λ stands, and the result states it. A ``l2`` given is kept.
     """
 
     about = RecipeAbout(
@@ -129,9 +129,12 @@ class Simonyan(Recipe):
             return weights * inputs.double().flatten(1).pow(2).sum(1)
 
         def after(step: int, gradients: list[Tensor]) -> None:
-            if self.l2 is None and step % 10 == 9 and step < setup.steps // 2:
-                size = image.parameters[0].detach().flatten(1).pow(2).mean(1).sqrt()
-                weights.copy_((weights * (size / 0.7).clamp(0.5, 2.0).to(weights)).clamp(min=least))
+            if self.l2 is None and step % 5 == 4 and step < setup.steps // 2:
+                # where the score's gradient g stays as it is the optimum is g / 2λ: its deviation is set to 0.7
+                (pixels,) = image.parameters
+                slope = gradients[0] + 2 * weights.to(pixels).view(-1, 1, 1, 1) * pixels.detach()
+                size = slope.flatten(1).pow(2).mean(1).sqrt()
+                weights.copy_((size / (2 * 0.7)).clamp(min=least))
                 ascent.restart(self.pull / (2 * weights))
 
         def facts() -> list[dict[str, Any]]:
