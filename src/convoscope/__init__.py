@@ -25,11 +25,16 @@ _PUBLIC = {
     "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
     "GuidedGradCAM": "methods", "Occlusion": "methods", "RISE": "methods", "LIME": "methods", "ScoreCAM": "methods",
     "AblationCAM": "methods", "ExtremalPerturbation": "methods",
+    "visualize": "methods.visualize", "visualize_frames": "methods.visualize",
+    "Visualization": "methods.visualize", "Visualizations": "methods.visualize",
+    "Direction": "combine", "Combination": "combine",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip
 
 if TYPE_CHECKING:
+    from .methods.visualize import visualize as visualize
+    from .methods.visualize import visualize_frames as visualize_frames
     from .explain import explain as explain
     from .methods.views import activations as activations
     from .methods.views import filters as filters

@@ -135,9 +135,13 @@ class Climber:
         if watchful and bool(wanting.any()):
             again = self._redirected(total, wanted)
             moved = again[-1].flatten(1).abs().amax(1) != 0
-            redirected = wanting & moved
+            redirected = wanting & moved & (again[-1] != filled[-1]).flatten(1).any(1)
+            # what wakes may be far steeper than the score: a step of its own length would throw the picture away
+            plain = filled[-1].flatten(1).norm(dim=1)
+            scale = torch.where(plain > 0, plain / again[-1].flatten(1).norm(dim=1).clamp(min=1e-30), 1.0)
             for kept, other in zip(filled, again, strict=True):
-                kept[redirected] = other[redirected]
+                mine = scale.to(other).view(-1, *[1] * (other.ndim - 1)) * other
+                kept[redirected] = mine[redirected]
             dead = dead & ~moved
         self._watchful = bool(wanting.any())
         return Climb(
@@ -167,3 +171,16 @@ class Climber:
             for handle in handles:
                 handle.remove()
         return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+
+
+def penalised(penalty: Callable[[Tensor], Tensor], picture: Tensor, climb: Climb) -> Climb:
+    """``climb`` less a penalty ``[B]`` on the picture, which is its own only parameter (pixels).
+
+    Kept apart from the score's own gradient, so that a dead score is seen as dead, whatever the penalty pulls.
+    """
+    with torch.enable_grad():
+        paid = penalty(picture)
+        (gradient,) = torch.autograd.grad(paid.sum(), [picture])
+    climb.gradients = [climb.gradients[0] - gradient]
+    climb.scores = climb.scores - paid.detach()
+    return climb

@@ -31,7 +31,7 @@ from .result import Frame, Visualization, Visualizations
 OBJECTIVES = ("score", "invert", "dream", "fool", "caricature")
 #: the recipe of each objective where none is named
 DEFAULT_RECIPES = {
-    "score": "fourier", "invert": "mahendran", "dream": "dream", "fool": "ddn", "caricature": "fourier",
+    "score": "maco", "invert": "mahendran", "dream": "dream", "fool": "ddn", "caricature": "fourier",
 }  # fmt: skip
 
 Progress = Callable[[str, int, int], None]
@@ -120,7 +120,7 @@ def visualize_frames(
     preprocessing = _override(given.preprocessing, size, None, None, None)
     if preprocessing is not given.preprocessing:
         given = replace(given, preprocessing=preprocessing)
-    chosen = recipe_of(recipe or DEFAULT_RECIPES.get(objective, "fourier"), settings)
+    chosen = recipe_of(recipe or DEFAULT_RECIPES.get(objective, "maco"), settings)
     if steps is not None:
         chosen = dataclasses.replace(chosen, **{"steps": _whole("steps", steps, 1)})
     others = [also] if isinstance(also, Model) else list(also)
@@ -397,7 +397,9 @@ class _Work:
         preprocessing = self.model.preprocessing
         shown = preprocessing.denormalise(torch.from_numpy(one.inputs))
         one.facts["clipped"] = float(((shown < -0.5 / 255) | (shown > 1 + 0.5 / 255)).float().mean())
-        one.facts["redirected_start"] = bool(batch.redirected[place]) if batch.redirected else False
+        one.facts["redirected_steps"] = batch.redirected[place] if batch.redirected else 0
+        if batch.facts:
+            one.facts.update(batch.facts[place])
         if item.start is None or item.picture is None:
             return
         original = canvas.picture(item.start)

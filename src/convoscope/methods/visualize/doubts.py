@@ -25,7 +25,9 @@ def doubts_of(
     if batch.dead and batch.dead[place]:
         doubts.append("The score had no gradient at the last step: the unit is dead for this picture, nothing moved.")
     elif batch.redirected and batch.redirected[place]:
-        doubts.append("The unit was silent at first: ReLUs passed a redirected gradient until it woke.")
+        doubts.append(
+            f"The target was silent: in {batch.redirected[place]} steps silent channels passed a redirected gradient."
+        )
     history = one.history
     if len(history) > 1 and one.objective == "score" and max(history[len(history) // 2 :]) <= history[0]:
         doubts.append("The score did not rise: the picture shows little of the target.")

@@ -30,8 +30,11 @@ class Scores:
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         self.scorers = list(scorers)
-        #: probability of each view's class in units of chance, after a call; infinite where the target is no class
+        #: probability of each view's class in units of chance, after a call; infinite where it is the first choice
+        #: (or where the target is no class)
         self.chance: Tensor | None = None
+        #: deviation of all classes' scores, for each view
+        self.spread: Tensor | None = None
         self.classes: dict[int, int] = {}
         self.units: dict[tuple[Any, ...], dict[int, UnitScorer]] = {}
         self.others: dict[int, Scorer] = {}
@@ -60,9 +63,14 @@ class Scores:
             index = torch.tensor([self.classes[int(i)] for i in items[views]], device=values.device)
             mine = values[views.to(values.device)]
             found.append((views, mine.gather(1, index[:, None])[:, 0]))
-            shares = mine.detach().float().softmax(1).gather(1, index[:, None])[:, 0] * mine.shape[1]
+            shares = mine.detach().float().softmax(1)
+            first = shares.argmax(1) == index
+            shares = shares.gather(1, index[:, None])[:, 0] * mine.shape[1]
+            shares[first] = torch.inf
             self.chance = torch.full((len(items),), torch.inf)
             self.chance[views] = shares.cpu()
+            self.spread = torch.ones(len(items))
+            self.spread[views] = mine.detach().float().std(1, unbiased=False).cpu()
         for (layer, reduce, place, last), group in self.units.items():
             views = _views(items, group)
             values = layers[layer].movedim(-1, 1) if last and layers[layer].ndim == 4 else layers[layer]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...engine.ascent import Climber
+from ...engine.ascent import Climber, penalised
 from ...engine.untouched import untouched
 from ...errors import ModelError
 from ...models import Model, forward_failed
 from .images import Randoms
-from .objectives import Diverse, Fooled, Objective
+from .objectives import Diverse, Fooled, Objective, Scores
 from .octaves import Octaves
 from .optimisers import Ascent, Smallest
 from .recipes import Recipe, Setup
@@ -33,13 +34,14 @@ class Batch:
     seeds: list[int]
     start: Tensor | None = None
     history: list[list[float]] = field(default_factory=list)
-    #: items whose gradient was nought at first (then redirected), and at the last step
-    redirected: list[bool] = field(default_factory=list)
+    #: for each item the steps whose gradient was redirected, and whether it was nought at the last one
+    redirected: list[int] = field(default_factory=list)
     dead: list[bool] = field(default_factory=list)
     steps_done: int = 0
     stopped: bool = False
     seconds: float = 0.0
     passes: tuple[int, int] = (0, 0)
+    facts: list[dict[str, Any]] = field(default_factory=list)
     #: ``[B, C, H, W]``: what was reached
     inputs: Tensor | None = None
     transparency: Tensor | None = None
@@ -71,7 +73,7 @@ class Loop:
         count = len(batch.seeds)
         self.items = torch.arange(count).repeat_interleave(self.per_item)
         batch.history = [[] for _ in range(count)]
-        batch.redirected, batch.dead = [False] * count, [False] * count
+        batch.redirected, batch.dead = [0] * count, [False] * count
         self._enlarge = False
         self._best: tuple[float, Tensor] | None = None
         self._gradients: Tensor | None = None
@@ -118,7 +120,6 @@ class Loop:
         if making.before is not None:
             making.before(step)
         picture = making.image.inputs()
-        penalties: list[Tensor] = []
 
         def views(inputs: Tensor) -> Tensor:
             assert making.views is not None
@@ -131,9 +132,6 @@ class Loop:
             scores = batch.objective(output, layers, self.items)
             if self.per_item > 1:
                 scores = scores.view(-1, self.per_item).mean(1)
-            if making.penalty is not None:
-                penalties.append(making.penalty(picture))
-                return scores - penalties[0]
             return scores
 
         self.climber.waking = self._asleep if FIRST_WAKING <= step < max(making.wake, self.steps // 3) else None
@@ -153,13 +151,14 @@ class Loop:
                 self._enlarge = True
                 return self._step(step)
             raise ModelError(forward_failed(self.model, tuple(picture.shape[1:]), error)) from error
-        gross = climb.scores + penalties[0].detach() if penalties else climb.scores
-        for item, value in enumerate(gross.float().tolist()):
+        for item, value in enumerate(climb.scores.float().tolist()):
             batch.history[item].append(value)
+        if making.penalty is not None:
+            climb = penalised(making.penalty, picture, climb)
         batch.dead = climb.dead.tolist()
-        self._asleep = asleep(batch.objective, self.per_item)
+        self._asleep = asleep(batch.objective, self.per_item, batch.history)
         for item in torch.nonzero(climb.redirected).flatten().tolist():
-            batch.redirected[item] = True
+            batch.redirected[item] += 1
         if climb.inputs is not None:
             size = climb.inputs.abs().mean(1)
             self._gradients = size if self._gradients is None else self._gradients + size
@@ -180,15 +179,23 @@ class Loop:
         with torch.inference_mode(False):
             making.optimiser.finish(making.image.parameters)
             batch.inputs = self.shown()
+        if making.facts is not None:
+            batch.facts = making.facts()
         if self._gradients is not None:
             batch.transparency = opacity(self._gradients)
 
 
-def asleep(objective: Objective, per_item: int) -> Tensor | None:
-    """Items ``[B]`` whose class is, in the mean of their views, less probable than twice chance."""
+def asleep(objective: Objective, per_item: int, history: Sequence[Sequence[float]]) -> Tensor | None:
+    """Items ``[B]`` whose class is less probable than twice chance, is no view's first choice, and does not rise.
+
+    Rising: by a quarter of the deviation of all classes' scores over the last :data:`FIRST_WAKING` steps.
+    """
     base = objective.base if isinstance(objective, Diverse) else objective
-    chance = getattr(base, "chance", None)
-    return None if chance is None else chance.view(-1, per_item).mean(1) < 2
+    if not isinstance(base, Scores) or base.chance is None or base.spread is None:
+        return None
+    rise = torch.tensor([one[-1] - one[max(0, len(one) - 1 - FIRST_WAKING)] for one in history])
+    spread = base.spread.view(-1, per_item).mean(1)
+    return (base.chance.view(-1, per_item).mean(1) < 2) & (rise < 0.25 * spread)
 
 
 def opacity(gradients: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Making:
     image: Image
     optimiser: Optimiser
     views: Views | None = None
-    #: subtracted from each item's score: ``[B]`` of the network's input
+    #: subtracted from each item's score: ``[B]`` of the network's input (of :class:`.images.Pixels` only)
     penalty: Callable[[Tensor], Tensor] | None = None
     #: called after each step with the step's number and the gradients at the parameters
     after: Callable[[int, list[Tensor]], None] | None = None
@@ -66,6 +66,8 @@ class Making:
     before: Callable[[int], None] | None = None
     #: keep the gradients at the picture, for the transparency map
     transparency: bool = False
+    #: what an item's result is to state beside the settings
+    facts: Callable[[], list[dict[str, Any]]] | None = None
     #: steps in which a class that hardly beats chance is woken by the redirected gradient
     wake: int = 64
     #: called with the items that are being woken
@@ -89,7 +91,9 @@ class Recipe:
 class Simonyan(Recipe):
     """``I* = argmax f(I) - λ‖I‖²`` in the network's input space, by gradient ascent from faint noise.
 
-    The paper gives no numbers: λ and the rate are those of the usual exercise (rate · 2λ = 0.05 a step).
+    The paper gives no numbers. With ``l2=None`` λ follows the gradient's size in the first half of the steps, such
+    that the optimum has a deviation of 0.7 (never below 0.001): the picture then fits into 0..255 whatever the scale
+    of the network's scores. For the second half λ stands, and the result states it. A ``l2`` given is kept.
     """
 
     about = RecipeAbout(
@@ -101,22 +105,42 @@ class Simonyan(Recipe):
     )  # fmt: skip
 
     steps: int = setting(200, "Steps of the ascent.", minimum=1)
-    l2: float = setting(1e-3, "λ, the weight of the squared norm.", minimum=0)
-    rate: float = setting(25.0, "Step size; halved wherever a step would go down.", minimum=0)
+    l2: float | None = setting(None, "λ, the weight of the squared norm; none: found (see above).", minimum=0)
+    pull: float = setting(0.05, "Share of the picture that λ takes away in a step: the step size times 2λ.", minimum=0,
+                          maximum=1)  # fmt: skip
     noise: float = setting(0.01, "Deviation of the first noise (at exact zero some classes have no gradient).", minimum=0)
 
     def begin(self, setup: Setup) -> Making:
+        import torch
+
         from .images import Pixels
         from .optimisers import Ascent
 
         start = setup.start
         if start is None:
             start = setup.randoms.normal(setup.preprocessing.channels, *setup.size) * self.noise
+        image = Pixels(start)
+        least = 1e-3
+        weights = torch.full((setup.count,), least if self.l2 is None else self.l2, device=setup.device)
+        # without a penalty there is no scale for a step but the one it has at its least
+        ascent = Ascent(self.pull / (2 * weights.clamp(min=least if not self.l2 else 0.0)))
 
         def penalty(inputs: Tensor) -> Tensor:
-            return self.l2 * inputs.flatten(1).pow(2).sum(1)
+            return weights * inputs.double().flatten(1).pow(2).sum(1)
 
-        return Making(Pixels(start), Ascent(self.rate), penalty=penalty)
+        def after(step: int, gradients: list[Tensor]) -> None:
+            if self.l2 is None and step % 5 == 4 and step < setup.steps // 2:
+                # where the score's gradient g stays as it is the optimum is g / 2λ: its deviation is set to 0.7
+                (pixels,) = image.parameters
+                slope = gradients[0] + 2 * weights.to(pixels).view(-1, 1, 1, 1) * pixels.detach()
+                size = slope.flatten(1).pow(2).mean(1).sqrt()
+                weights.copy_((size / (2 * 0.7)).clamp(min=least))
+                ascent.restart(self.pull / (2 * weights))
+
+        def facts() -> list[dict[str, Any]]:
+            return [{"l2": weight} for weight in weights.tolist()]
+
+        return Making(image, ascent, penalty=penalty, after=after, facts=facts)
 
 
 #: θ_decay, θ_b_width, θ_b_every, θ_n_pct, θ_c_pct of the four styles in Table 1 of the paper
