@@ -125,13 +125,11 @@ def _fed(runner: Runner, watched: Watched, recorded: Recorded, scorer: Scorer, n
         return None
     if is_torchvision_detector(runner.network):
         return max(mattered, key=lambda name: shares[name])
-    usual = watched.last_grid
-    if usual in mattered and not scorer.layers:
+    usual, made_of = watched.last_grid, [watched.layers[name].index for name in scorer.layers]
+    if usual in mattered and (not made_of or watched.layers[usual].index <= min(made_of)):
         return None
-    before = scorer.layers
-    if before:  # the score is made of a layer: the grid before it, or that layer itself
-        index = min(watched.layers[name].index for name in before)
-        mattered = [name for name in mattered if watched.layers[name].index <= index] or mattered
+    if made_of:  # the score is made of a layer: the grid before it, or that layer itself
+        return ([name for name in mattered if watched.layers[name].index <= min(made_of)] or mattered)[-1]
     return _followed(mattered, watched)
 
 
