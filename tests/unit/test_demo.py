@@ -43,6 +43,7 @@ def test_the_whole_demo(cli, tmp_path):
     # without a connection the photo is named in one line, and nothing fails
     assert "could not be fetched within a few seconds" in page
     assert "http" not in page.replace("http-equiv", "")
+    assert page.count("Not shown:") == 1
 
 
 def test_all_parts_are_found_in_order():

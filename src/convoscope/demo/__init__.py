@@ -33,6 +33,8 @@ class Stage:
 
     out: Path
     options: dict[str, Any] = field(default_factory=dict)
+    #: what one part makes and others use
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Model:
