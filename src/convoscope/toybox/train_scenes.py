@@ -153,7 +153,11 @@ def panoptic_loss(network: nn.Module, x: Tensor, batch: list[Truth]) -> Tensor:
 
 
 def _scene_network(
-    name: str, seed: int, loss_of: Callable[[nn.Module, Tensor, list[Truth]], Tensor], total: int
+    name: str,
+    seed: int,
+    loss_of: Callable[[nn.Module, Tensor, list[Truth]], Tensor],
+    total: int,
+    rate: float = 4e-3,
 ) -> nn.Module:
     """Train on batches of 16 scenes, starting from the twin's trunk."""
     torch.manual_seed(seed)
@@ -162,7 +166,7 @@ def _scene_network(
     rng = np.random.default_rng(seed)
     pool, order = _pool(), np.zeros(0, int)
     began, losses = time.monotonic(), []
-    for step, _ in steps(total, network, 4e-3):
+    for step, _ in steps(total, network, rate):
         if len(order) < 16:
             order = rng.permutation(len(pool))
         batch = [pool[k].mirrored() if rng.random() < 0.5 else pool[k] for k in order[:16]]
@@ -186,7 +190,7 @@ def start_from_twin(network: nn.Module) -> None:
 
 def train_detector() -> None:
     """Train, judge and save ``toybox-detector``."""
-    network = _scene_network("toybox-detector", 11, detector_loss, 700)
+    network = _scene_network("toybox-detector", 11, detector_loss, 700, 3e-3)
     notes = {"mAP50": round(judge_detector(network, unseen_scenes()), 4), "seed": 11}
     save("toybox-detector", network, CLASSES, SCENE_SIZE, {}, notes, "detector")
 
@@ -243,7 +247,7 @@ def train_landmarks() -> None:
     start_from_twin(network)
     stream = pictures(total * 32, 14)
     began, losses = time.monotonic(), []
-    for step, _ in steps(total, network, 4e-3):
+    for step, _ in steps(total, network, 3e-3):
         batch = [next(stream) for _ in range(32)]
         heat = network(normalize([s.image for s in batch]))
         target = torch.zeros_like(heat)
