@@ -106,6 +106,7 @@ def rewritten(model: Model) -> Model:
             _put(traced, str(before.target), fused)
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
     traced.recompile()
     return replace(
         model,

@@ -33,7 +33,8 @@ class Survival:
     """How much of each method's map is left at one stage of randomisation.
 
     ``randomised`` names the modules whose weights were drawn anew; ``rank`` and ``ssim`` compare with the map of the
-    trained network, per method, 1 for an unchanged map. NaN where a map is empty or constant.
+    trained network, per method: 1 for an unchanged map, 0 where randomising left an empty or constant one. NaN where
+    the map was that before.
     """
 
     stage: str
@@ -153,9 +154,15 @@ def compare(stage: str, names: tuple[str, ...], before: Arrays, after: Arrays) -
     return Survival(
         stage,
         names,
-        {name: rank_correlation(before[name], after[name]) for name in shared},
-        {name: ssim(before[name], after[name]) for name in shared},
+        {name: left(rank_correlation, before[name], after[name]) for name in shared},
+        {name: left(ssim, before[name], after[name]) for name in shared},
     )
+
+
+def left(measure: Callable[[Any, Any], float], before: NDArray[Any], after: NDArray[Any]) -> float:
+    """What is left of a map: 0 where randomising has emptied it, NaN where it was empty before."""
+    found = measure(before, after)
+    return 0.0 if np.isnan(found) and np.ptp(np.nan_to_num(before)) > 0 else found
 
 
 def _spread(count: int, stages: int | None) -> list[int]:
