@@ -169,7 +169,8 @@ def _standard(values: Tensor) -> Tensor:
 def radial_frequencies(size: tuple[int, int]) -> Tensor:
     """The frequency of every coefficient of a real 2-D transform, ``[H, W // 2 + 1]``, in cycles a pixel."""
     rows, columns = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
-    return (rows[:, None] ** 2 + columns[None] ** 2).sqrt()
+    radius: Tensor = (rows[:, None] ** 2 + columns[None] ** 2).sqrt()
+    return radius
 
 
 def magnitudes(pictures: Tensor) -> Tensor:
