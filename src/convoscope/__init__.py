@@ -33,11 +33,11 @@ _PUBLIC = {
 }  # fmt: skip
 
 if TYPE_CHECKING:
-    from .methods.visualize import visualize as visualize
-    from .methods.visualize import visualize_frames as visualize_frames
     from .explain import explain as explain
     from .methods.views import activations as activations
     from .methods.views import filters as filters
+    from .methods.visualize import visualize as visualize
+    from .methods.visualize import visualize_frames as visualize_frames
     from .models import Model as Model
     from .models import layers as layers
     from .models import wrap as wrap

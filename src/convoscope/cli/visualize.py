@@ -30,7 +30,8 @@ def visualize(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            "--target", "-t",
+            "--target",
+            "-t",
             help="Class, layer:channel, layer:channel@row,col, direction:LAYER@FILE.npy, 'tabby - tiger cat'; repeat "
             "it for several.",
         ),
@@ -68,8 +69,8 @@ def visualize(
 ) -> int:
     """Make the picture that the network wants to see.
 
-    One target gives one bare picture, several a sheet and each picture beside it. What is printed (score, probability,
-    rank) is measured on the saved 8-bit picture. Ctrl-C keeps the best so far.
+    One target gives one bare picture, several a sheet and each picture beside it. The score, probability and
+    rank printed are measured on the saved 8-bit picture. Ctrl-C keeps the best so far.
     """
     from ..methods.visualize import visualize_frames
     from ..pictures import find_pictures
@@ -227,5 +228,5 @@ class Film:
                 page.paste(image, (index % across * width, index // across * height))
             pages.append(page)
         durations = [80] * (len(pages) - 1) + [2000]
-        lossless = {"quality": 92} if self.file.suffix == ".webp" else {}
-        pages[0].save(self.file, save_all=True, append_images=pages[1:], duration=durations, loop=0, **lossless)
+        settings: dict[str, Any] = {"quality": 92} if self.file.suffix == ".webp" else {}
+        pages[0].save(self.file, save_all=True, append_images=pages[1:], duration=durations, loop=0, **settings)

@@ -31,7 +31,7 @@ class _Enough(BaseException):
 
 @dataclass(eq=False)
 class Climb:
-    """One step's answer: ``scores`` ``[B]``, the gradient of each of the ``parameters``, and whose gradient is nought.
+    """One step's answer: ``scores`` ``[B]``, the gradient of each parameter, and whose gradient is nought.
 
     ``inputs`` is the gradient at the picture ``[B, C, H, W]``, where it was asked for.
     """

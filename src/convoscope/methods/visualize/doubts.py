@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from .result import Visualization
 
 
-def doubts_of(
-    one: Visualization, model: Model, batch: Batch, place: int, scorer: Scorer | None
-) -> tuple[str, ...]:
+def doubts_of(one: Visualization, model: Model, batch: Batch, place: int, scorer: Scorer | None) -> tuple[str, ...]:
     """What the ascent and the saved picture tell, at no further cost."""
     doubts = list(model.notes)
     if batch.stopped:
@@ -40,7 +38,9 @@ def doubts_of(
         if not one.facts.get("fooled"):
             doubts.append(f"The network was not fooled: it says {_said(one)}.")
     elif one.rank is not None and one.rank > 1:
-        doubts.append(f"The saved picture is not classified as the target (rank {one.rank}): it is taken for {_said(one)}.")
+        doubts.append(
+            f"The saved picture is not classified as the target (rank {one.rank}): it is taken for {_said(one)}."
+        )
     return tuple(dict.fromkeys(doubts))
 
 

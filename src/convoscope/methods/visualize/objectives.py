@@ -86,8 +86,8 @@ class Scores:
             values = scorer.score(output, layers, torch.zeros(len(items), dtype=torch.long))
             if values.shape != (len(items),):
                 raise TargetError(
-                    f"The target {scorer.labels[0]} gave {tuple(values.shape)} for {len(items)} pictures: it must give "
-                    "one score each."
+                    f"The target {scorer.labels[0]} gave {tuple(values.shape)} for {len(items)} pictures: it must "
+                    "give one score each."
                 )
             found.append((views, values[views.to(values.device)]))
         if len(found) == 1 and len(found[0][0]) == len(items):
@@ -97,8 +97,8 @@ class Scores:
 
 
 def _wants_output(scorer: Scorer) -> bool:
-    parts = getattr(scorer, "parts", None)
-    return bool(parts) and any(not part.layers or _wants_output(part) for _, part in parts)
+    parts = getattr(scorer, "parts", None) or ()
+    return any(not part.layers or _wants_output(part) for _, part in parts)
 
 
 def _views(items: Tensor, of: Mapping[int, Any]) -> Tensor:
@@ -174,7 +174,7 @@ class Fooled:
 class Diverse:
     """Another objective, less what the items of a group have in common at ``layer`` (Olah et al. 2017).
 
-    In common: the mean cosine between the Gram matrices of an item and the others of its group. ``groups`` is ``[B]``.
+    In common: the mean cosine between the Gram matrices of an item and the others of its group (``groups``).
     The term is weighed against the objective's own size, so that one ``weight`` fits logits and activations alike.
     """
 

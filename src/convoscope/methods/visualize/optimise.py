@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ...engine.ascent import Climber, penalised
+from ...engine.runner import call_plainly
 from ...engine.untouched import untouched
 from ...errors import ModelError
 from ...models import Model, forward_failed
-from .images import Randoms
 from .objectives import Diverse, Fooled, Objective, Scores
 from .octaves import Octaves
 from .optimisers import Ascent, Smallest
-from .recipes import Recipe, Setup
+from .recipe import Recipe, Setup
 
 #: seconds after which a stretch ends, so that it can be shown, cancelled or stopped
 STRETCH = 0.4
@@ -63,7 +63,7 @@ class Loop:
         self.steps = recipe.steps
         self.size = size
         objective = batch.objective
-        call = (lambda module, inputs, rows: module(inputs)) if model.call is None else model.call
+        call = call_plainly if model.call is None else model.call
         self.climber = Climber(model.module, objective.layers, objective.needs_output, call)
         self.setup = setup
         self.randoms = setup.randoms
@@ -79,7 +79,7 @@ class Loop:
         self._gradients: Tensor | None = None
         self._asleep: Tensor | None = None
 
-    def run(self) -> Iterator[int]:
+    def run(self) -> Generator[int, None, None]:
         """Climb; yields the steps done after every stretch. The network is untouched while suspended."""
         batch = self.batch
         try:
@@ -199,7 +199,7 @@ def asleep(objective: Objective, per_item: int, history: Sequence[Sequence[float
 
 
 def opacity(gradients: Tensor) -> Tensor:
-    """Accumulated |gradients| ``[B, H, W]`` as opacity in 0..1: nothing below the 10th, all from the 90th percentile."""
+    """Accumulated |gradients| ``[B, H, W]`` as opacity: 0 below the 10th percentile, 1 from the 90th."""
     flat = gradients.flatten(1).float().cpu()
     low = flat.quantile(0.10, dim=1)[:, None]
     high = flat.quantile(0.90, dim=1)[:, None]
@@ -212,11 +212,6 @@ def batches(count: int, together: int, group: int = 1) -> Iterator[list[int]]:
     size = max(group, together // group * group)
     for start in range(0, count, size):
         yield list(range(start, min(count, start + size)))
-
-
-def randoms_for(seeds: Sequence[int], device: torch.device) -> Randoms:
-    """One generator an item."""
-    return Randoms(seeds, device)
 
 
 __all__ = ["STRETCH", "Batch", "Diverse", "Loop", "batches", "opacity"]
