@@ -97,4 +97,15 @@ class Replaced(_At):
     probability: bool = False
 
 
-Need = Activation | Gradient | Scores | Perturbed | Replaced
+class Dedicated(_At):
+    """A need that takes a forward of its own, because the forward itself runs otherwise (attention, relevance).
+
+    Subclasses are frozen dataclasses in the engine; :meth:`answer` is called by the planner, inside ``untouched``.
+    """
+
+    def answer(self, runner: Runner, inputs: Tensor, target: Scorer) -> Tensor:
+        """Run what is needed on ``inputs`` ``[B, ...]`` and return the answer."""
+        raise NotImplementedError
+
+
+Need = Activation | Gradient | Scores | Perturbed | Replaced | Dedicated
