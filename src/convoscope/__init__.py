@@ -28,6 +28,7 @@ _PUBLIC = {
     "visualize": "methods.visualize", "visualize_frames": "methods.visualize",
     "Visualization": "methods.visualize", "Visualizations": "methods.visualize",
     "Direction": "combine", "Combination": "combine",
+    "AttentionRollout": "methods", "AttentionGradient": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip

@@ -98,9 +98,6 @@ class Replaced(_At):
     probability: bool = False
 
 
-Need = Activation | Gradient | Scores | Perturbed | Replaced
-
-
 class Scorer(Protocol):
     """A resolved target: turns what the network returned into one score for each row."""
 
@@ -110,3 +107,17 @@ class Scorer(Protocol):
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
+
+
+class Dedicated(_At):
+    """A need that takes a forward of its own, because the forward itself runs otherwise (attention, relevance).
+
+    Subclasses are frozen dataclasses in the engine; :meth:`answer` is called by the planner, inside ``untouched``.
+    """
+
+    def answer(self, runner: Runner, inputs: Tensor, target: Scorer) -> Tensor:
+        """Run what is needed on ``inputs`` ``[B, ...]`` and return the answer."""
+        raise NotImplementedError
+
+
+Need = Activation | Gradient | Scores | Perturbed | Replaced | Dedicated

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConvoscopeError
-from .needs import INPUT, Activation, Gradient, Need, Perturbed, Replaced, Rule, Scorer, Scores
+from .needs import INPUT, Activation, Dedicated, Gradient, Need, Perturbed, Replaced, Rule, Scorer, Scores
 from .perturb import perturbed_scores, replaced_scores
 from .recompute import Report
 from .runner import Recorded, Runner
@@ -106,7 +106,7 @@ class Planner:
         by_inputs: dict[int | None, list[tuple[Scorer, Need]]] = {}
         for target, need in asked:
             inputs = getattr(need, "inputs", None)
-            if isinstance(need, (Perturbed, Replaced)):
+            if isinstance(need, (Perturbed, Replaced, Dedicated)):
                 try:
                     answers[target, need] = self._varied(target, need)
                 except ConvoscopeError as error:
@@ -175,7 +175,9 @@ class Planner:
                 answers[pair] = found[pair[1].at]
         return answers
 
-    def _varied(self, target: Scorer, need: Perturbed | Replaced) -> Tensor:
+    def _varied(self, target: Scorer, need: Perturbed | Replaced | Dedicated) -> Tensor:
+        if isinstance(need, Dedicated):
+            return need.answer(self.runner, self.inputs, target)
         if isinstance(need, Replaced):
             return replaced_scores(self.runner, self.inputs, target, need)
         scores, self.reports[need] = perturbed_scores(self.runner, self.inputs, target, need, self.announce)

@@ -220,8 +220,9 @@ def last_tokens(
     call: Callable[[Any], Any] | None,
     layers: list[Layer],
     classifier: str | None,
-) -> str | None:
-    """The last layer of tokens whose grid the output depends on: of a norm where there is one.
+    last: Layer,
+) -> str:
+    """The last layer of tokens whose grid the output depends on: ``last`` itself, else the last norm.
 
     A class token alone feeds the scores of a plain ViT, so that the other tokens of the last block, although they
     have a place, go nowhere: the last ones that matter are what the last attention reads.
@@ -249,7 +250,7 @@ def last_tokens(
         output = read or output
         floats = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
         if not floats or not edges:
-            return None
+            return last.name
         # random weights: the plain sum of what a norm gives is constant
         generator = torch.Generator().manual_seed(0)
         weighted = [(t * torch.randn(t.shape, generator=generator).to(t)).sum() for t in floats]
@@ -261,8 +262,10 @@ def last_tokens(
         if gradient is not None and bool(gradient[:, tokens[name].before :].any())
     ]
     alive.sort(key=lambda layer: layer.index)
+    if not alive or (last in alive and last.kind != "Linear"):
+        return last.name
     norms = [layer for layer in alive if "norm" in layer.kind.casefold()]
-    return (norms or alive)[-1].name if alive else None
+    return (norms or alive)[-1].name
 
 
 class _Enough(BaseException):
@@ -346,7 +349,7 @@ def watch(
     last_grid, embedding, classifier = _choose(seen, tracker, scores)
     by_name = {layer.name: layer for layer, _ in layers}
     if last_grid is not None and by_name[last_grid].before is not None:
-        last_grid = last_tokens(network, inputs, call, list(by_name.values()), classifier) or last_grid
+        last_grid = last_tokens(network, inputs, call, list(by_name.values()), classifier, by_name[last_grid])
     past = 0
     for track in tracks:
         past |= track.past

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UsageError
+from .attention import AttentionGradient, AttentionRollout
 from .base import About, Maps, Method, Part, Query
 from .cam import CAM
 from .cams import EigenCAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM, HiResCAM, LayerCAM, XGradCAM
@@ -27,7 +28,7 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, VarGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -109,7 +110,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "Deconvnet", "EigenCAM",
+    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "EigenCAM",
     "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
     "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
     "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
