@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .incremental.windows import Masks
+    from .runner import Runner
 
 Rule = Literal["plain", "deconvnet", "guided"]
 #: the name under which the network's own input stands beside the layers
