@@ -47,7 +47,7 @@ class Direction:
         channels = info.shape[-1] if last else info.shape[1]
         if len(vector) != channels:
             raise TargetError(
-                f"The direction has {len(vector)} values and layer {self.layer} {channels} channels: it needs one each."
+                f"The direction has {len(vector)} values and layer {self.layer} {channels} channels: give one each."
             )
         label = self.name or f"direction in {self.layer}"
         return DirectionScorer(self.layer, vector / length, (label,) * len(pictures), last)

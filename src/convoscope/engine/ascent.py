@@ -31,7 +31,7 @@ class _Enough(BaseException):
 
 @dataclass(eq=False)
 class Climb:
-    """One step's answer: ``scores`` ``[B]``, the gradient of each of the ``parameters``, and whose gradient is nought.
+    """One step's answer: ``scores`` ``[B]``, the gradient of each parameter, and whose gradient is nought.
 
     ``inputs`` is the gradient at the picture ``[B, C, H, W]``, where it was asked for.
     """
@@ -57,6 +57,8 @@ class Climber:
     call: Call = call_plainly
     forwards: int = 0
     backwards: int = 0
+    #: items ``[B]`` whose silent channels are to be woken, beside those that have no gradient at all
+    waking: Tensor | None = None
     _watchful: bool = True
 
     def prepare(self) -> None:
@@ -106,9 +108,9 @@ class Climber:
         """The scores of ``views(picture)`` and their gradients at ``parameters``, of which ``picture`` is made.
 
         A ReLU network can start dead: no unit on the way to the score is active for this picture, and the plain
-        gradient is nought. For such items, and only for them, what would raise a silent unit is passed on (the rule
-        of Lucid's redirected gradient, used only where nothing got through). Raises :class:`MethodRefused` where the
-        score has no gradient at all.
+        gradient is nought. For such items, and for those that ``waking`` names, channels that are silent over the
+        whole picture pass on what would raise them (Lucid's redirected gradient, channel by channel). Raises
+        :class:`MethodRefused` where the score has no gradient at all.
         """
         shown = picture if views is None else views(picture)
         output, layers = self.forward(shown)
@@ -121,22 +123,27 @@ class Climber:
         total = scores.sum()
         wanted = [*parameters, picture]
         # the graph is kept only as long as some item was dead a step ago: keeping it costs memory
-        watchful = self._watchful
+        watchful = self._watchful or (self.waking is not None and bool(self.waking.any()))
         self.backwards += 1
         found = list(torch.autograd.grad(total, wanted, retain_graph=watchful, allow_unused=True))
         filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
         at_picture = filled[-1].detach()
         dead = at_picture.flatten(1).abs().amax(1) == 0
         redirected = torch.zeros_like(dead)
-        any_dead = bool(dead.any())
-        if any_dead and watchful:
+        waking = self.waking.to(dead.device) if self.waking is not None else torch.zeros_like(dead)
+        wanting = dead | waking
+        if watchful and bool(wanting.any()):
             again = self._redirected(total, wanted)
-            still = again[-1].flatten(1).abs().amax(1) == 0
-            redirected = dead & ~still
+            moved = again[-1].flatten(1).abs().amax(1) != 0
+            redirected = wanting & moved & (again[-1] != filled[-1]).flatten(1).any(1)
+            # what wakes may be far steeper than the score: a step of its own length would throw the picture away
+            plain = filled[-1].flatten(1).norm(dim=1)
+            scale = torch.where(plain > 0, plain / again[-1].flatten(1).norm(dim=1).clamp(min=1e-30), 1.0)
             for kept, other in zip(filled, again, strict=True):
-                kept[redirected] = other[redirected]
-            dead = still & dead
-        self._watchful = any_dead
+                mine = scale.to(other).view(-1, *[1] * (other.ndim - 1)) * other
+                kept[redirected] = mine[redirected]
+            dead = dead & ~moved
+        self._watchful = bool(wanting.any())
         return Climb(
             scores.detach(),
             [g.detach() for g in filled[:-1]],
@@ -150,8 +157,10 @@ class Climber:
             passed, blocked = grad_outputs[0], grad_inputs[0]
             if passed is None or blocked is None:
                 return grad_inputs
-            silent = blocked.flatten(1).abs().amax(1) == 0
-            silent = silent.view(-1, *[1] * (blocked.ndim - 1))
+            if blocked.ndim < 2:
+                return grad_inputs
+            silent = blocked == 0 if blocked.ndim == 2 else blocked.flatten(2).abs().amax(2) == 0
+            silent = silent.view(*silent.shape, *[1] * (blocked.ndim - 2))
             return (torch.where(silent, passed.clamp(min=0), blocked), *grad_inputs[1:])
 
         handles = [node.register_hook(hook) for node in relu_nodes([total.grad_fn])]
@@ -162,3 +171,16 @@ class Climber:
             for handle in handles:
                 handle.remove()
         return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+
+
+def penalised(penalty: Callable[[Tensor], Tensor], picture: Tensor, climb: Climb) -> Climb:
+    """``climb`` less a penalty ``[B]`` on the picture, which is its own only parameter (pixels).
+
+    Kept apart from the score's own gradient, so that a dead score is seen as dead, whatever the penalty pulls.
+    """
+    with torch.enable_grad():
+        paid = penalty(picture)
+        (gradient,) = torch.autograd.grad(paid.sum(), [picture])
+    climb.gradients = [climb.gradients[0] - gradient]
+    climb.scores = climb.scores - paid.detach()
+    return climb

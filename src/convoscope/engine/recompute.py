@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,9 @@ from torch import Tensor, nn
 
 from .incremental import ExportedGraph, Incremental, NotIncremental, export
 from .incremental.windows import Masks, as_masks
-from .needs import Perturbed
+from .needs import Perturbed, Scorer
 from .runner import Runner, call_plainly
 from .untouched import innermost
-
-if TYPE_CHECKING:
-    from .planner import Scorer
 
 #: fewer masks than this are not worth exporting a graph for
 FEW = 8
@@ -109,7 +106,8 @@ def incremental_scores(
                 if announce is not None:
                     announce(report)
             for which, leaves in engine.stream(masks, need.fill[b]):
-                scores[place, which] = _scored(target, engine.program.structure(leaves), b, len(which), need)
+                output = engine.program.structure(leaves)
+                scores[place, which] = scored(target, output, b, len(which), need.probability)
                 done += len(which)
                 if need.progress is not None:
                     need.progress(done)
@@ -132,8 +130,9 @@ def covered(masks: Masks, size: tuple[int, int]) -> float:
     return float(np.mean((bottom - top) * (right - left)) / (size[0] * size[1]))
 
 
-def _scored(target: Scorer, output: Any, row: int, count: int, need: Perturbed) -> Tensor:
-    method = target.probability if need.probability else target.score
+def scored(target: Scorer, output: Any, row: int, count: int, probability: bool) -> Tensor:
+    """Scores of ``count`` outputs that all belong to picture ``row``."""
+    method = target.probability if probability else target.score
     with torch.inference_mode():
         return method(output, {}, torch.full((count,), row)).float().cpu()
 

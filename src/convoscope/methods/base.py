@@ -151,8 +151,16 @@ class Query:
     def planes(self, layer: str, values: Tensor) -> Tensor:
         """A layer's output (or gradient) as ``[B, C, h, w]``, whatever its own layout."""
         info = self.watched.layers[layer]
+        if len(values) != len(self.inputs) and len(values) % len(self.inputs):
+            raise MethodRefused(
+                f"Layer {layer!r} gives {len(values)} rows for {len(self.inputs)} pictures (regions or windows of "
+                "them): choose a layer with one grid for each picture (`convoscope layers` shows them)."
+            )
         if values.ndim == 4:
             return values.movedim(-1, 1) if info.channels_last else values
+        if values.ndim == 3 and info.before is not None and info.geometry is not None:
+            # tokens: class and register tokens have no place, the others are the grid row by row
+            return values[:, info.before :].transpose(1, 2).unflatten(2, info.geometry.cells)
         raise MethodRefused(
             f"Layer {layer!r} gives {tuple(values.shape)}, not a grid of channels: choose a layer with rows and "
             "columns (`convoscope layers` shows them)."

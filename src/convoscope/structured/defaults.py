@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import TargetError
 from .instances import Instance
-from .landmarks import Landmark
+from .landmarks import Landmark, PeakScorer
 from .panoptic import PanopticSegment, is_panoptic
 from .reading import dense, detections
 from .segments import Segment
@@ -64,7 +64,7 @@ def note(target: Any, output: Any, scorer: Scorer, size: Sequence[int]) -> str |
         return "No target was named: the largest thing of each picture is explained."
     if detections(output, size) is not None:
         return "No target was named: the instance with the highest score is explained."
-    if dense(output) is not None and not hasattr(scorer, "classes"):
+    if dense(output) is not None and isinstance(scorer, PeakScorer):
         return "No target was named: the first landmark is explained."
     if dense(output) is not None:
         return "No target was named: the most frequent class that is not background is explained, where it was seen."

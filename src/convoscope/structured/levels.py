@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..engine.naming import observe
 from ..errors import ConvoscopeError, MethodRefused, TargetError
 from ..targets import ClassScorer, UnitScorer, resolve
 from .calls import is_torchvision_detector
 from .outputs import MultiLabelScorer
-from .reading import tensors
 
 if TYPE_CHECKING:
     from ..engine.runner import Recorded, Runner
@@ -48,14 +46,14 @@ def preferred(
 ) -> list[str | None]:
     """For each target the layer that ``None`` stands for, or ``None``: the watched forward's own last grid.
 
-    Costs a forward and a backward, and only where a method asks for the default layer of a network whose targets are
+    Costs a forward and a backward for each target, and only where a method asks for the default layer of a network whose targets are
     not class scores.
     """
     nothing: list[str | None] = [None] * len(targets)
     asks = any(hasattr(one, "layer") and one.layer is None for one in methods.values())
     if not asks or not _special(watched, targets, model):
         return nothing
-    names = _candidates(model, watched, runner, inputs)
+    names = _candidates(model, watched)
     layers = list(names)
     for target in targets:
         if hasattr(target, "wants"):
@@ -95,10 +93,10 @@ def _stands_elsewhere(target: Any, model: Model) -> bool:
     return structured is not None and hasattr(structured, "resolve")
 
 
-def _candidates(model: Model, watched: Watched, runner: Runner, inputs: Tensor) -> list[str]:
+def _candidates(model: Model, watched: Watched) -> list[str]:
     """The levels of a detector's pyramid; of other networks every layer with a place that is followed by weights."""
     if is_torchvision_detector(model.module):
-        return _levels(runner, inputs, watched)
+        return list(watched.levels)
     layers = list(watched.layers.values())
     weighted = [one for one in layers if one.parameters and not _has_members(one.name, watched)]
     last = weighted[-1].index if weighted else -1
@@ -108,39 +106,6 @@ def _candidates(model: Model, watched: Watched, runner: Runner, inputs: Tensor) 
 
 def _has_members(name: str, watched: Watched) -> bool:
     return any(other.startswith(f"{name}.") for other in watched.layers)
-
-
-def _levels(runner: Runner, inputs: Tensor, watched: Watched) -> list[str]:
-    """The layers whose outputs are, tensor for tensor, what the backbone hands to the detector's heads."""
-    from ..engine.untouched import innermost
-
-    backbone = getattr(innermost(runner.network), "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        return []
-    seen: list[tuple[str, Tensor]] = []
-    handed: list[Tensor] = []
-
-    def visit(name: str, output: Any) -> None:
-        if isinstance(output, Tensor):
-            seen.append((name, output))
-
-    def hand(module: nn.Module, args: Any, output: Any) -> None:
-        handed.extend(tensor for _, tensor in tensors(output))
-
-    handle = backbone.register_forward_hook(hand)
-    runner.forwards += 1
-    try:
-        with torch.no_grad(), observe(runner.network, visit):
-            runner.call(runner.network, inputs, torch.arange(len(inputs)))
-    finally:
-        handle.remove()
-    names = []
-    for level in handed:
-        carriers = [name for name, tensor in seen if tensor is level and watched.layers.get(name) is not None]
-        placed = [name for name in carriers if watched.layers[name].geometry is not None]
-        if placed:
-            names.append(min(placed, key=lambda name: name.count(".")))
-    return list(dict.fromkeys(names))
 
 
 def _fed(runner: Runner, watched: Watched, recorded: Recorded, scorer: Scorer, names: list[str]) -> str | None:
@@ -160,13 +125,11 @@ def _fed(runner: Runner, watched: Watched, recorded: Recorded, scorer: Scorer, n
         return None
     if is_torchvision_detector(runner.network):
         return max(mattered, key=lambda name: shares[name])
-    usual = watched.last_grid
-    if usual in mattered and not scorer.layers:
+    usual, made_of = watched.last_grid, [watched.layers[name].index for name in scorer.layers]
+    if usual in mattered and (not made_of or watched.layers[usual].index <= min(made_of)):
         return None
-    before = scorer.layers
-    if before:  # the score is made of a layer: the grid before it, or that layer itself
-        index = min(watched.layers[name].index for name in before)
-        mattered = [name for name in mattered if watched.layers[name].index <= index] or mattered
+    if made_of:  # the score is made of a layer: the grid before it, or that layer itself
+        return ([name for name in mattered if watched.layers[name].index <= min(made_of)] or mattered)[-1]
     return _followed(mattered, watched)
 
 

@@ -54,8 +54,10 @@ class Likeness:
         if not self.to:
             raise TargetError(f"{self.measure}: name at least one other picture.")
         layers = self.wants(model)
-        last = bool(layers) and model.watched().layers[layers[0]].channels_last
-        scorer = LikenessScorer(torch.zeros(0), (self._label(),) * len(pictures), self.measure, layers, last)
+        info = model.watched().layers[layers[0]] if layers else None
+        last, class_token = info is not None and info.channels_last, info is not None and bool(info.before)
+        labels = (self._label(),) * len(pictures)
+        scorer = LikenessScorer(torch.zeros(0), labels, self.measure, layers, last, class_token)
         fitted = [model.fit(other) for other in self.to]
         found = []
         runner = Runner(model.module, model.batch_size, model.call or call_plainly)
@@ -83,14 +85,17 @@ class LikenessScorer:
     measure: str
     layers: tuple[str, ...]
     channels_last: bool = False
+    class_token: bool = False
 
     def embedding(self, output: Any, layers: Mapping[str, Tensor]) -> Tensor:
-        """``[B, D]``: the layer's output pooled over its grid or its tokens."""
+        """``[B, D]``: the layer's output pooled over its grid or its tokens; the class token where there is one."""
         if not self.layers:
             from ..targets import logits
 
             return logits(output)
         values = layers[self.layers[0]]
+        if values.ndim == 3 and self.class_token:
+            return values[:, 0]
         if values.ndim == 3 or (values.ndim == 4 and self.channels_last):
             return values.flatten(1, -2).mean(1)
         return values.flatten(2).mean(2) if values.ndim > 2 else values

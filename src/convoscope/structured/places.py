@@ -82,4 +82,6 @@ def overlap(boxes: Tensor, box: Tensor) -> Tensor:
     high = torch.minimum(boxes[:, 2:], box[2:])
     inner = (high - low).clamp(min=0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return inner / (areas - inner).clamp(min=1e-9)
+    share = inner / (areas - inner).clamp(min=1e-9)
+    # a box without any area is still itself
+    return torch.where((boxes == box).all(1), torch.ones_like(share), share)

@@ -112,7 +112,7 @@ class RegionScorer:
     """The mean logit of one class over a region; ``regions`` is bool ``[B, h, w]`` over the output's map."""
 
     regions: Tensor
-    classes: Tensor
+    chosen: Tensor
     labels: tuple[str, ...]
     layers: tuple[str, ...] = ()
 
@@ -131,7 +131,7 @@ class RegionScorer:
         return maps
 
     def _mean(self, maps: Tensor, rows: Tensor) -> Tensor:
-        index = self.classes[rows].to(maps.device)
+        index = self.chosen[rows].to(maps.device)
         mine = maps[torch.arange(len(rows), device=maps.device), index]
         weight = self.regions[rows].to(mine)
         return (mine * (weight / weight.sum((1, 2), keepdim=True))).sum((1, 2))

@@ -1,6 +1,7 @@
 """One pass over a collection: what every hidden unit fires for, and which pictures the network finds alike.
 
-:func:`survey` fills a :class:`Store`; its methods answer: ``neighbors``, ``map``, ``patches``, ``units``, ``mistakes``.
+:func:`survey` fills a :class:`Store`; its methods answer: ``neighbors``, ``map``, ``patches``, ``units``,
+``mistakes``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC = {"Progress": "driver", "Store": "store", "run_unit": "work", "compute": "work"}
 
 if TYPE_CHECKING:
-    from .store import Store as Store
     from .driver import Progress as Progress
     from .driver import survey as survey
+    from .store import Store as Store
 
 
 def __getattr__(name: str) -> Any:

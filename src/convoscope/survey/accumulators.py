@@ -34,7 +34,9 @@ SAMPLE = 64
 
 
 def bin_of(values: F32) -> NDArray[np.int64]:
-    """The histogram's bin of each value: 0 holds the most negative, ``HALF_OCTAVES`` those below 2^-12 in magnitude."""
+    """The histogram's bin of each value: 0 holds the most negative, ``HALF_OCTAVES`` those below 2^-12 in
+    magnitude.
+    """
     magnitude = np.abs(values)
     small = magnitude < 2.0**LOWEST_OCTAVE
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -76,7 +78,9 @@ class Extremes:
     def merged(self, other: Extremes) -> Extremes:
         """The best ``k`` of both."""
         k = self.values.shape[1]
-        joined = {n: np.concatenate([getattr(self, n), getattr(other, n)], 1) for n in ("values", "keys", "rows", "cols")}
+        joined = {
+            n: np.concatenate([getattr(self, n), getattr(other, n)], 1) for n in ("values", "keys", "rows", "cols")
+        }
         # absent places sort to the end; equal values by the smaller key
         rank = -joined["values"] if self.largest else joined["values"]
         order = np.lexsort((joined["keys"], np.where(np.isnan(rank), np.inf, rank), np.isnan(rank)), axis=1)[:, :k]
@@ -107,8 +111,10 @@ class Sample:
     def merged(self, other: Sample) -> Sample:
         keys = np.concatenate([self.keys, other.keys])
         order = np.argsort(keys, kind="stable")[: self.size]
-        parts = (np.concatenate([getattr(self, n), getattr(other, n)])[order] for n in ("values", "rows", "cols"))
-        return Sample(keys[order], *parts, self.size)
+        values, rows, cols = (
+            np.concatenate([getattr(self, n), getattr(other, n)])[order] for n in ("values", "rows", "cols")
+        )
+        return Sample(keys[order], values, rows, cols, self.size)
 
     def typical(self, k: int) -> Extremes:
         """The ``k`` pictures in the middle of the sample's responses, per channel, smallest first."""
@@ -116,7 +122,9 @@ class Sample:
         found = Extremes.empty(channels, k, largest=False)
         if not count:
             return found
-        order = np.argsort(self.values, axis=0, kind="stable")  # the sample is sorted by key: ties are by key; NaN last
+        order = np.argsort(
+            self.values, axis=0, kind="stable"
+        )  # the sample is sorted by key: ties are by key; NaN last
         known = (~np.isnan(self.values)).sum(0)
         start = np.maximum(0, (known - k) // 2)
         for place in range(min(k, count)):
@@ -133,7 +141,9 @@ class Sample:
 
 @dataclass(eq=False)
 class Moments:
-    """Count, mean and sum of squared deviations over finite responses; how often active, NaN or infinite. All ``[C]``."""
+    """Count, mean and sum of squared deviations over finite responses; how often active, NaN or infinite. All
+    ``[C]``.
+    """
 
     count: I64
     mean: F64
@@ -296,13 +306,13 @@ class State:
         labels = [str(label) for label in a["labels"]]
 
         def extremes(name: str, largest: bool) -> Extremes:
-            return Extremes(*(a[f"{name}_{n}"] for n in ("values", "keys", "rows", "cols")), largest)
+            return Extremes(a[f"{name}_values"], a[f"{name}_keys"], a[f"{name}_rows"], a[f"{name}_cols"], largest)
 
         return cls(
             int(a["pictures"]),
             extremes("top", True),
             extremes("lowest", False),
-            Sample(*(a[f"sample_{n}"] for n in ("keys", "values", "rows", "cols")), int(a["sample_size"])),
+            Sample(a["sample_keys"], a["sample_values"], a["sample_rows"], a["sample_cols"], int(a["sample_size"])),
             a["histogram"].astype(np.int64),
             Moments(*(a[f"moments_{n}"] for n in ("count", "mean", "deviation", "active", "nan", "infinite"))),
             Classes(
@@ -310,150 +320,3 @@ class State:
                 {label: a["class_sums"][i] for i, label in enumerate(labels)},
             ),
         )
-
-
-class Running:
-    """Gathers one unit's pictures batch by batch. **Pictures must come in ascending order of their keys.**
-
-    Then a later picture never wins a tie, and one number is enough to say whether it may enter: strictly above
-    (below) the worst of the best so far. :meth:`wanted` answers that for one layer, while its activation is there and
-    positions can still be looked up; :meth:`add` takes the responses of the whole batch with those positions.
-    """
-
-    def __init__(self, channels: int, k: int, sample: int = SAMPLE) -> None:
-        self.channels, self.k, self.sample_size = channels, k, max(sample, 5 * k)
-        self.keys: list[U64] = []
-        self.seen = 0
-        self.high = np.full(channels, -np.inf, np.float32)
-        self.low = np.full(channels, np.inf, np.float32)
-        # the k best: value and number of the offered response, packed: see _pack
-        self._top = np.full((channels, k), _NONE, np.uint64)
-        self._low = np.full((channels, k), _NONE, np.uint64)
-        self._sample: list[tuple[F32, NDArray[np.uint16], NDArray[np.uint16]]] = []
-        self._histogram = np.zeros(channels * BINS, np.int64)
-        self._moments = Moments.empty(channels)
-        self._classes = Classes()
-        # of every offered response, by its number: the picture in the unit, and the position
-        self._which: list[I64] = []
-        self._rows: list[I32] = []
-        self._cols: list[I32] = []
-        self._stored = 0
-
-    @property
-    def whole(self) -> int:
-        """Of how many pictures to come every position is wanted."""
-        return max(0, self.sample_size - self.seen)
-
-    def wanted(self, start: int, values: F32) -> NDArray[np.bool_]:
-        """Which of the responses ``[B, c]`` of the channels from ``start`` need their position, ``[B, c]``."""
-        end = start + values.shape[1]
-        mask = (values > self.high[start:end]) | (values < self.low[start:end])
-        if self.whole:
-            mask[: self.whole] = True
-        return mask
-
-    def add(
-        self, keys: U64, values: F32, pictures: I64, channels: I64, rows: I32, cols: I32, labels: Sequence[str | None]
-    ) -> None:
-        """A batch: ``values`` ``[B, C]``; positions of the wanted ones as parallel lists with their picture and channel.
-
-        Raises ``ValueError`` where keys do not ascend.
-        """
-        count = len(keys)
-        known = np.concatenate([*self.keys[-1:], keys])
-        if len(known) > 1 and not bool((known[1:] >= known[:-1]).all()):
-            raise ValueError("pictures of a unit must come in ascending order of their keys")
-        values = values + np.float32(0)  # minus nought is nought, also when sorted by bits
-        if self.whole:
-            self._take_sample(values, pictures, channels, rows, cols)
-        self._offer(values, pictures, channels, rows, cols)
-        flat = bin_of(values) + np.arange(self.channels) * BINS
-        known_values = ~np.isnan(values)
-        self._histogram += np.bincount(flat[known_values], minlength=len(self._histogram))
-        self._moments = self._moments.merged(Moments.of(values))
-        if any(label is not None for label in labels):
-            self._classes.add(labels, values)
-        self.keys.append(keys)
-        self.seen += count
-
-    def _take_sample(self, values: F32, pictures: I64, channels: I64, rows: I32, cols: I32) -> None:
-        count = min(self.whole, len(values))
-        where = np.zeros((2, count, self.channels), np.uint16)
-        mine = pictures < count
-        where[0, pictures[mine], channels[mine]] = rows[mine]
-        where[1, pictures[mine], channels[mine]] = cols[mine]
-        self._sample.append((values[:count].copy(), where[0], where[1]))
-
-    def _offer(self, values: F32, pictures: I64, channels: I64, rows: I32, cols: I32) -> None:
-        found = values[pictures, channels]
-        order = np.argsort(channels, kind="stable")  # within a channel, pictures stay in order
-        pictures, channels, rows, cols, found = (a[order] for a in (pictures, channels, rows, cols, found))
-        number = np.arange(self._stored, self._stored + len(found), dtype=np.uint64)
-        self._stored += len(found)
-        self._rows.append(rows.astype(np.int32))
-        self._cols.append(cols.astype(np.int32))
-        self._which.append((pictures + self.seen).astype(np.int64))
-        for largest in (True, False):
-            limit = self.high if largest else self.low
-            better = found > limit[channels] if largest else found < limit[channels]
-            if better.any():
-                best = self._top if largest else self._low
-                keys = _pack(found[better], number[better], largest)
-                _insert(best, channels[better], keys)
-                worst = best[:, -1]
-                full = worst != _NONE
-                limit[full] = _value(worst[full], largest)
-
-    def state(self) -> State:
-        """What was gathered, as a mergeable state."""
-        state = State.empty(self.channels, self.k, self.sample_size)
-        state.pictures = self.seen
-        if not self.seen:
-            return state
-        keys = np.concatenate(self.keys)
-        rows, cols, which = (np.concatenate(parts) for parts in (self._rows, self._cols, self._which))
-        for extremes, packed in ((state.top, self._top), (state.lowest, self._low)):
-            there = packed != _NONE
-            number = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-            number[~there] = 0
-            if len(which):
-                extremes.values[there] = _value(packed[there], extremes.largest)
-                extremes.keys[there] = keys[which[number[there]]]
-                extremes.rows[there] = rows[number[there]]
-                extremes.cols[there] = cols[number[there]]
-        taken = [np.concatenate(parts) for parts in zip(*self._sample, strict=True)]
-        state.sample = Sample(keys[: len(taken[0])], *taken, self.sample_size)
-        state.histogram = self._histogram.reshape(self.channels, BINS)
-        state.moments, state.classes = self._moments, self._classes
-        return state
-
-
-_NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
-_SIGN = np.uint32(0x80000000)
-
-
-def _pack(values: F32, numbers: U64, largest: bool) -> U64:
-    """Sortable 64 bits: the best value first, then the smaller number."""
-    bits = values.view(np.uint32)
-    ascending = np.where(bits & _SIGN, ~bits, bits | _SIGN)
-    high = ~ascending if largest else ascending
-    return (high.astype(np.uint64) << np.uint64(32)) | numbers
-
-
-def _value(packed: U64, largest: bool) -> F32:
-    """The values in what :func:`_pack` packed."""
-    high = (packed >> np.uint64(32)).astype(np.uint32)
-    ascending = ~high if largest else high
-    return np.where(ascending & _SIGN, ascending ^ _SIGN, ~ascending).view(np.float32)
-
-
-def _insert(best: U64, channels: I64, keys: U64) -> None:
-    """Put ``keys`` of ``channels`` (ascending) into ``best`` ``[C, k]``, in place, keeping the smallest ``k``."""
-    k = best.shape[1]
-    rows, first, counts = np.unique(channels, return_index=True, return_counts=True)
-    column = np.arange(len(channels)) - np.repeat(first, counts)
-    table = np.full((len(rows), k + int(counts.max())), _NONE, np.uint64)
-    table[:, :k] = best[rows]
-    table[np.repeat(np.arange(len(rows)), counts), k + column] = keys
-    table.sort(axis=1)
-    best[rows] = table[:, :k]

@@ -1,9 +1,9 @@
 """Which layers a survey looks at when nobody says so: every activation with a grid, once, after its ReLU.
 
 A network names the same units many times: as a convolution, after normalisation, after the ReLU, as the block's
-output, pooled, and concatenated. What is kept is the end of each such chain: the output of an activation function, and
-of what no activation function follows (a linear bottleneck, a residual sum). The chains are read off the autograd graph
-of one forward.
+output, pooled, and concatenated. What is kept is the end of each such chain: the output of an activation function,
+and of what no activation function follows (a linear bottleneck, a residual sum). The chains are read off the autograd
+graph of one forward.
 """
 
 from __future__ import annotations
@@ -23,8 +23,36 @@ from ..models import Model
 from ..targets import no_such_layer
 
 _ACTIVATIONS = frozenset(
-    "relu relu6 threshold clampmin clamp clip hardtanh leakyrelu prelu rrelu elu selu celu gelu silu mish hardswish "
-    "hardsigmoid sigmoid tanh softplus softsign tanhshrink hardshrink softshrink logsigmoid glu swish".split()
+    [
+        "relu",
+        "relu6",
+        "threshold",
+        "clampmin",
+        "clamp",
+        "clip",
+        "hardtanh",
+        "leakyrelu",
+        "prelu",
+        "rrelu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "hardswish",
+        "hardsigmoid",
+        "sigmoid",
+        "tanh",
+        "softplus",
+        "softsign",
+        "tanhshrink",
+        "hardshrink",
+        "softshrink",
+        "logsigmoid",
+        "glu",
+        "swish",
+    ]
 )
 #: what shows the same units again: smaller, side by side, scaled by a gate, or rearranged
 _REPEATS = ("pool", "cat", "mul", "dropout", "identity", "interpolate", "upsample", "shuffle", "blurpool", "mean")
@@ -35,8 +63,8 @@ _PASSING = (
     "Slice", "AsStrided", "ConstantPad", "Alias", "NativeDropout",
 )  # fmt: skip
 _ACTIVATION_NODES = (
-    "Relu", "Hardtanh", "Threshold", "Clamp", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Gelu", "Silu", "Mish", "Hardswish",
-    "Softplus", "Tanh", "Selu", "Celu", "Softsign", "Glu",
+    "Relu", "Hardtanh", "Threshold", "Clamp", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Gelu", "Silu", "Mish",
+    "Hardswish", "Softplus", "Tanh", "Selu", "Celu", "Softsign", "Glu",
 )  # fmt: skip
 _NORM_NODES = ("NativeBatchNorm", "CudnnBatchNorm", "NativeGroupNorm", "NativeLayerNorm")
 
@@ -73,7 +101,8 @@ def named_layers(model: Model, names: Sequence[str], shape: Sequence[int]) -> li
             raise LayerError(no_such_layer(name, list(layers)))
         if len(layers[name].shape) not in (2, 4):
             raise LayerError(
-                f"Layer {name!r} returns {'×'.join(map(str, layers[name].shape)) or 'no tensor'}: a survey takes layers "
+                f"Layer {name!r} returns {'×'.join(map(str, layers[name].shape)) or 'no tensor'}: a "
+                f"survey takes layers "
                 "with channels, with a grid (batch×channels×rows×columns) or without (batch×channels)."
             )
     return list(dict.fromkeys(names))

@@ -27,7 +27,7 @@ class Decoded:
     fitted: Fitted | None
     width: int = 0
     height: int = 0
-    bytes: int = 0
+    size: int = 0
     thumbnail: bytes | None = None
     phash: int = 0
     error: str | None = None

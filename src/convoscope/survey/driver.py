@@ -54,12 +54,13 @@ def survey(
     unit_size: int | None = None,
     memory_format: str = "auto",
 ) -> Store:
-    """Gather, in one forward a picture, what every hidden unit responds to and what the network makes of every picture.
+    """Gather, in one forward a picture, what every hidden unit responds to and what the network makes of every
+    picture.
 
     ``folder`` is walked (or a list of folders, files, globs). ``layers``: default every activation with a grid, after
-    its ReLU where there is one. ``embed``: further layers whose (pooled) output is kept as an embedding, beside the one
-    before the classifier. ``top``: pictures kept at each end of each unit. ``truth``: a CSV file or a mapping of file to
-    label; ``None`` takes folder names where all pictures lie in named folders, ``False`` takes none.
+    its ReLU where there is one. ``embed``: further layers whose (pooled) output is kept as an embedding, beside the
+    one before the classifier. ``top``: pictures kept at each end of each unit. ``truth``: a CSV file or a mapping of
+    file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named folders, ``False`` takes none.
 
     Running it again does only what is missing: pictures that are new, and units that were not committed when the last
     run ended, however it ended. Ctrl-C (``KeyboardInterrupt``) loses at most the unit in hand. ``progress`` is called
@@ -68,8 +69,8 @@ def survey(
     ``unit_size`` is the number of pictures in a unit (default: about half a minute's work); ``memory_format`` is
     ``contiguous``, ``channels_last``, or ``auto``: whichever is faster here, decided once for a store.
 
-    Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another survey or
-    is being written, layers that do not exist, a folder without pictures.
+    Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another
+    survey or is being written, layers that do not exist, a folder without pictures.
     """
     opened = open_model(model) if not isinstance(model, Model) else model
     recipe = make_recipe(opened, layers, embed, top)
@@ -121,7 +122,8 @@ def _list(
     found = list(scan(folder, known, tell))
     uris = [one.uri for one in found]
     if truth is None and isinstance(folder, (str, Path)) and Path(folder).is_dir():
-        labels = folder_labels(folder, uris)
+        beside = Path(folder, "truth.csv")
+        labels = truth_labels(beside, uris) if beside.is_file() else folder_labels(folder, uris)
     elif truth is None or truth is False:
         labels = {}
     else:
@@ -146,7 +148,9 @@ def _missing(store: Store, items: Sequence[Item]) -> list[Item]:
     """The pictures that no committed unit holds."""
     rows = store.table(["sha256", "label"]).to_pylist()
     done = {row["sha256"]: row["label"] for row in rows}
-    other = sum(1 for item in items if item.sha256 in done and item.label is not None and done[item.sha256] != item.label)
+    other = sum(
+        1 for item in items if item.sha256 in done and item.label is not None and done[item.sha256] != item.label
+    )
     if other:
         store.notes.append(
             f"{other} pictures were surveyed under another label or none, which the store keeps: "

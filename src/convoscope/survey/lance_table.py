@@ -1,4 +1,5 @@
-"""One Lance dataset on a local disk or an object store: committed atomically, synced, and mended where it was cut off.
+"""One Lance dataset on a local disk or an object store: committed atomically, synced, and mended where it was cut
+off.
 
 On a local disk data files are synced before the manifest that names them is written, and the manifest before a commit
 returns. What a crash of the machine can leave behind is a head manifest without its bytes: it is set aside when the
@@ -209,7 +210,12 @@ def _clear_errors(path: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
         lower = text.lower()
-        if getattr(error, "errno", None) == 28 or "no space left" in lower or "storagefull" in lower or "os error 28" in lower:
+        if (
+            getattr(error, "errno", None) == 28
+            or "no space left" in lower
+            or "storagefull" in lower
+            or "os error 28" in lower
+        ):
             raise StoreError(
                 f"The disk of {path} is full. What was committed before is kept: make room and run again."
             ) from error

@@ -55,7 +55,9 @@ def _data(made: EmbeddingMap) -> dict[str, Any]:
     side, note = _thumbnail_side(made)
     rows = made.rows
     notes = [*made.notes, *([note] if note else [])]
-    wrong = [None if r["label"] is None or r["prediction"] is None else int(r["label"] != r["prediction"]) for r in rows]
+    wrong = [
+        None if r["label"] is None or r["prediction"] is None else int(r["label"] != r["prediction"]) for r in rows
+    ]
     return {
         "title": made.title,
         "metrics": sentence(made),
@@ -72,7 +74,10 @@ def _data(made: EmbeddingMap) -> dict[str, Any]:
         "near": made.near.tolist(),
         "thumb": [_encoded(r["thumbnail"], side) if side else "" for r in rows],
         "placed": [
-            {**{n: p[n] for n in ("uri", "x", "y", "prediction", "how", "near")}, "thumb": _encoded(p["thumbnail"], 96)}
+            {
+                **{n: p[n] for n in ("uri", "x", "y", "prediction", "how", "near")},
+                "thumb": _encoded(p["thumbnail"], 96),
+            }
             for p in made.placed
         ],
         "colours": COLOURS,

@@ -20,11 +20,16 @@ ASSIGNED = 2000
 #: cells along a side beyond that
 SIDE = 64
 _GREY = (110, 110, 110)
+_ACCENT = (11, 107, 203)
 
 
 def draw(made: EmbeddingMap, cell: int = 64) -> Image.Image:
     """The picture: thumbnails on white, the title above, the metrics and what was left out below."""
-    which, cells, side, note = layout(made.xy)
+    thumbnails = [row["thumbnail"] for row in made.rows] + [row["thumbnail"] for row in made.placed]
+    placed = np.array([[row["x"], row["y"]] for row in made.placed], np.float32).reshape(-1, 2)
+    which, cells, side, note = layout(np.concatenate([made.xy, placed]), len(placed))
+    if len(placed):
+        note += " Framed in blue: placed afterwards."
     gap = max(1, cell // 16)
     margin, head = cell // 2 + gap, max(28, cell)
     width = max(side[1] * (cell + gap) + 2 * margin, 480)
@@ -32,8 +37,9 @@ def draw(made: EmbeddingMap, cell: int = 64) -> Image.Image:
     canvas = Image.new("RGB", (width, height), "white")
     left = (width - side[1] * (cell + gap)) // 2
     for picture, (row, col) in zip(which, cells, strict=True):
-        small = open_thumbnail(made.rows[picture]["thumbnail"])
-        small = _square(small, cell)
+        small = _square(open_thumbnail(thumbnails[picture]), cell)
+        if picture >= len(made.rows):
+            ImageDraw.Draw(small).rectangle((0, 0, cell - 1, cell - 1), outline=_ACCENT, width=max(2, cell // 14))
         canvas.paste(small, (left + col * (cell + gap), margin + head + row * (cell + gap)))
     text = ImageDraw.Draw(canvas)
     size = max(13.0, min(cell * 0.4, width / 60))
@@ -60,8 +66,11 @@ def sentence(made: EmbeddingMap) -> str:
     return f"k = {made.metrics.get('k')}{on}: {', '.join(parts)}."
 
 
-def layout(xy: NDArray[np.float32]) -> tuple[list[int], list[tuple[int, int]], tuple[int, int], str]:
-    """Which pictures are drawn, their cells (row, column), the grid's (rows, columns), and what was left out."""
+def layout(xy: NDArray[np.float32], placed: int = 0) -> tuple[list[int], list[tuple[int, int]], tuple[int, int], str]:
+    """Which pictures are drawn, their cells (row, column), the grid's (rows, columns), and what was left out.
+
+    The last ``placed`` points are drawn in any case.
+    """
     low, high = xy.min(0), xy.max(0)
     span = np.maximum(high - low, 1e-9)
     share = (xy - low) / span
@@ -77,6 +86,7 @@ def layout(xy: NDArray[np.float32]) -> tuple[list[int], list[tuple[int, int]], t
     chosen: dict[tuple[int, int], int] = {}
     at = np.minimum((share[:, ::-1] * SIDE).astype(int), SIDE - 1)
     away = (((share[:, ::-1] * SIDE) - at - 0.5) ** 2).sum(1)
+    away[count - placed :] = -1
     for index in np.argsort(away, kind="stable"):
         chosen.setdefault((int(at[index, 0]), int(at[index, 1])), int(index))
     note = f"{len(chosen):,} of {count:,} pictures are drawn: of each cell the one nearest to its middle."

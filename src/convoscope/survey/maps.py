@@ -151,7 +151,8 @@ def make_map(
         where = {sha: i for i, sha in enumerate(ids)}
         if all(sha in where for sha in known["ids"]):
             notes.append(
-                f"The map was made when the store held {len(known['ids'])} of its {len(ids)} pictures; it is used as it "
+                f"The map was made when the store held {len(known['ids'])} of its {len(ids)} "
+                f"pictures; it is used as it "
                 "is for placing."
             )
             vectors = vectors[[where[sha] for sha in known["ids"]]]
@@ -191,7 +192,7 @@ def _compute(
         xy = project.umap(vectors, seed=settings["seed"])
     else:
         mean, axes, extra["variance"] = project.principal_axes(vectors)
-        xy = (vectors - mean) @ axes.T
+        xy = np.asarray((vectors - mean) @ axes.T, np.float32)
     tell(1, 1)
     labels = {row["sha256"]: row["label"] for row in store.table(["sha256", "label"]).to_pylist()}
     metrics = map_metrics(vectors, xy, [labels[sha] for sha in ids]) | extra
@@ -226,9 +227,7 @@ def _write(path: str, known: dict[str, Any], store: Store) -> None:
         store.notes.append(f"The map could not be kept in the store: {error}")
 
 
-def _assemble(
-    store: Store, known: dict[str, Any], vectors: Points, layer: str, notes: list[str]
-) -> EmbeddingMap:
+def _assemble(store: Store, known: dict[str, Any], vectors: Points, layer: str, notes: list[str]) -> EmbeddingMap:
     ids, xy = known["ids"], known["xy"]
     by_id = {row["sha256"]: row for row in store.table(_COLUMNS).to_pylist()}
     rows = []

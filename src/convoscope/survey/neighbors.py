@@ -1,7 +1,7 @@
 """Which pictures the network finds alike: nearest neighbours among embeddings.
 
-Exact by faiss up to :data:`EXACT` rows; beyond that by Lance's index with refinement, whose recall is measured against
-the exact answer when it is built, and stands beside every answer.
+Exact by faiss up to :data:`EXACT` rows; beyond that by Lance's index with refinement, whose recall is measured
+against the exact answer when it is built, and stands beside every answer.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _COLUMNS = ["sha256", "uri", "label", "prediction", "thumbnail"]
 class Neighbors:
     """The neighbours of one picture, nearest first.
 
-    ``rows`` are plain data: ``uri``, ``similarity``, ``label``, ``prediction``. ``similarity`` is the cosine, or minus
-    the Euclidean distance. ``recall`` is the index's measured recall@10, 1.0 where the search is exact.
+    ``rows`` are plain data: ``uri``, ``similarity``, ``label``, ``prediction``. ``similarity`` is the cosine, or
+    minus the Euclidean distance. ``recall`` is the index's measured recall@10, 1.0 where the search is exact.
     """
 
     query: dict[str, Any]
@@ -65,7 +65,7 @@ class Neighbors:
 
         how = "cosine" if self.metric == "cosine" else "Euclidean distance"
         name = Path(self.query["uri"]).name
-        found = "exact search" if self.exact else f"index, recall@10 {self.recall:.3f}"
+        found = "Exact search" if self.exact else f"By index, recall@10 {self.recall:.3f}"
         rows = [
             ("The picture", [(self.query_image, _caption(self.query, None))]),
             (f"Nearest at {self.layer} ({how})", self._cells()),
@@ -76,7 +76,8 @@ class Neighbors:
 
     def _cells(self) -> list[tuple[Any, str]]:
         return [
-            (image, _caption(row, row["similarity"])) for row, image in zip(self.rows, self.thumbnails, strict=True)
+            (image, _caption(row, abs(row["similarity"]) if self.metric == "l2" else row["similarity"]))
+            for row, image in zip(self.rows, self.thumbnails, strict=True)
         ]
 
     def _repr_png_(self) -> bytes:
@@ -148,7 +149,9 @@ def neighbors(
 def exact(
     vectors: NDArray[Any], queries: NDArray[Any], k: int, metric: Metric = "cosine"
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Indices and similarities ``[Q, k]`` of the nearest rows; -1 where there are fewer. Cosine, or minus distance."""
+    """Indices and similarities ``[Q, k]`` of the nearest rows; -1 where there are fewer. Cosine, or minus
+    distance.
+    """
     library = faiss()
     data, asked = np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(queries, np.float32)
     if metric == "cosine":
@@ -167,7 +170,8 @@ def without_self(found: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """Drop each row's own index; of exact doubles it may not be the first."""
     own = found == np.arange(len(found))[:, None]
     own[~own.any(1), -1] = True
-    return found[~own].reshape(len(found), -1)[:, :k]
+    others: NDArray[np.int64] = found[~own].reshape(len(found), -1)[:, :k]
+    return others
 
 
 def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -298,16 +302,18 @@ def _thumbnail_of(image: Image.Image) -> bytes:
 
 
 def _pixels(image: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(image.resize((PIXELS, PIXELS)), np.float32).ravel() / 255
+    values: NDArray[np.float32] = np.asarray(image.resize((PIXELS, PIXELS)), np.float32).ravel() / np.float32(255)
+    return values
 
 
 @dataclass(eq=False)
 class Depth:
     """The neighbours of one picture, layer by layer.
 
-    ``layers`` are plain data, in the order of the network: ``layer``, ``neighbors`` (as :class:`Neighbors` gives them),
-    ``overlap`` (shared part of the neighbours with the layer before: intersection over union), ``agreement`` (share of
-    neighbours with the picture's own label, or prediction where it has none).
+    ``layers`` are plain data, in the order of the network: ``layer``, ``neighbors`` (as :class:`Neighbors` gives
+    them),
+    ``overlap`` (shared part of the neighbours with the layer before: intersection over union), ``agreement`` (share
+    of neighbours with the picture's own label, or prediction where it has none).
     """
 
     found: list[Neighbors]
@@ -341,7 +347,8 @@ def depth(store: Store, image: Any = None, *, id: str | None = None, k: int = 10
     """The neighbours at every embedded layer, with their overlap and where the class begins to agree."""
     if len(store.recipe.embeddings) < 2:
         raise UsageError(
-            "Neighbours layer by layer need several embeddings: survey into a new store with --embed LAYER, more than "
+            "Neighbours layer by layer need several embeddings: survey into a new store with --embed "
+            "LAYER, more than "
             "once, from early to late."
         )
     # the one before the classifier is stored first, and comes last in the network

@@ -37,8 +37,8 @@ class Patch:
     """One piece of a picture, with the neuron that fired for it.
 
     ``box`` is x0, y0, x1, y1 in the original photo's pixels, half-open, and ``input_box`` the same on the network's
-    input. ``recomputed`` is the neuron's value when the patch was cut; ``guided`` the guided backpropagation of that one
-    neuron, float32 ``[C, h, w]`` over the input box. ``crop`` is ``None`` where the photo is gone.
+    input. ``recomputed`` is the neuron's value when the patch was cut; ``guided`` the guided backpropagation of that
+    one neuron, float32 ``[C, h, w]`` over the input box. ``crop`` is ``None`` where the photo is gone.
     """
 
     kind: str
@@ -70,7 +70,9 @@ class Patch:
 
 @dataclass(eq=False)
 class Patches:
-    """The patches of one unit, or the top patches of a layer's units. ``notes`` are what a person must know of them."""
+    """The patches of one unit, or the top patches of a layer's units. ``notes`` are what a person must know of
+    them.
+    """
 
     layer: str
     channels: list[int]
@@ -102,12 +104,19 @@ class Patches:
                     continue
                 name = f"{kind.capitalize()}" if self.single else f"{self.layer}:{channel}  {self.about[channel]}"
                 rows.append((name, [(_shown(p), _caption(p)) for p in items]))
-                if self.single and any(p.guided is not None for p in items):
+                if self.single and any(p.guided is not None and bool(p.guided.any()) for p in items):
                     rows.append(
-                        (f"{kind.capitalize()}: guided backpropagation of that neuron", [(_relief(p), "") for p in items])
+                        (
+                            f"{kind.capitalize()}: guided backpropagation of that neuron",
+                            [(_relief(p), "") for p in items],
+                        )
                     )
         title = f"{self.layer}:{self.channels[0]}" if self.single else f"{self.layer}: what its units fire for most"
-        foot = [self.about[self.channels[0]] if self.single else "", f"Receptive field {self.field_size}.", *self.notes]
+        foot = [
+            self.about[self.channels[0]] if self.single else "",
+            f"Receptive field {self.field_size}.",
+            *self.notes,
+        ]
         columns = max((len(items) for _, items in rows), default=1)
         return grid.patches(rows, title, columns=min(columns, 12), footnote=" ".join(part for part in foot if part))
 
@@ -156,8 +165,8 @@ def patches(store: Store, unit: str, k: int | None = None, *, guided: bool = Tru
     """The patches for which ``unit`` (``layer:channel``) fires most, typically and least; ``k`` of each.
 
     For a layer's name alone: the top patches of its ``channels`` units with the strongest response that are not dead.
-    ``guided=False`` leaves out guided backpropagation (always left out for a layer). Every neuron is computed again on
-    the photo, and a value that deviates from the stored one is in the notes.
+    ``guided=False`` leaves out guided backpropagation (always left out for a layer). Every neuron is computed again
+    on the photo, and a value that deviates from the stored one is in the notes.
 
     Raises :class:`LayerError`, :class:`UsageError`, :class:`ModelError`.
     """
@@ -198,7 +207,8 @@ def describe(state: State, at: int) -> str:
     share = moments.active[at] / max(1, state.pictures)
     std = math.sqrt(max(0.0, float(moments.variance[at])))
     dead = " Dead: 0 in every picture." if state.top.values[at, 0] == 0 and state.lowest.values[at, 0] == 0 else ""
-    return f"Mean response {moments.mean[at]:.3g} ± {std:.2g}, active in {share:.0%} of {state.pictures:,} pictures.{dead}"
+    mean = f"Mean response {moments.mean[at]:.3g} ± {std:.2g}"
+    return f"{mean}, active in {share:.0%} of {state.pictures:,} pictures.{dead}"
 
 
 def _listed(extremes: Extremes, kind: str, span: Span, channel: int, k: int) -> list[Patch]:
@@ -372,7 +382,8 @@ def neurons(activation: Tensor, span: Span, items: Sequence[Patch], pictures: Se
         activation = activation.movedim(-1, 1)
     index = torch.tensor(list(pictures), device=activation.device)
     channel, row, col = (
-        torch.tensor([getattr(p, name) for p in items], device=activation.device) for name in ("channel", "row", "col")
+        torch.tensor([getattr(p, name) for p in items], device=activation.device)
+        for name in ("channel", "row", "col")
     )
     return activation[index, channel, row, col]
 

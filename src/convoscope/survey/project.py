@@ -29,10 +29,11 @@ def check(method: str, count: int) -> None:
 def tsne(
     vectors: Points, *, perplexity: float = 30.0, seed: int = 0, progress: Tell | None = None
 ) -> tuple[Points, float]:
-    """t-SNE (van der Maaten & Hinton 2008) by openTSNE (Poličar et al. 2024): points ``[N, 2]`` and the KL divergence.
+    """t-SNE (van der Maaten & Hinton 2008) by openTSNE (Poličar et al. 2024): points ``[N, 2]`` and the KL
+    divergence.
 
-    Exact neighbours (faiss), PCA initialisation, 250 iterations of early exaggeration and 500 after: deterministic for
-    one seed and one number of threads.
+    Exact neighbours (faiss), PCA initialisation, 250 iterations of early exaggeration and 500 after: deterministic
+    for one seed and one number of threads.
     """
     library = _open_tsne()
     total = 750
@@ -49,10 +50,17 @@ def tsne(
 
     start = initialization.pca(vectors, random_state=seed)
     settings = library.TSNE(
-        perplexity=perplexity, random_state=seed, n_jobs=-1, callbacks=tell, callbacks_every_iters=50
+        perplexity=perplexity, random_state=seed, n_jobs=jobs(len(vectors)), callbacks=tell, callbacks_every_iters=50
     )
     embedding = settings.fit(affinities=affinities, initialization=start)
     return np.asarray(embedding, np.float32), float(embedding.kl_divergence)
+
+
+def jobs(count: int) -> int:
+    """Threads for so many points: one where starting others costs more than they save."""
+    import torch
+
+    return 1 if count <= 2000 else torch.get_num_threads()
 
 
 def _open_tsne() -> Any:
@@ -69,7 +77,11 @@ def _affinities(vectors: Points, perplexity: float, seed: int) -> Any:
     perplexity = min(perplexity, (len(vectors) - 1) / 3)
     k = min(len(vectors) - 1, int(3 * perplexity))
     return PerplexityBasedNN(
-        perplexity=perplexity, knn_index=_faiss_index(vectors, k), random_state=seed, n_jobs=-1, k_neighbors=k
+        perplexity=perplexity,
+        knn_index=_faiss_index(vectors, k),
+        random_state=seed,
+        n_jobs=jobs(len(vectors)),
+        k_neighbors=k,
     )
 
 
@@ -112,7 +124,9 @@ def umap(vectors: Points, *, neighbors: int = 15, seed: int = 0) -> Points:
 
 
 def principal_axes(vectors: Points) -> tuple[Points, Points, float]:
-    """The mean, the two principal axes ``[2, D]`` and their share of the variance. The larger side of an axis is plus."""
+    """The mean, the two principal axes ``[2, D]`` and their share of the variance. The larger side of an axis
+    is plus.
+    """
     mean = vectors.mean(0)
     wide = (vectors - mean).astype(np.float64)
     if len(wide) > wide.shape[1]:
@@ -135,11 +149,13 @@ def place(method: str, vectors: Points, points: Points, new: Points, seed: int =
     """Where ``new`` ``[M, D]`` lies on the map ``points`` of ``vectors``, and a sentence on how it was placed."""
     if method == "pca":
         mean, axes, _ = principal_axes(vectors)
-        return (new - mean) @ axes.T, "projected on the same two axes"
+        return np.asarray((new - mean) @ axes.T, np.float32), "projected on the same two axes"
     if method == "tsne":
         library = _open_tsne()
         affinities = _affinities(vectors, 30.0, seed)
-        embedding = library.TSNEEmbedding(points.astype(np.float64), affinities, random_state=seed, n_jobs=-1)
+        embedding = library.TSNEEmbedding(
+            points.astype(np.float64), affinities, random_state=seed, n_jobs=jobs(len(vectors))
+        )
         placed = embedding.transform(new, perplexity=min(5.0, (len(vectors) - 1) / 3), k=min(25, len(vectors) - 1))
         return np.asarray(placed, np.float32), "moved by t-SNE among the fixed points of the map"
     which, scores = exact(vectors, new, min(10, len(vectors)), "l2")

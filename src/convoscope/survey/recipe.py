@@ -112,8 +112,9 @@ class Recipe:
         for one in self.embeddings:
             if one.layer == layer:
                 return one
+        names = ", ".join(one.layer for one in self.embeddings)
         raise LayerError(
-            f"This store holds no embedding of layer {layer!r}; it has {', '.join(e.layer for e in self.embeddings)}. "
+            f"This store holds no embedding of layer {layer!r}; it has {names}. "
             f"Survey into a new store with --embed {layer} to add it."
         )
 
@@ -169,9 +170,7 @@ def _list_difference(stored: Sequence[str], now: Sequence[str]) -> str:
     return "; ".join(parts) or "another order"
 
 
-def make_recipe(
-    model: Model, layers: Sequence[str] | None = None, embed: Sequence[str] = (), top: int = 9
-) -> Recipe:
+def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequence[str] = (), top: int = 9) -> Recipe:
     """The recipe of a survey of ``model``. Raises :class:`LayerError`, :class:`UsageError`."""
     import torch
 
@@ -240,7 +239,8 @@ def file_sha256(path: str | Path) -> str:
 def reopen(recipe: Recipe, device: Any = None) -> Model:
     """The network that a store was made with.
 
-    Raises :class:`ModelError` where it cannot be had again, or is not the same: weights changed on disk, or other code.
+    Raises :class:`ModelError` where it cannot be had again, or is not the same: weights changed on disk, or other
+    code.
     """
     if recipe.spec is None:
         raise ModelError(
@@ -274,12 +274,14 @@ def same_network(recipe: Recipe, model: Model) -> None:
     """Raise :class:`ModelError` that names what differs, where ``model`` is not the one that was surveyed."""
     if model.fingerprint != recipe.fingerprint:
         raise ModelError(
-            f"This is not the surveyed network: its weights have the fingerprint {model.fingerprint[:12]}, the store's "
+            f"This is not the surveyed network: its weights have the fingerprint "
+            f"{model.fingerprint[:12]}, the store's "
             f"({recipe.name}) {recipe.fingerprint[:12]}."
         )
     theirs = model.preprocessing.to_dict()
     for name, value in recipe.preprocessing.items():
         if theirs.get(name) != value:
             raise ModelError(
-                f"This network's preprocessing is not the surveyed one: {name} is {theirs.get(name)}, the store's {value}."
+                f"This network's preprocessing is not the surveyed one: {name} is {theirs.get(name)}, "
+                f"the store's {value}."
             )

@@ -75,7 +75,7 @@ def computed(
     row |= {
         "width": one.width,
         "height": one.height,
-        "bytes": one.bytes,
+        "bytes": one.size,
         "phash": one.phash,
         "thumbnail": one.thumbnail,
         "error": None,

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +31,7 @@ from numpy.typing import NDArray
 from ..errors import StoreError, UsageError
 from .accumulators import State
 from .lance_table import Table, mend, sync_file
+from .lock import Lock
 from .recipe import FORMAT, Recipe, reopen, same_network
 from .rows import schema as pictures_schema
 from .units import Found, Item, Unit, make_unit
@@ -96,7 +95,10 @@ class Store(Views):
                     notes += mend(_table(path, name), Path(path, "set-aside"))
             elif write:
                 raise StoreError(Lock.refusal(path))
-            tables = {name: Table.open(_table(path, name)) for name in ("units", "pictures", "states", "folded", "files", "plan")}
+            tables = {
+                name: Table.open(_table(path, name))
+                for name in ("units", "pictures", "states", "folded", "files", "plan")
+            }
             recipe = _recipe_of(tables["units"], path)
             store = cls(path, tables, recipe, notes, lock if write else None)
             if write:
@@ -368,7 +370,8 @@ class Store(Views):
 
 
 _OURS = frozenset(
-    {"units.lance", "pictures.lance", "states.lance", "folded.lance", "files.lance", "plan.lance", "maps", "set-aside",
+    {"units.lance", "pictures.lance", "states.lance", "folded.lance", "files.lance", "plan.lance", "maps",
+    "set-aside",
      "lock", "index.json"}
 )  # fmt: skip
 
@@ -387,57 +390,3 @@ def _recipe_of(units: Table, path: str) -> Recipe:
             f"{path} has format {data.get('format')}, this version of convoscope reads format {FORMAT}: survey again."
         )
     return Recipe.from_dict(data)
-
-
-class Lock:
-    """The one writer's lock of a local store: the operating system lets it go when the process ends, however it ends."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle: int | None = handle
-
-    @classmethod
-    def take(cls, path: str, *, wait: bool) -> Lock | None:
-        """The lock; ``None`` where another process has it. ``wait`` gives a reader half a second's patience."""
-        import fcntl
-
-        try:
-            handle = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:
-            return None  # a store on a read-only disk has no writer
-        for attempt in range(5 if wait else 1):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if attempt < 4 and wait:
-                    time.sleep(0.1)
-                continue
-            if not wait:
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{os.getpid()} {socket.gethostname()} {time.time():.0f}".encode(), 0)
-            return cls(handle)
-        os.close(handle)
-        return None
-
-    @staticmethod
-    def refusal(path: str) -> str:
-        """The sentence for who comes second."""
-        who = ""
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            pid, host, since = Path(path, "lock").read_text().split()
-            who = f" (process {pid} on {host}, for {max(0, time.time() - float(since)):.0f} s)"
-        return f"{path} is being written by another survey{who}: wait until it ends, or give another --out."
-
-    def release(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-
-@contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[Store]:
-    """A store open for writing inside the block."""
-    store = Store.open(path, write=True)
-    try:
-        yield store
-    finally:
-        store.close()

@@ -162,15 +162,20 @@ class Mistakes:
             ("Most confident errors", [self._cell(row, "probability", "p") for row in self.confident]),
             ("Worst losses", [self._cell(row, "loss", "loss") for row in self.worst]),
         ]
-        for row in self.confusions[:6]:
+        repeated = [row for row in self.confusions[:6] if row["count"] > 1]
+        for row in repeated:
             shown = [(self.thumbnails[sha], Path(uri).name) for sha, uri in row["examples"].items()]
             rows.append((f"{row['label']} taken for {row['prediction']} ({row['count']})", shown))
         title = f"{self.wrong:,} of {self.pictures:,} pictures wrong ({self.accuracy:.1%} right)"
-        foot = " ".join(self.notes)
+        alone = len(self.confusions) - len([row for row in self.confusions if row["count"] > 1])
+        more = f"{alone} further kinds of confusion happened once." if alone else ""
+        foot = " ".join([*self.notes, more]).strip()
         return grid.patches([(name, items) for name, items in rows if items], title, columns=9, footnote=foot)
 
     def _cell(self, row: dict[str, Any], column: str, name: str) -> tuple[Any, str]:
-        return self.thumbnails[row["sha256"]], f"{row['label']}, taken for {row['prediction']} · {name} {row[column]:.3g}"
+        return self.thumbnails[
+            row["sha256"]
+        ], f"{row['label']}, taken for {row['prediction']} · {name} {row[column]:.3g}"
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
@@ -205,7 +210,7 @@ def mistakes(store: Store, k: int = 9) -> Mistakes:
     for row in wrong:
         row["uri"] = store.uri(row["sha256"], row["uri"])
         pairs.setdefault((row["label"], row["prediction"]), []).append(row)
-    confusions = []
+    confusions: list[dict[str, Any]] = []
     for (label, prediction), found in sorted(pairs.items(), key=lambda item: (-len(item[1]), item[0])):
         found.sort(key=lambda row: -row["probability"])
         examples = {row["sha256"]: row["uri"] for row in found[:k]}
@@ -216,7 +221,9 @@ def mistakes(store: Store, k: int = 9) -> Mistakes:
     for row in worst:
         row["uri"] = store.uri(row["sha256"], row["uri"])
     total, missed = Counter(row["label"] for row in known), Counter(row["label"] for row in wrong)
-    classes = [{"label": n, "pictures": total[n], "wrong": missed[n], "recall": 1 - missed[n] / total[n]} for n in total]
+    classes = [
+        {"label": n, "pictures": total[n], "wrong": missed[n], "recall": 1 - missed[n] / total[n]} for n in total
+    ]
     classes.sort(key=lambda row: (row["recall"], row["label"]))
     shas = {row["sha256"] for row in [*confident, *worst]} | {s for c in confusions[:6] for s in c["examples"]}
     return Mistakes(len(known), len(wrong), confusions, worst, confident, classes, _thumbnails(store, shas), notes)

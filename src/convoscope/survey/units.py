@@ -1,7 +1,7 @@
 """Cutting a collection into units of work: what is in the folder, under which content, with which label.
 
-A unit is a list of pictures by content hash, in ascending order. Its id follows from that list and from the recipe, so
-the same unit has the same id on every machine, and what is committed needs not be done again.
+A unit is a list of pictures by content hash, in ascending order. Its id follows from that list and from the recipe,
+so the same unit has the same id on every machine, and what is committed needs not be done again.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def scan(
     for source in sources:
         if not any(mark in str(source) for mark in "*?[") and not Path(source).exists():
             raise PictureError(f"{source}: there is no such folder.")
-    paths = [path.absolute() for path in find_pictures(sources)]
+    paths = [path.absolute() for path in find_pictures(sources) if not _is_truth(path)]
     known = known or {}
 
     def read(path: Path) -> Found:
@@ -117,8 +117,19 @@ def scan(
             yield found
 
 
+_TRUTH_FOLDERS = frozenset({"masks", "parts", "instances", "semantic"})
+
+
+def _is_truth(path: Path) -> bool:
+    """Whether a picture is a mask that lies beside the toybox's pictures as their truth."""
+    folder = path.parent
+    return folder.name in _TRUTH_FOLDERS and (folder.parent / "truth.json").is_file()
+
+
 def folder_labels(root: str | Path, uris: Sequence[str]) -> dict[str, str]:
-    """The name of each picture's first folder below ``root``; empty unless all pictures lie in at least two of them."""
+    """The name of each picture's first folder below ``root``; empty unless all pictures lie in at least two of
+    them.
+    """
     base = Path(root).absolute()
     labels = {}
     for uri in uris:
@@ -158,12 +169,14 @@ def truth_labels(truth: str | Path | Mapping[str, Any], uris: Sequence[str]) -> 
             labels[uri] = named[max(parts, key=lambda c: len(Path(c).parts))]
     if not labels:
         shown = ", ".join(list(named)[:2])
-        raise UsageError(f"{truth}: names none of the pictures (it has {shown}, ...; the folder {Path(uris[0]).name}).")
+        raise UsageError(
+            f"{truth}: names none of the pictures (it has {shown}, ...; the folder {Path(uris[0]).name})."
+        )
     return labels
 
 
 def _ends_with(path: Path, tail: Path) -> bool:
-    parts = tail.with_suffix("").parts if tail.is_absolute() else tail.with_suffix("").parts
+    parts = tail.with_suffix("").parts
     have = path.with_suffix("").parts
     return have[-len(parts) :] == parts
 

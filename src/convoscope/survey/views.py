@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from .why import Why
 
 
+def _store(views: Any) -> Store:
+    return views  # type: ignore[no-any-return]
+
+
 class Views:
     """What :class:`convoscope.survey.Store` adds to the tables themselves."""
 
     def neighbors(
-        self: Store,  # type: ignore[misc]
+        self,
         image: Any = None,
         *,
         id: str | None = None,
@@ -30,22 +34,22 @@ class Views:
         """The pictures that the network finds most alike: :func:`convoscope.survey.neighbors.neighbors`."""
         from .neighbors import neighbors
 
-        return neighbors(self, image, id=id, k=k, layer=layer, metric=metric, pixels=pixels)
+        return neighbors(_store(self), image, id=id, k=k, layer=layer, metric=metric, pixels=pixels)
 
-    def depth(self: Store, image: Any = None, *, id: str | None = None, k: int = 10) -> Depth:  # type: ignore[misc]
+    def depth(self, image: Any = None, *, id: str | None = None, k: int = 10) -> Depth:
         """The neighbours of one picture layer by layer: :func:`convoscope.survey.neighbors.depth`."""
         from .neighbors import depth
 
-        return depth(self, image, id=id, k=k)
+        return depth(_store(self), image, id=id, k=k)
 
-    def why(self: Store, first: Any, second: Any, layer: str | None = None) -> Why:  # type: ignore[misc]
+    def why(self, first: Any, second: Any, layer: str | None = None) -> Why:
         """Why two pictures are alike, by channels and places: :func:`convoscope.survey.why.why`."""
         from .why import why
 
-        return why(self, first, second, layer)
+        return why(_store(self), first, second, layer)
 
     def map(
-        self: Store,  # type: ignore[misc]
+        self,
         method: Literal["tsne", "umap", "pca"] = "tsne",
         layer: str | None = None,
         *,
@@ -58,22 +62,24 @@ class Views:
         """How the network arranges the whole collection: :func:`convoscope.survey.maps.make_map`."""
         from .maps import make_map
 
-        return make_map(self, method, layer, place=place, seed=seed, fresh=fresh, progress=progress, **settings)
+        return make_map(
+            _store(self), method, layer, place=place, seed=seed, fresh=fresh, progress=progress, **settings
+        )
 
-    def patches(self: Store, unit: str, k: int | None = None, *, guided: bool = True) -> Patches:  # type: ignore[misc]
+    def patches(self, unit: str, k: int | None = None, *, guided: bool = True) -> Patches:
         """What a hidden unit fires for: :func:`convoscope.survey.patches.patches`."""
         from .patches import patches
 
-        return patches(self, unit, k, guided=guided)
+        return patches(_store(self), unit, k, guided=guided)
 
-    def units(self: Store, layer: str | None = None) -> Units:  # type: ignore[misc]
+    def units(self, layer: str | None = None) -> Units:
         """A table of the hidden units: :func:`convoscope.survey.tables.units`."""
         from .tables import units
 
-        return units(self, layer)
+        return units(_store(self), layer)
 
-    def mistakes(self: Store, k: int = 9) -> Mistakes:  # type: ignore[misc]
+    def mistakes(self, k: int = 9) -> Mistakes:
         """Where the network is wrong: :func:`convoscope.survey.tables.mistakes`."""
         from .tables import mistakes
 
-        return mistakes(self, k)
+        return mistakes(_store(self), k)

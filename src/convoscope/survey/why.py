@@ -35,7 +35,8 @@ F32 = NDArray[np.float32]
 class Why:
     """Two pictures' similarity, split.
 
-    ``maps`` are float32 grids ``[h, w]`` of the first and the second picture, each summing to ``cosine``; ``channels``
+    ``maps`` are float32 grids ``[h, w]`` of the first and the second picture, each summing to ``cosine``;
+    ``channels``
     hold ``channel``, ``share`` (its term of the cosine) and the channel's ``maps`` in both, most shared first.
     """
 
@@ -61,7 +62,7 @@ class Why:
         """Both pictures with their maps, and with each of the most shared channels."""
         from ..draw import colour, grid
 
-        scale = colour.scale_for(list(self.maps), signed=True)
+        scale = colour.scale_for(list(self.maps), signed=bool(min(m.min() for m in self.maps) < 0))
         photos = [fitted.picture.image for fitted in self.pictures]
         rows: list[tuple[str, list[tuple[Any, str]]]] = []
         for side in (0, 1):
@@ -71,11 +72,14 @@ class Why:
             ]
             for one in self.channels[:7]:
                 own = colour.scale_for(one["maps"], signed=bool(min(m.min() for m in one["maps"]) < 0))
-                cells.append((self._over(side, one["maps"][side], own), f"channel {one['channel']} · {one['share']:+.3f}"))
+                cells.append(
+                    (self._over(side, one["maps"][side], own), f"channel {one['channel']} · {one['share']:+.3f}")
+                )
             rows.append(("First" if side == 0 else "Second", cells))
         shown = sum(c["share"] for c in self.channels[:7])
         foot = (
-            f"The cosine is the sum of all places of either map, and of all channels; the {len(self.channels[:7])} channels "
+            f"The cosine is the sum of all places of either map, and of all channels; the "
+            f"{len(self.channels[:7])} channels "
             f"shown make {shown:.3f} of it. A channel's two maps share one scale."
         )
         return grid.patches(
@@ -121,7 +125,8 @@ def why(store: Store, first: Any, second: Any, layer: str | None = None, channel
         flat = recorded.layers[embedding.layer].value[0].float().cpu()
         if embedding.pooling != "mean" and not _is_mean(grid, flat.flatten()):
             raise MethodRefused(
-                f"The embedding at {embedding.layer} is not the mean of the grid at {source}: its cosine has no places. "
+                f"The embedding at {embedding.layer} is not the mean of the grid at {source}: its "
+                f"cosine has no places. "
                 f"Survey with --embed {source} and ask for --layer {source}."
             )
         grids.append(grid)
@@ -146,7 +151,9 @@ def split(
     maps = []
     for own, other in ((0, 1), (1, 0)):
         cells = wide[own].shape[1] * wide[own].shape[2]
-        maps.append((torch.einsum("chw,c->hw", wide[own], means[other]) / (cells * length)).numpy().astype(np.float32))
+        maps.append(
+            (torch.einsum("chw,c->hw", wide[own], means[other]) / (cells * length)).numpy().astype(np.float32)
+        )
     order = shares.argsort(descending=True)[:channels].tolist()
     listed = [{"channel": c, "share": float(shares[c]), "maps": [g[c].numpy() for g in grids]} for c in order]
     uris = tuple(str(one.picture.path or one.picture.name) for one in pictures)
@@ -155,7 +162,9 @@ def split(
 
 def _is_mean(grid: torch.Tensor, vector: torch.Tensor) -> bool:
     mean = grid.mean((1, 2))
-    return mean.shape == vector.shape and bool(torch.allclose(mean, vector, rtol=1e-3, atol=1e-4 * float(mean.abs().max())))
+    return mean.shape == vector.shape and bool(
+        torch.allclose(mean, vector, rtol=1e-3, atol=1e-4 * float(mean.abs().max()))
+    )
 
 
 def _picture(store: Store, source: Any) -> Picture:

@@ -24,9 +24,10 @@ from ..models import Model, forward_failed
 from ..pictures import Preprocessing
 from ..targets import logits
 from . import rows
-from .accumulators import Running, State
+from .accumulators import State
 from .decode import Decoded, decode, header_shape
 from .recipe import Embedding, Recipe, Span, reopen
+from .running import Places, Running
 from .units import Item, Unit, key_of
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class _Gathered:
         output = watch.forward(model, inputs)
         labels = [one.item.label for one in batch]
         if self.recipe.layers:
-            running.add(keys, watch.values(), *watch.places(), labels)
+            running.add(keys, watch.values(), Places.joined(watch.found), labels)
         scores = class_scores(output, len(batch))
         embeddings = watch.embeddings(len(batch))
         for index, one in enumerate(batch):
@@ -176,7 +177,7 @@ class Watch:
         self.vectors: dict[str, Tensor] = {}
         self.wanted = {e.layer: e for e in recipe.embeddings}
         self.maxima: dict[str, Any] = {}
-        self.found: list[tuple[NDArray[np.int64], ...]] = []
+        self.found: list[Places] = []
 
     def forward(self, model: Model, inputs: Tensor) -> Any:
         """Run the network on ``inputs``; the caller protects it. Raises :class:`ModelError`."""
@@ -192,7 +193,9 @@ class Watch:
             raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
         missing = names - {*self.maxima, *self.vectors}
         if missing:
-            raise LayerError(f"Layer {sorted(missing)[0]!r} was not reached in this forward: leave it out of the survey.")
+            raise LayerError(
+                f"Layer {sorted(missing)[0]!r} was not reached in this forward: leave it out of the survey."
+            )
         return output
 
     def visit(self, name: str, output: Any) -> None:
@@ -215,22 +218,15 @@ class Watch:
                 f"Layer {span.name!r} gave {tuple(tensor.shape)} here and {span.channels} channels before: "
                 "leave it out of the survey."
             )
-        values, rows_, cols = responses(tensor, lambda v: self.running.wanted(span.start, v))  # type: ignore[union-attr]
+        running, start = self.running, span.start
+        values, places = responses(tensor, lambda found: running.wanted(start, found))
+        places.channels = places.channels + start
         self.maxima[span.name] = values
-        pictures, channels = rows_[0], rows_[1]
-        self.found.append((pictures, channels + span.start, rows_[2], cols))
+        self.found.append(places)
 
     def values(self) -> NDArray[np.float32]:
         """The responses of all layers, ``[B, C]``."""
         return np.concatenate([self.maxima[span.name] for span in self.recipe.layers], 1)
-
-    def places(self) -> tuple[NDArray[Any], ...]:
-        """Pictures, channels, rows and columns of the positions that were looked up, as parallel lists."""
-        if not self.found:
-            empty = np.zeros(0, np.int64)
-            return empty, empty, empty.astype(np.int32), empty.astype(np.int32)
-        pictures, channels, rows_, cols = (np.concatenate(parts) for parts in zip(*self.found, strict=True))
-        return pictures, channels, rows_.astype(np.int32), cols.astype(np.int32)
 
     def embeddings(self, count: int) -> list[NDArray[np.float32]]:
         return [self.vectors[e.layer].float().cpu().numpy()[:count] for e in self.recipe.embeddings]
@@ -238,11 +234,10 @@ class Watch:
 
 def responses(
     tensor: Tensor, wanted: Callable[[NDArray[np.float32]], NDArray[np.bool_]]
-) -> tuple[NDArray[np.float32], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]:
-    """Spatial maxima ``[B, C]`` of an activation ``[B, C, H, W]`` and the place of those that ``wanted`` selects.
+) -> tuple[NDArray[np.float32], Places]:
+    """Spatial maxima ``[B, C]`` of an activation ``[B, C, H, W]``, and the places of those that ``wanted`` selects.
 
-    Places come as ((picture, channel, row), column), parallel lists; the first in row-major order where several cells
-    hold the maximum. A channel with any NaN has the response NaN.
+    Of several cells that hold the maximum, the first in row-major order. A channel with any NaN has the response NaN.
     """
     width = tensor.shape[3]
     if tensor.device.type != "cpu":
@@ -250,29 +245,33 @@ def responses(
         values = best.float().cpu().numpy()
         pictures, channels = np.nonzero(wanted(values))
         at = flat_at.cpu().numpy()[pictures, channels]
-        return values, (pictures, channels, at // width), at % width
+        return values, Places(pictures, channels, at // width, at % width)
     if tensor.dtype != torch.float32:
         tensor = tensor.float()
     if tensor.stride(1) == 1 and tensor.shape[1] > 1:  # channels lie side by side: reduce over rows of pixels
         by_rows = tensor.amax(3)
         values = by_rows.amax(2).numpy()
         pictures, channels = np.nonzero(wanted(values))
-        first = _first_best(by_rows.numpy()[pictures, channels])
-        line = tensor.numpy()[pictures, channels, first]
-        return values, (pictures, channels, first), _first_best(line)
+        row = _first_best(by_rows.numpy()[pictures, channels])
+        line = tensor.numpy()[pictures, channels, row]
+        return values, Places(pictures, channels, row, _first_best(line))
     flat = tensor.flatten(2)
     values = flat.amax(2).numpy()
     pictures, channels = np.nonzero(wanted(values))
     array = flat.numpy()
-    # gathering copies: where nearly all are wanted, look at them where they lie
-    at = array.argmax(2)[pictures, channels] if 2 * len(pictures) > values.size else array[pictures, channels].argmax(1)
-    return values, (pictures, channels, at // width), at % width
+    # gathering copies: where most are wanted, look at them where they lie
+    at = (
+        array.argmax(2)[pictures, channels]
+        if 2 * len(pictures) > values.size
+        else _first_best(array[pictures, channels])
+    )
+    return values, Places(pictures, channels, at // width, at % width)
 
 
 def _first_best(lines: NDArray[np.float32]) -> NDArray[np.int64]:
-    if not len(lines):
-        return np.zeros(0, np.int64)
-    return np.ascontiguousarray(lines).argmax(1).astype(np.int64)
+    """The index of the first maximum of each line."""
+    found: NDArray[np.int64] = np.ascontiguousarray(lines).argmax(1) if len(lines) else np.zeros(0, np.int64)
+    return found
 
 
 def pooled(tensor: Tensor, embedding: Embedding) -> Tensor:

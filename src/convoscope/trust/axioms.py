@@ -24,7 +24,8 @@ from .scoring import scoring
 
 @dataclass(frozen=True)
 class Completeness:
-    """``total`` is what the map sums to, ``owed`` what it should; ``residual`` their distance as a share of ``owed``."""
+    """``total`` is what the map sums to, ``owed`` what it should; ``residual`` their distance as a share of
+    ``owed``."""
 
     total: float
     owed: float
@@ -39,8 +40,8 @@ def completeness(
 ) -> dict[str, Completeness]:
     """What each method's map sums to beside what its definition owes, for methods that promise a sum.
 
-    Integrated gradients owe score(x) − score(baseline) (Sundararajan et al. 2017); CAM's mean and the class's bias owe
-    the score (Zhou et al. 2016); input × gradient owes the score only where the network has no biases, and its
+    Integrated gradients owe score(x) − score(baseline) (Sundararajan et al. 2017); CAM's mean and the class's bias
+    owe the score (Zhou et al. 2016); input × gradient owes the score only where the network has no biases, and its
     residual says how far that is from true. Methods that promise nothing are left out.
     """
     listed = [method_of(one) for one in methods]
@@ -79,8 +80,8 @@ class _Start:
 def rewritten(model: Model) -> Model:
     """The same function written differently: traced into a graph, batch norms folded into the convolutions.
 
-    A copy; the user's network stays as it is. Raises :class:`~convoscope.errors.ModelError` where the network cannot be
-    traced (its code branches on data).
+    A copy; the user's network stays as it is. Raises :class:`~convoscope.errors.ModelError` where the network cannot
+    be traced (its code branches on data).
     """
     from torch import fx
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -105,9 +106,16 @@ def rewritten(model: Model) -> Model:
             _put(traced, str(before.target), fused)
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
     traced.recompile()
     return replace(
-        model, module=traced, call=model.call, _watched={}, _graphs={}, _fingerprint=None, name=f"{model.name}, rewritten"
+        model,
+        module=traced,
+        call=model.call,
+        _watched={},
+        _graphs={},
+        _fingerprint=None,
+        name=f"{model.name}, rewritten",
     )
 
 
@@ -139,7 +147,9 @@ def implementation_invariance(
             outputs.append(torch.as_tensor(one.run(inputs)).float())
     gap = float((outputs[0] - outputs[1]).abs().max()) / max(float(outputs[0].abs().max()), 1e-6)
     if gap > 1e-3:
-        raise MethodRefused(f"{model.name} and {other.name} are not the same function: their outputs differ by {gap:.1%}.")
+        raise MethodRefused(
+            f"{model.name} and {other.name} are not the same function: their outputs differ by {gap:.1%}."
+        )
     from .sanity import target_of
 
     first = explain(model, picture, list(methods), target=target)

@@ -32,7 +32,7 @@ def chart(league: League, *, columns: int = 4, note: str = "") -> Sheet:
     names = max((fonts.width(m, _SIZE) for m in methods), default=40.0) + 10
     width = 2 * MARGIN + names + columns * (_PANEL + _GAP)
     rows = math.ceil(len(measures) / columns)
-    block = 40.0 + _ROW * len(methods) + 22.0
+    block = 26.0 + _ROW * len(methods) + 26.0
     drawing = Drawing(width, 0.0, f"League table: {league.model}")
     many = "case" if len(league.keys) == 1 else "cases"
     top = header(drawing, f"{league.model}: how far each method's maps can be trusted ({len(league.keys)} {many})")
@@ -40,13 +40,13 @@ def chart(league: League, *, columns: int = 4, note: str = "") -> Sheet:
         row, column = divmod(number, columns)
         y = top + row * block
         if column == 0:
-            _names(drawing, methods, MARGIN + names - 8, y + 34)
+            _names(drawing, methods, MARGIN + names - 8, y + 26)
         _panel(drawing, league, measure, methods, MARGIN + names + column * (_PANEL + _GAP), y)
     y = top + rows * block
+    grey = ", ".join(name for name in BASELINES if name in methods)
     text = (
-        "Dots are means over the cases, bars their 95 % bootstrap intervals; ↑ more is better, ↓ less is better. Grey: "
-        f"baselines ({', '.join(b for b in BASELINES if b in methods)}), which know nothing of the network; "
-        "the thin vertical line is the random map."
+        "Dots are means over the cases, bars their 95 % bootstrap intervals; ↑ more is better, ↓ less is better. "
+        f"Grey: baselines ({grey}), which know nothing of the network; the thin vertical line is the random map."
     )
     drawing.height = footer(drawing, [text, note], y)
     return Sheet(drawing)
@@ -57,9 +57,7 @@ def _names(drawing: Drawing, methods: list[str], x: float, y: float) -> None:
 
     for number, method in enumerate(methods):
         grey = method in BASELINES
-        drawing.items.append(
-            Text(x, y + number * _ROW + 3, method, _SIZE, GREY if grey else INK, anchor="end")
-        )
+        drawing.items.append(Text(x, y + number * _ROW + 3, method, _SIZE, GREY if grey else INK, anchor="end"))
 
 
 def _panel(drawing: Drawing, league: League, measure: str, methods: list[str], x: float, y: float) -> None:
@@ -69,7 +67,7 @@ def _panel(drawing: Drawing, league: League, measure: str, methods: list[str], x
     low, high = _span(known)
     best = league.best(measure)
     drawing.line(x, y, f"{measure} {arrow(measure)}", 9.6, room=_PANEL, bold=True)
-    first, last = y + 26, y + 34 + _ROW * len(methods) - 6
+    first, last = y + 18, y + 26 + _ROW * len(methods) - 6
 
     def at(value: float) -> float:
         return x + (value - low) / (high - low) * _PANEL
@@ -80,7 +78,7 @@ def _panel(drawing: Drawing, league: League, measure: str, methods: list[str], x
     if "random" in known and math.isfinite(known["random"].mean):
         drawing.items.append(Rule(at(known["random"].mean), first, at(known["random"].mean), last, GREY, 0.7))
     for number, method in enumerate(methods):
-        middle = y + 34 + number * _ROW
+        middle = y + 26 + number * _ROW
         if number and method in BASELINES and methods[number - 1] not in BASELINES:
             drawing.items.append(Rule(x, middle - _ROW / 2, x + _PANEL, middle - _ROW / 2, GREY, 0.4))
         cell = known.get(method)
@@ -89,7 +87,9 @@ def _panel(drawing: Drawing, league: League, measure: str, methods: list[str], x
             continue
         colour = GREY if method in BASELINES else _ACCENT
         left, right = at(cell.low), at(cell.high)
-        drawing.items.append(Box(left, middle - 1.1, max(right - left, 0.6), 2.2, fill="#b9c9dd" if colour == _ACCENT else PALE))
+        drawing.items.append(
+            Box(left, middle - 1.1, max(right - left, 0.6), 2.2, fill="#b9c9dd" if colour == _ACCENT else PALE)
+        )
         side = 6.4 if method == best else 4.6
         drawing.items.append(Box(at(cell.mean) - side / 2, middle - side / 2, side, side, fill=colour))
 
@@ -104,9 +104,9 @@ def _span(cells: dict[str, Interval]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to five round numbers between two values."""
-    raw = (high - low) / 4
+    """Two to five round numbers between two values."""
+    raw = (high - low) / 5
     power = 10 ** math.floor(math.log10(raw))
-    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw)
+    step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw)
     start = math.ceil(low / step)
     return [round(k * step, 10) for k in range(start, math.floor(high / step) + 1)]

@@ -23,8 +23,8 @@ class Case:
     """One picture and one class to explain in it.
 
     ``source`` is a path or whatever :meth:`Picture.of` takes. ``target`` is a class index; ``None`` is the predicted
-    class. ``region`` is where the object is (``None``: not known). ``others`` counts the other classes in the picture,
-    for the pointing game's difficult subset; ``tag`` is the toybox's tag.
+    class. ``region`` is where the object is (``None``: not known). ``others`` counts the other classes in the
+    picture, for the pointing game's difficult subset; ``tag`` is the toybox's tag.
     """
 
     key: str
@@ -91,9 +91,7 @@ def _size_of(source: Path) -> tuple[int, int]:
     return width, height
 
 
-def coco(
-    file: str | Path, model: Model, images: str | Path | None = None, limit: int | None = None
-) -> list[Case]:
+def coco(file: str | Path, model: Model, images: str | Path | None = None, limit: int | None = None) -> list[Case]:
     """COCO's instances JSON: a case for every picture and category that the network has a class for.
 
     Masks are polygons or run lengths; crowds count as part of their category. ``images`` is the folder of the
@@ -163,8 +161,8 @@ def voc(folder: str | Path, model: Model, split: str = "test", limit: int | None
     """Pascal VOC: a case for every picture and class in it, in the split's order; boxes count from pixel 1.
 
     ``folder`` holds ``JPEGImages``, ``Annotations`` and ``ImageSets/Main`` (or ``VOC2007`` or ``VOCdevkit/VOC2007``
-    with them). As in TorchRay's protocol a class is left out of a picture where all its objects are marked *difficult*,
-    and counts with all its boxes elsewhere. Raises :class:`UsageError` where the network lacks a class.
+    with them). As in TorchRay's protocol a class is left out of a picture where all its objects are marked
+    *difficult*, and counts with all its boxes elsewhere. Raises :class:`UsageError` where the network lacks a class.
     """
     root = _voc_root(Path(folder))
     listing = root / "ImageSets" / "Main" / f"{split}.txt"

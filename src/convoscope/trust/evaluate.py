@@ -236,7 +236,7 @@ def measure_case(
         for measure, take in localisation.MEASURES.items():
             if measure in settings.measures:
                 extra = {"tolerance": settings.tolerance} if measure == "pointing" else {}
-                keep(measure, take(values, mask, **extra))  # type: ignore[operator]
+                keep(measure, take(values, mask, **extra).tolist())  # type: ignore[operator]
     if case.tag is not None and "energy-inside" in settings.measures:
         keep("tag-energy", localisation.energy_inside(values, case.tag.on_input(fitted)).tolist())
     if any(m in settings.measures for m in GROUPS["faithfulness"]):

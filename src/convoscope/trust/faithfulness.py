@@ -80,7 +80,8 @@ def deletion(values: NDArray[Any], scoring: Scoring, *, steps: int = 16, seed: i
 
 
 def insertion(values: NDArray[Any], scoring: Scoring, *, steps: int = 16, seed: int = 0) -> list[Curve]:
-    """Insertion (Petsiuk et al. 2018, RISE): begin with nothing, put the most important pixels in. A high area is good.
+    """Insertion (Petsiuk et al. 2018, RISE): begin with nothing, put the most important pixels in. A high area is
+    good.
 
     RISE begins with the blurred picture, since sharp borders on a grey canvas are evidence of their own.
     """
@@ -142,9 +143,7 @@ def road_gap(most: Curve, least: Curve) -> float:
     return float((least.scores - most.scores).mean())
 
 
-def subsets(
-    size: tuple[int, int], count: int, share: float = 0.2, cell: int = 1, seed: int = 0
-) -> Tensor:
+def subsets(size: tuple[int, int], count: int, share: float = 0.2, cell: int = 1, seed: int = 0) -> Tensor:
     """``count`` random masks ``[count, H, W]`` that take away ``share`` of the picture's cells of ``cell`` pixels.
 
     One set serves all maps of a picture, so the network runs once for all methods. ``cell=1`` takes single pixels, as
@@ -180,8 +179,8 @@ def infidelity(values: NDArray[Any], masks: Tensor, drops: Tensor, *, scaled: bo
     """Infidelity (Yeh et al. 2019): the mean square of (a subset's summed attribution − its score drop), ``[M]``.
 
     ``scaled`` first multiplies each map by its best factor and divides by the mean square drop (the paper's optimal
-    scaling), so maps of any unit compare: 0 is a perfect map, 1 one no better than an empty map. Unscaled, the map must
-    be in score per pixel taken away.
+    scaling), so maps of any unit compare: 0 is a perfect map, 1 one no better than an empty map. Unscaled, the map
+    must be in score per pixel taken away.
     """
     sums = _sums(values, masks)
     drop = drops.double().numpy()

@@ -78,8 +78,8 @@ class Difference:
 def paired(a: Iterable[float], b: Iterable[float], *, flips: int = 20_000, seed: int = 0) -> Difference:
     """``a − b`` on the same pictures: what pairing removes is the pictures' own difficulty.
 
-    The p-value is the share of random sign flips of the differences whose mean is at least as far from nought (Fisher's
-    randomisation test); at least 1/(flips + 1).
+    The p-value is the share of random sign flips of the differences whose mean is at least as far from nought
+    (Fisher's randomisation test); at least 1/(flips + 1).
     """
     x, y = np.asarray(list(a), np.float64), np.asarray(list(b), np.float64)
     if x.shape != y.shape:
@@ -116,7 +116,8 @@ class League:
         for measure in measures:
             methods = dict.fromkeys(m for row in rows.values() for m in row.get(measure, {}))
             found[measure] = {
-                method: np.array([_value(rows[key].get(measure, {}).get(method)) for key in keys]) for method in methods
+                method: np.array([_value(rows[key].get(measure, {}).get(method)) for key in keys])
+                for method in methods
             }
         return League(keys, found, **facts)
 
@@ -209,7 +210,9 @@ class League:
         from rich.table import Table
 
         cases = "case" if len(self.keys) == 1 else "cases"
-        table = Table(title=f"{self.model}: {len(self.keys)} {cases}, mean ± half of the 95 % interval", title_justify="left")
+        table = Table(
+            title=f"{self.model}: {len(self.keys)} {cases}, mean ± half of the 95 % interval", title_justify="left"
+        )
         table.add_column("method", no_wrap=True)
         for measure in self.cases:
             table.add_column(f"{measure} {arrow(measure)}", justify="right", no_wrap=True)

@@ -69,7 +69,7 @@ def energy_inside(values: NDArray[Any], mask: Mask) -> Floats:
         positive = positive / np.maximum(positive.max(-1, keepdims=True), np.finfo(np.float64).tiny)
     total = positive.sum(-1)
     found = positive[..., inside].sum(-1)
-    return np.where(total > 0, found / np.where(total > 0, total, 1), inside.mean())
+    return np.asarray(np.where(total > 0, found / np.where(total > 0, total, 1), inside.mean()), np.float64)
 
 
 def best_iou(values: NDArray[Any], mask: Mask) -> Floats:
@@ -139,7 +139,8 @@ def difficult(mask: Mask, other_classes: int) -> bool:
 
 
 def centre(size: tuple[int, int]) -> NDArray[np.float32]:
-    """The baseline that always points at the middle: nearness to the centre, ``[H, W]``, 1 there and 0 in the corners.
+    """The baseline that always points at the middle: nearness to the centre, ``[H, W]``, 1 there and 0 in the
+    corners.
 
     On an even side the two middle pixels share the maximum.
     """

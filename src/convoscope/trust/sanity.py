@@ -33,7 +33,8 @@ class Survival:
     """How much of each method's map is left at one stage of randomisation.
 
     ``randomised`` names the modules whose weights were drawn anew; ``rank`` and ``ssim`` compare with the map of the
-    trained network, per method, 1 for an unchanged map. NaN where a map is empty or constant.
+    trained network, per method: 1 for an unchanged map, 0 where randomising left an empty or constant one. NaN where
+    the map was that before.
     """
 
     stage: str
@@ -74,7 +75,9 @@ def randomised(model: Model, modules: Sequence[str], *, seed: int = 0, how: str 
         try:
             network = copy.deepcopy(innermost(model.module))
         except Exception as error:
-            raise ModelError(f"{model.name} cannot be copied, so its weights cannot be randomised: {error}") from error
+            raise ModelError(
+                f"{model.name} cannot be copied, so its weights cannot be randomised: {error}"
+            ) from error
     inner = dict(network.named_modules())
     state = torch.get_rng_state()
     try:
@@ -125,9 +128,9 @@ def randomisation(
 ) -> list[Survival]:
     """Compare maps of the trained network with maps of ever more randomised ones, from the classifier down.
 
-    ``cascading`` randomises everything from the output down to a module; else each module alone. ``stages`` picks that
-    many modules evenly (the classifier and the first always among them). The target stays the class that the trained
-    network predicts. Adebayo et al. 2018.
+    ``cascading`` randomises everything from the output down to a module; else each module alone. ``stages`` picks
+    that many modules evenly (the classifier and the first always among them). The target stays the class that the
+    trained network predicts. Adebayo et al. 2018.
     """
     modules = learnt_modules(model)[::-1]
     chosen = _spread(len(modules), stages)
@@ -151,9 +154,15 @@ def compare(stage: str, names: tuple[str, ...], before: Arrays, after: Arrays) -
     return Survival(
         stage,
         names,
-        {name: rank_correlation(before[name], after[name]) for name in shared},
-        {name: ssim(before[name], after[name]) for name in shared},
+        {name: left(rank_correlation, before[name], after[name]) for name in shared},
+        {name: left(ssim, before[name], after[name]) for name in shared},
     )
+
+
+def left(measure: Callable[[Any, Any], float], before: NDArray[Any], after: NDArray[Any]) -> float:
+    """What is left of a map: 0 where randomising has emptied it, NaN where it was empty before."""
+    found = measure(before, after)
+    return 0.0 if np.isnan(found) and np.ptp(np.nan_to_num(before)) > 0 else found
 
 
 def _spread(count: int, stages: int | None) -> list[int]:

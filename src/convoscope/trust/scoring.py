@@ -41,7 +41,7 @@ class Scoring:
     whole: float
     probability: bool
     seed: int = 0
-    _fills: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    fills: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def filled(self, fill: str, noise: float = 0.01) -> Callable[[Tensor], Tensor]:
         """A function from masks ``[K, H, W]`` (1: taken away) to scores ``[K]``, with ``fill`` in the holes.
@@ -53,9 +53,9 @@ class Scoring:
             raise UsageError(f"fill must be {', '.join(FILLS)}, not {fill!r}.")
         if fill == "inpaint":
             return lambda masks: self._inpainted(masks, noise)
-        if fill not in self._fills:
-            self._fills[fill] = self._fill(fill)
-        picture = self._fills[fill]
+        if fill not in self.fills:
+            self.fills[fill] = self._fill(fill)
+        picture = self.fills[fill]
 
         def scores(masks: Tensor) -> Tensor:
             need = Perturbed(masks, picture, self.probability)
@@ -66,7 +66,7 @@ class Scoring:
     def at(self, inputs: Tensor) -> Tensor:
         """The scores ``[K]`` at inputs ``[K, C, H, W]`` in the network's input space."""
         found = []
-        for piece in inputs.split(max(1, self.runner.batch_size)):
+        for piece in torch.split(inputs, max(1, self.runner.batch_size)):
             rows = torch.zeros(len(piece), dtype=torch.long)
             recorded = self.runner.record(
                 piece.to(self.inputs), layers=self.scorer.layers, gradients=False, rows=rows
@@ -90,7 +90,7 @@ class Scoring:
         return torch.cat(
             [
                 self.at(fill_in(picture, piece, noise=noise, seed=self.seed * 65_537 + number, tolerance=1e-3))
-                for number, piece in enumerate(masks.split(size))
+                for number, piece in enumerate(torch.split(masks, size))
             ]
         )
 

@@ -23,13 +23,15 @@ from ..results import Explanation, Heatmap
 from ..targets import TargetLike, parse_unit
 from .faithfulness import deletion, insertion
 from .localisation import random, random_smooth
-from .sanity import learnt_modules, randomised, target_of
+from .sanity import learnt_modules, left, randomised, target_of
 from .scoring import scoring
 from .similarity import rank_correlation
 from .stability import max_sensitivity, noisy
 
 #: random maps of each kind that a map is held against
 RANDOM_MAPS = 6
+#: random classifiers that a map is compared under
+RANDOM_CLASSIFIERS = 4
 #: a rank correlation above which a map counts as the same map
 SAME = 0.5
 #: and below which noise counts as having changed it
@@ -41,10 +43,10 @@ class Verdict:
     """What is known of one map.
 
     ``gain`` is the mean of (insertion − random's) and (random's − deletion), areas 0..1 in probability (in the
-    score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is the
-    rank correlation with the map of the network whose classifier is random (0 to 1; nought is good), ``change`` and
-    ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured, and
-    ``notes`` says why.
+    score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is
+    the rank correlation with the maps of networks whose classifier is random (0 to 1; nought is good), ``change``
+    and ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured,
+    and ``notes`` says why.
     """
 
     method: str
@@ -98,9 +100,9 @@ def verdicts(
     """A verdict on every map of ``explanation``, by the maps' names.
 
     ``target`` is what was given to :func:`convoscope.explain` where that was not a class (a unit, a function); the
-    class is read from the explanation. All maps share their passes: one batch of random maps, one randomised network,
-    one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only. The network
-    is left as it is.
+    class is read from the explanation. All maps share their passes: one batch of random maps, the same randomised networks,
+    one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only. The
+    network is left as it is.
     """
     if not len(explanation):
         return {}
@@ -111,7 +113,9 @@ def verdicts(
     steady, why_steady = _steady(model, explanation, quick, wanted, noise, variations, seed)
     found = {}
     for name in explanation:
-        notes = [n for n in (skipped.get(name), why_sane, why_steady) if n and (name in quick or n == skipped.get(name))]
+        notes = [
+            n for n in (skipped.get(name), why_sane, why_steady) if n and (name in quick or n == skipped.get(name))
+        ]
         inserted, deleted, gain, beats = faithful[name]
         change, rank = steady.get(name, (None, None))
         given = (name, inserted, deleted, gain, beats, survives.get(name), change, rank)
@@ -121,11 +125,11 @@ def verdicts(
 
 
 def _target(model: Model, explanation: Explanation, target: TargetLike) -> TargetLike:
-    if target is not None and not (isinstance(target, str) and target.startswith("top")):
-        return target
     label = explanation.target
     if " rather than " in label and label not in (model.labels or ()):
         return _Difference(*label.split(" rather than ", 1))
+    if target is not None and not (isinstance(target, str) and target.startswith("top")):
+        return target
     return target_of(model, explanation)
 
 
@@ -196,9 +200,7 @@ def _maps(
     for one in found:
         made = {**dict.fromkeys(one.refused), **{key: one[key].values for key in one}}
         order = [key for key in _explain_names(methods) if key in made]
-        rows.append(
-            {name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None}
-        )
+        rows.append({name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None})
     return rows  # type: ignore[return-value]
 
 
@@ -226,16 +228,18 @@ def _survives(
             order = [name.split("#")[0] for name in model.watched().layers]
             upto = order[: order.index(unit.layer.split("#")[0]) + 1]
             last = next((name for name in reversed(upto) if name in modules), last)
-        other = randomised(model, [last], seed=seed + 1)
         picture = Picture.from_input(explanation.fitted.tensor, model.preprocessing)
-        after = _maps(other, [picture], methods, target)[0]
+        draws = [randomised(model, [last], seed=seed + 1 + k) for k in range(RANDOM_CLASSIFIERS)]
+        after = [_maps(other, [picture], methods, target)[0] for other in draws]
     except ConvoscopeError as error:
         return {}, f"Not compared with a randomised network: {error}"
     found: dict[str, float | None] = {}
     for name in methods:
-        if name in after:
-            value = rank_correlation(explanation[name].values, after[name])
-            found[name] = float(np.clip(value, 0, 1)) if np.isfinite(value) else None
+        values = explanation[name].values
+        ranks = [left(rank_correlation, values, maps[name]) for maps in after if name in maps]
+        if ranks and np.isfinite(ranks).all():
+            # one random classifier may by chance like the same places, another their opposite: their mean counts
+            found[name] = float(np.clip(np.mean(ranks), 0, 1))
     return found, None
 
 

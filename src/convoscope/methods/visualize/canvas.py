@@ -57,7 +57,7 @@ class Canvas:
     def picture(self, inputs: Tensor) -> Bands:
         """The 8-bit picture ``[H, W, C]`` of one network input ``[C, h, w]``."""
         inside = to_bands(self.preprocessing.denormalise(inputs.detach().float().cpu()))
-        rows, columns = inside.shape[:2]
+        _rows, _columns = inside.shape[:2]
         top, left = max(0, -self.top), max(0, -self.left)
         seen = inside[top : top + self.height, left : left + self.width]
         if self.photo is not None:

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from .result import Visualization
 
 
-def doubts_of(
-    one: Visualization, model: Model, batch: Batch, place: int, scorer: Scorer | None
-) -> tuple[str, ...]:
+def doubts_of(one: Visualization, model: Model, batch: Batch, place: int, scorer: Scorer | None) -> tuple[str, ...]:
     """What the ascent and the saved picture tell, at no further cost."""
     doubts = list(model.notes)
     if batch.stopped:
@@ -25,7 +23,9 @@ def doubts_of(
     if batch.dead and batch.dead[place]:
         doubts.append("The score had no gradient at the last step: the unit is dead for this picture, nothing moved.")
     elif batch.redirected and batch.redirected[place]:
-        doubts.append("The unit was silent at first: ReLUs passed a redirected gradient until it woke.")
+        doubts.append(
+            f"The target was silent: in {batch.redirected[place]} steps silent channels passed a redirected gradient."
+        )
     history = one.history
     if len(history) > 1 and one.objective == "score" and max(history[len(history) // 2 :]) <= history[0]:
         doubts.append("The score did not rise: the picture shows little of the target.")
@@ -38,7 +38,9 @@ def doubts_of(
         if not one.facts.get("fooled"):
             doubts.append(f"The network was not fooled: it says {_said(one)}.")
     elif one.rank is not None and one.rank > 1:
-        doubts.append(f"The saved picture is not classified as the target (rank {one.rank}): it is taken for {_said(one)}.")
+        doubts.append(
+            f"The saved picture is not classified as the target (rank {one.rank}): it is taken for {_said(one)}."
+        )
     return tuple(dict.fromkeys(doubts))
 
 

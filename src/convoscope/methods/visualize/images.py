@@ -15,7 +15,11 @@ from torch import Tensor
 from ...pictures import Preprocessing
 
 #: square root of the covariance of ImageNet's colours, scaled to a largest column norm of 1 (Olah et al. 2017)
-COLOURS = ((0.56282854, 0.19482528, 0.04329450), (0.58447580, 0.0, -0.10823626), (0.58447580, -0.19482528, 0.06494176))
+COLOURS = (
+    (0.56282854, 0.19482528, 0.04329450),
+    (0.58447580, 0.0, -0.10823626),
+    (0.58447580, -0.19482528, 0.06494176),
+)
 
 
 class Randoms:
@@ -110,6 +114,16 @@ class Phase:
         self.parameters = [start.requires_grad_()]
         self.normal = _Colours(preprocessing).to(start)
 
+    def rouse(self, items: Tensor) -> None:
+        """Make steps of these items count again: the same picture, of parameters near their first size.
+
+        Only directions of the parameters matter, so as they grow, steps of one size turn the phases less and less.
+        """
+        with torch.no_grad():
+            mine = items.to(self.parameters[0].device)
+            deviation = self.parameters[0][mine].flatten(1).std(1, unbiased=False).view(-1, 1, 1, 1)
+            self.parameters[0][mine] /= (deviation / 3).clamp(min=1.0)
+
     def inputs(self) -> Tensor:
         phase = _standard(self.parameters[0])
         spatial = torch.fft.irfft2(torch.polar(self.magnitude.expand_as(phase), phase), s=self.size)
@@ -135,7 +149,6 @@ class _Colours:
             values = (self.colours @ values.flatten(2)).view_as(values)
         return (values.sigmoid() - self.mean) / self.std
 
-
     def undo(self, inputs: Tensor) -> Tensor:
         """The inverse; black and white, which a sigmoid never reaches, are taken as 2 % grey from there."""
         values = (inputs * self.std + self.mean).clamp(0.02, 0.98).logit()
@@ -149,13 +162,15 @@ def _standard(values: Tensor) -> Tensor:
     flat = values.flatten(1)
     mean = flat.mean(1).view(-1, 1, 1, 1)
     deviation = flat.std(1, unbiased=False).view(-1, 1, 1, 1)
-    return (values - mean) / (deviation + 1e-5)
+    standard: Tensor = (values - mean) / (deviation + 1e-5)
+    return standard
 
 
 def radial_frequencies(size: tuple[int, int]) -> Tensor:
     """The frequency of every coefficient of a real 2-D transform, ``[H, W // 2 + 1]``, in cycles a pixel."""
     rows, columns = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
-    return (rows[:, None] ** 2 + columns[None] ** 2).sqrt()
+    radius: Tensor = (rows[:, None] ** 2 + columns[None] ** 2).sqrt()
+    return radius
 
 
 def magnitudes(pictures: Tensor) -> Tensor:
@@ -174,4 +189,5 @@ def magnitudes(pictures: Tensor) -> Tensor:
     )
     spectrum = torch.fft.rfft2(values * window).abs().mean(0)
     spectrum[:, 0, 0] = 0  # the mean is set by standardising
-    return spectrum.float()
+    mean: Tensor = spectrum.float()
+    return mean

@@ -77,7 +77,10 @@ def best_natural(
     pictures: Sequence[Any],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict[str, Any] | None]:
-    """For every target the best score among real ``pictures``, and which one it was. Pictures that cannot be read are passed over."""
+    """For every target the best score among real ``pictures``, and which one it was.
+
+    Pictures that cannot be read are passed over.
+    """
     best: list[dict[str, Any] | None] = [None] * len(scorers)
     looked = 0
     for start in range(0, len(pictures), model.batch_size):

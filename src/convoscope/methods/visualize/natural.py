@@ -1,4 +1,4 @@
-"""Natural pictures beside the made ones: the spectrum that MACO keeps, and the best score that a real picture gets."""
+"""Natural pictures beside the made ones: the spectrum that MACO keeps, and the best score of a real one."""
 
 from __future__ import annotations
 

@@ -30,6 +30,11 @@ class Scores:
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         self.scorers = list(scorers)
+        #: probability of each view's class in units of chance, after a call; infinite where it is the first choice
+        #: (or where the target is no class)
+        self.chance: Tensor | None = None
+        #: deviation of all classes' scores, for each view
+        self.spread: Tensor | None = None
         self.classes: dict[int, int] = {}
         self.units: dict[tuple[Any, ...], dict[int, UnitScorer]] = {}
         self.others: dict[int, Scorer] = {}
@@ -56,7 +61,16 @@ class Scores:
             views = _views(items, self.classes)
             values = logits(output)
             index = torch.tensor([self.classes[int(i)] for i in items[views]], device=values.device)
-            found.append((views, values[views.to(values.device)].gather(1, index[:, None])[:, 0]))
+            mine = values[views.to(values.device)]
+            found.append((views, mine.gather(1, index[:, None])[:, 0]))
+            shares = mine.detach().float().softmax(1)
+            first = shares.argmax(1) == index
+            shares = shares.gather(1, index[:, None])[:, 0] * mine.shape[1]
+            shares[first] = torch.inf
+            self.chance = torch.full((len(items),), torch.inf)
+            self.chance[views] = shares.cpu()
+            self.spread = torch.ones(len(items))
+            self.spread[views] = mine.detach().float().std(1, unbiased=False).cpu()
         for (layer, reduce, place, last), group in self.units.items():
             views = _views(items, group)
             values = layers[layer].movedim(-1, 1) if last and layers[layer].ndim == 4 else layers[layer]
@@ -72,8 +86,8 @@ class Scores:
             values = scorer.score(output, layers, torch.zeros(len(items), dtype=torch.long))
             if values.shape != (len(items),):
                 raise TargetError(
-                    f"The target {scorer.labels[0]} gave {tuple(values.shape)} for {len(items)} pictures: it must give "
-                    "one score each."
+                    f"The target {scorer.labels[0]} gave {tuple(values.shape)} for {len(items)} pictures: it must "
+                    "give one score each."
                 )
             found.append((views, values[views.to(values.device)]))
         if len(found) == 1 and len(found[0][0]) == len(items):
@@ -83,8 +97,8 @@ class Scores:
 
 
 def _wants_output(scorer: Scorer) -> bool:
-    parts = getattr(scorer, "parts", None)
-    return bool(parts) and any(not part.layers or _wants_output(part) for _, part in parts)
+    parts = getattr(scorer, "parts", None) or ()
+    return any(not part.layers or _wants_output(part) for _, part in parts)
 
 
 def _views(items: Tensor, of: Mapping[int, Any]) -> Tensor:
@@ -160,7 +174,7 @@ class Fooled:
 class Diverse:
     """Another objective, less what the items of a group have in common at ``layer`` (Olah et al. 2017).
 
-    In common: the mean cosine between the Gram matrices of an item and the others of its group. ``groups`` is ``[B]``.
+    In common: the mean cosine between the Gram matrices of an item and the others of its group (``groups``).
     The term is weighed against the objective's own size, so that one ``weight`` fits logits and activations alike.
     """
 

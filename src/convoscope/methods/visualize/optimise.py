@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...engine.ascent import Climber
+from ...engine.ascent import Climber, penalised
+from ...engine.runner import call_plainly
 from ...engine.untouched import untouched
 from ...errors import ModelError
 from ...models import Model, forward_failed
-from .images import Randoms
-from .objectives import Diverse, Fooled, Objective
+from .objectives import Diverse, Fooled, Objective, Scores
 from .octaves import Octaves
-from .optimisers import Smallest
-from .recipes import Recipe, Setup
+from .optimisers import Ascent, Smallest
+from .recipe import Recipe, Setup
 
 #: seconds after which a stretch ends, so that it can be shown, cancelled or stopped
 STRETCH = 0.4
+#: until then a class may wake by itself
+FIRST_WAKING = 8
 
 
 @dataclass(eq=False)
@@ -31,13 +34,14 @@ class Batch:
     seeds: list[int]
     start: Tensor | None = None
     history: list[list[float]] = field(default_factory=list)
-    #: items whose gradient was nought at first (then redirected), and at the last step
-    redirected: list[bool] = field(default_factory=list)
+    #: for each item the steps whose gradient was redirected, and whether it was nought at the last one
+    redirected: list[int] = field(default_factory=list)
     dead: list[bool] = field(default_factory=list)
     steps_done: int = 0
     stopped: bool = False
     seconds: float = 0.0
     passes: tuple[int, int] = (0, 0)
+    facts: list[dict[str, Any]] = field(default_factory=list)
     #: ``[B, C, H, W]``: what was reached
     inputs: Tensor | None = None
     transparency: Tensor | None = None
@@ -59,7 +63,7 @@ class Loop:
         self.steps = recipe.steps
         self.size = size
         objective = batch.objective
-        call = (lambda module, inputs, rows: module(inputs)) if model.call is None else model.call
+        call = call_plainly if model.call is None else model.call
         self.climber = Climber(model.module, objective.layers, objective.needs_output, call)
         self.setup = setup
         self.randoms = setup.randoms
@@ -69,12 +73,13 @@ class Loop:
         count = len(batch.seeds)
         self.items = torch.arange(count).repeat_interleave(self.per_item)
         batch.history = [[] for _ in range(count)]
-        batch.redirected, batch.dead = [False] * count, [False] * count
+        batch.redirected, batch.dead = [0] * count, [False] * count
         self._enlarge = False
         self._best: tuple[float, Tensor] | None = None
         self._gradients: Tensor | None = None
+        self._asleep: Tensor | None = None
 
-    def run(self) -> Iterator[int]:
+    def run(self) -> Generator[int, None, None]:
         """Climb; yields the steps done after every stretch. The network is untouched while suspended."""
         batch = self.batch
         try:
@@ -115,7 +120,6 @@ class Loop:
         if making.before is not None:
             making.before(step)
         picture = making.image.inputs()
-        penalties: list[Tensor] = []
 
         def views(inputs: Tensor) -> Tensor:
             assert making.views is not None
@@ -128,11 +132,9 @@ class Loop:
             scores = batch.objective(output, layers, self.items)
             if self.per_item > 1:
                 scores = scores.view(-1, self.per_item).mean(1)
-            if making.penalty is not None:
-                penalties.append(making.penalty(picture))
-                return scores - penalties[0]
             return scores
 
+        self.climber.waking = self._asleep if FIRST_WAKING <= step < max(making.wake, self.steps // 3) else None
         try:
             climb = self.climber.climb(
                 making.image.parameters,
@@ -149,12 +151,14 @@ class Loop:
                 self._enlarge = True
                 return self._step(step)
             raise ModelError(forward_failed(self.model, tuple(picture.shape[1:]), error)) from error
-        gross = climb.scores + penalties[0].detach() if penalties else climb.scores
-        for item, value in enumerate(gross.float().tolist()):
+        for item, value in enumerate(climb.scores.float().tolist()):
             batch.history[item].append(value)
-        if step == 0:
-            batch.redirected = climb.redirected.tolist()
+        if making.penalty is not None:
+            climb = penalised(making.penalty, picture, climb)
         batch.dead = climb.dead.tolist()
+        self._asleep = asleep(batch.objective, self.per_item, batch.history)
+        for item in torch.nonzero(climb.redirected).flatten().tolist():
+            batch.redirected[item] += 1
         if climb.inputs is not None:
             size = climb.inputs.abs().mean(1)
             self._gradients = size if self._gradients is None else self._gradients + size
@@ -162,6 +166,10 @@ class Loop:
         fooled = batch.objective
         if isinstance(optimiser, Smallest) and isinstance(fooled, Fooled):
             optimiser.reached = fooled.reached
+        if isinstance(optimiser, Ascent):
+            optimiser.free = climb.redirected
+        if making.rouse is not None and self.climber.waking is not None and bool(self.climber.waking.any()):
+            making.rouse(self.climber.waking)
         optimiser.update(making.image.parameters, climb.gradients, climb.scores)
         if making.after is not None:
             making.after(step, climb.gradients)
@@ -171,12 +179,27 @@ class Loop:
         with torch.inference_mode(False):
             making.optimiser.finish(making.image.parameters)
             batch.inputs = self.shown()
+        if making.facts is not None:
+            batch.facts = making.facts()
         if self._gradients is not None:
             batch.transparency = opacity(self._gradients)
 
 
+def asleep(objective: Objective, per_item: int, history: Sequence[Sequence[float]]) -> Tensor | None:
+    """Items ``[B]`` whose class is less probable than twice chance, is no view's first choice, and does not rise.
+
+    Rising: by a quarter of the deviation of all classes' scores over the last :data:`FIRST_WAKING` steps.
+    """
+    base = objective.base if isinstance(objective, Diverse) else objective
+    if not isinstance(base, Scores) or base.chance is None or base.spread is None:
+        return None
+    rise = torch.tensor([one[-1] - one[max(0, len(one) - 1 - FIRST_WAKING)] for one in history])
+    spread = base.spread.view(-1, per_item).mean(1)
+    return (base.chance.view(-1, per_item).mean(1) < 2) & (rise < 0.25 * spread)
+
+
 def opacity(gradients: Tensor) -> Tensor:
-    """Accumulated |gradients| ``[B, H, W]`` as opacity in 0..1: nothing below the 10th, all from the 90th percentile."""
+    """Accumulated |gradients| ``[B, H, W]`` as opacity: 0 below the 10th percentile, 1 from the 90th."""
     flat = gradients.flatten(1).float().cpu()
     low = flat.quantile(0.10, dim=1)[:, None]
     high = flat.quantile(0.90, dim=1)[:, None]
@@ -189,11 +212,6 @@ def batches(count: int, together: int, group: int = 1) -> Iterator[list[int]]:
     size = max(group, together // group * group)
     for start in range(0, count, size):
         yield list(range(start, min(count, start + size)))
-
-
-def randoms_for(seeds: Sequence[int], device: torch.device) -> Randoms:
-    """One generator an item."""
-    return Randoms(seeds, device)
 
 
 __all__ = ["STRETCH", "Batch", "Diverse", "Loop", "batches", "opacity"]

@@ -35,24 +35,33 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 class Ascent:
     """Gradient ascent that never goes down: a step after which the value fell is taken back and halved.
 
-    Steps grow again by a tenth, up to ``rate``. On a smooth objective with a small enough rate this is plain gradient
-    ascent, to the bit.
+    ``rate`` ``[B]`` is each item's; steps grow again by a tenth, up to it. On a smooth objective with a small
+    enough rate this is plain gradient ascent.
     """
 
-    rate: float
+    rate: Tensor
+    #: items whose step may go down: it follows a redirected gradient, to wake a silent unit
+    free: Tensor | None = None
     _rates: Tensor | None = None
     _before: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
+    def restart(self, rate: Tensor) -> None:
+        """What is ascended has changed: values before and after do not compare."""
+        self.rate, self._rates, self._before = rate, None, None
+
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
         if self._rates is None:
-            self._rates = torch.full_like(values, self.rate)
+            self._rates = self.rate.to(values)
         with torch.no_grad():
             points = [p.detach().clone() for p in parameters]
             slopes = [g.clone() for g in gradients]
             best = values.clone()
             if self._before is not None:
-                fell = values < self._before[2]
-                self._rates = torch.where(fell, self._rates / 2, (self._rates * 1.1).clamp(max=self.rate))
+                # less than what rounding does to a sum over all pixels is no fall
+                fell = values < self._before[2] - 1e-6 * self._before[2].abs()
+                self._rates = torch.where(
+                    fell, self._rates / 2, torch.minimum(self._rates * 1.1, self.rate.to(values))
+                )
                 if bool(fell.any()):
                     for kept, old in zip(
                         [*points, *slopes, best],
@@ -60,9 +69,11 @@ class Ascent:
                         strict=True,
                     ):
                         kept[fell] = old[fell]
+            if self.free is not None:
+                best[self.free] = -torch.inf
             self._before = (points, slopes, best)
             for parameter, point, slope in zip(parameters, points, slopes, strict=True):
-                parameter.copy_(point + _column(self._rates, slope) * slope)
+                parameter.copy_(point + _column(self._rates, slope).to(slope) * slope)
 
     def finish(self, parameters: Sequence[Tensor]) -> None:
         """The last step has not been tried: back to the point that was."""
@@ -125,7 +136,9 @@ class Adam(_Plain):
         if not self._moments:
             self._moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
         share = min(1.0, self._step / max(1, self.steps - 1))
-        rate = self.rate * (self.final + (1 - self.final) * 0.5 * (1 + torch.cos(torch.tensor(share * torch.pi)).item()))
+        rate = self.rate * (
+            self.final + (1 - self.final) * 0.5 * (1 + torch.cos(torch.tensor(share * torch.pi)).item())
+        )
         self._step += 1
         step = self._step
         mu = self.beta1 * (1 - 0.5 * 0.96 ** (step * self.decay))
@@ -189,7 +202,9 @@ class Smallest:
             self._step += 1
             length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
             self._change += rate * gradient / _column(length, gradient)
-            self._epsilon = torch.where(self.reached, self._epsilon * (1 - self.gamma), self._epsilon * (1 + self.gamma))
+            self._epsilon = torch.where(
+                self.reached, self._epsilon * (1 - self.gamma), self._epsilon * (1 + self.gamma)
+            )
             size = self._change.flatten(1).norm(dim=1).clamp(min=1e-12)
             self._change *= _column(self._epsilon / size, gradient)
             picture = ((self.start + self._change) * self.levels).round().clamp(0, self.levels) / self.levels

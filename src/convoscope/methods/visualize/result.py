@@ -26,8 +26,8 @@ FloatArray = NDArray[np.float32]
 class Visualization:
     """One picture made for one target.
 
-    ``pixels`` is the saved picture, uint8 ``H×W×C``; ``inputs`` float32 ``C×h×w`` is what was climbed, in the network's
-    input space, before clipping and rounding. ``score`` (the target's own unit), ``probability`` (classes only),
+    ``pixels`` is the saved picture, uint8 ``H×W×C``; ``inputs`` float32 ``C×h×w`` is what was climbed, in the
+    network's input space, before clipping and rounding. ``score`` (the target's unit), ``probability`` (of classes),
     ``rank`` (1: the network's first choice) and ``prediction`` are measured on the saved picture, read again.
     ``transparency`` ``H×W`` in 0..1 says where the gradients were (MACO). ``natural`` is the best score among real
     pictures, ``agreement`` compares the seeds, ``also`` other networks. ``history`` is the score at every step.
@@ -162,8 +162,8 @@ class Visualizations(list[Visualization]):
 class Frame:
     """A moment of an ascent: the pictures as they are at ``step`` of ``steps``.
 
-    ``indices`` are their places among the results; ``scores`` the score at the last step. ``done`` of ``total`` counts
-    steps over all batches. The last frame of all carries the ``results``.
+    ``indices`` are their places among the results; ``scores`` the score at the last step. ``done`` of ``total``
+    counts steps over all batches. The last frame of all carries the ``results``.
     """
 
     step: int

@@ -21,7 +21,8 @@ from .images import Randoms
 class Views(Protocol):
     """Random views: ``[B, C, h, w]`` to ``[B * per_item, C, H, W]``, the views of an item side by side."""
 
-    per_item: int
+    @property
+    def per_item(self) -> int: ...
 
     def __call__(self, inputs: Tensor, randoms: Randoms, step: int, steps: int) -> Tensor: ...
 
@@ -99,7 +100,10 @@ class Crops:
             std = torch.tensor(self.preprocessing.std).view(-1, 1, 1).to(inputs)
             shape = (per_item, inputs.shape[1], height, width)
             strength = self.noise / 2 / std
-            crops = crops + (randoms.normal(*shape).flatten(0, 1) + randoms.uniform(*shape).flatten(0, 1) - 0.5) * strength
+            crops = (
+                crops
+                + (randoms.normal(*shape).flatten(0, 1) + randoms.uniform(*shape).flatten(0, 1) - 0.5) * strength
+            )
         return crops
 
 
