@@ -1,5 +1,5 @@
 // Starts the page and joins its parts.
-import { get } from "./api.js";
+import { get, job } from "./api.js";
 import { app, failed, hear, loadModel, say, tell } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
@@ -111,8 +111,18 @@ async function start() {
     } catch (error) { failed(error); }
   });
   document.addEventListener("keydown", keys);
+  watchSurvey().catch(() => {});
   await choosePicture();
   if (!prefer.get("toured", "") && !list("unit").length && !quiet) say("offer-tour");
+}
+
+/** A survey that the server makes: say so, and show the collection when it is there. */
+async function watchSurvey() {
+  if (app.model.survey) return;
+  const running = (await get("/api/jobs")).findLast((one) => one.kind === "survey" && ["queued", "running"].includes(one.state));
+  if (!running) return;
+  const work = job({ kind: "survey" });
+  work.done.then(() => say("survey-done"), () => {});
 }
 
 hear("tour", startTour);
