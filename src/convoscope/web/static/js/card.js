@@ -192,7 +192,12 @@ export function near(one) {
     h("img", { src: thumbnail(one.id, "stored"), alt: one.name, loading: "lazy", width: 64, height: 64 }), h("span", {}, words));
 }
 
-on("unit", () => { which = state.unit ? "unit" : "picture"; drawCard(); });
+on("unit", () => {
+  which = state.unit ? "unit" : "picture";
+  drawCard();
+  // on a narrow screen the card lies below everything: go there
+  if (state.unit && innerWidth <= 860) right.scrollIntoView({ block: "start" });
+});
 on("off", () => drawCard());
 on("target against", () => { if (list("off").length) ablate(null); });
 on("picture", () => { if (which === "picture" || !state.unit) drawCard(); });
