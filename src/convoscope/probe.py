@@ -31,8 +31,8 @@ class Reading:
     """What the network makes of one picture.
 
     ``classes`` are rows of ``index``, ``label``, ``score``, ``probability``, best first; for detectors and segmenters
-    rows with a ``box`` (input pixels) or a ``share`` of the picture, for landmark networks rows with a ``point`` (x, y
-    in input pixels). Each has the ``target`` that names it. ``score`` and ``probability`` are the asked target's.
+    rows with a ``box`` (input pixels) or a ``share`` of the picture, for landmark networks rows with a ``point`` (x,
+    y in input pixels). Each has the ``target`` that names it. ``score`` and ``probability`` are the asked target's.
     """
 
     kind: str
@@ -159,7 +159,9 @@ def _check_channels(shape: tuple[int, ...], layer: str, units: list[UnitScorer])
     grid = shape[1:3] if last else shape[2:]
     for unit in units:
         if unit.channel >= have:
-            raise LayerError(f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}.")
+            raise LayerError(
+                f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}."
+            )
         if unit.place is not None and (len(grid) != 2 or unit.place[0] >= grid[0] or unit.place[1] >= grid[1]):
             raise LayerError(f"Layer {layer} has no neuron at row {unit.place[0]}, column {unit.place[1]}.")
 

@@ -55,7 +55,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         from convoscope.survey import survey
 
-        store = survey(model, folder, folder.parent / "store", ["layer1", "layer3.1.relu#2"], truth=folder / "truth.csv")
+        store = survey(
+            model, folder, folder.parent / "store", ["layer1", "layer3.1.relu#2"], truth=folder / "truth.csv"
+        )
     except convoscope.ConvoscopeError:
         store = None
     app = create_app(model, folder, store)
@@ -123,18 +125,22 @@ class Watched:
         """Wait until nothing on the page is stale and every map has its legend."""
         until(
             self.page,
-            """() => { const panel = document.querySelector('.panel'); return panel && !panel.classList.contains('stale')
+            """() => { const panel = document.querySelector('.panel');
+            return panel && !panel.classList.contains('stale')
             && [...document.querySelectorAll('#maps .frame')].length > 0
-            && [...document.querySelectorAll('#maps .frame')].every((f) => f.querySelector('.legend canvas') || f.classList.contains('refused')) }""",
+            && [...document.querySelectorAll('#maps .frame')].every((f) => f.querySelector('.legend canvas')
+            || f.classList.contains('refused')) }""",
             timeout=60,
         )
 
 
 @pytest.fixture
 def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterator[Watched]:
-    """A fresh tab: 1280×860, or what the test's ``parametrize`` says; nothing may leave the machine, nothing may go wrong."""
+    """A fresh tab, 1280×860 or as parametrized; nothing may leave the machine, nothing may go wrong."""
     size = getattr(request, "param", (1280, 860))
-    context = chromium.new_context(viewport={"width": size[0], "height": size[1]}, locale="en-US", color_scheme="light")
+    context = chromium.new_context(
+        viewport={"width": size[0], "height": size[1]}, locale="en-US", color_scheme="light"
+    )
     context.add_init_script("try { localStorage.setItem('convoscope-toured', '1') } catch {}")
     page = context.new_page()
     page.set_default_timeout(30_000)
@@ -143,9 +149,11 @@ def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterat
     page.on("pageerror", lambda error: watched.errors.append(str(error)))
     page.on(
         "request",
-        lambda asked: None
-        if asked.url.startswith((server.url, "data:", "blob:", "about:"))
-        else watched.foreign.append(asked.url),
+        lambda asked: (
+            None
+            if asked.url.startswith((server.url, "data:", "blob:", "about:"))
+            else watched.foreign.append(asked.url)
+        ),
     )
     yield watched
     context.close()

@@ -9,7 +9,8 @@ import pytest
 pytestmark = pytest.mark.browser
 
 VIEWS = {
-    "decide": "", "layer": "tab=layer&layer=layer3&unit=layer3:23", "collection": "tab=collection&map=pca", "docs": "docs",
+    "decide": "", "layer": "tab=layer&layer=layer3&unit=layer3:23", "collection": "tab=collection&map=pca",
+    "docs": "docs",
 }  # fmt: skip
 
 
@@ -51,7 +52,9 @@ def test_everything_can_be_reached_by_the_keyboard(tab: Any) -> None:
 
 def violations(page: Any, axe: str) -> list[str]:
     page.evaluate(axe)
-    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})")
+    found = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
+    )
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes']][:3]}"
         for one in found["violations"]

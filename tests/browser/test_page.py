@@ -1,4 +1,4 @@
-"""The page in a browser: choose, click, drag, draw, open a unit, switch it off, lasso, stop, come back by the link."""
+"""The page in a browser: choose, click, drag, draw, open a unit, switch it off, lasso, stop, come back by link."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from conftest import until
 from PIL import Image
 
 import convoscope
+from conftest import until
 
 pytestmark = pytest.mark.browser
 
@@ -89,7 +89,9 @@ def test_one_cursor_in_all_maps_with_the_values(tab: Any) -> None:
         said = page.locator(f'[data-method="{name}"] .under').inner_text().split()[0]
         row, column = round(0.305 * 96 - 0.5), round(0.505 * 96 - 0.5)
         value = explanation[name].values[row - 1 : row + 2, column - 1 : column + 2]
-        number = float(said.replace("−", "-").replace("×10", "e").translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")))
+        number = float(
+            said.replace("−", "-").replace("×10", "e").translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+        )
         assert np.isclose(number, value, rtol=6e-3, atol=1e-9).any(), (name, said, value)
 
 
@@ -104,7 +106,8 @@ def test_hovering_asks_nobody_and_is_quick(tab: Any) -> None:
           const times = [];
           for (let i = 0; i < 40; i += 1) {
             const began = performance.now();
-            stage.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + box.width * (i + 1) / 42, clientY: box.top + box.height / 2, bubbles: true}));
+            const place = {clientX: box.left + box.width * (i + 1) / 42, clientY: box.top + box.height / 2};
+            stage.dispatchEvent(new PointerEvent('pointermove', {...place, bubbles: true}));
             await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
             times.push(performance.now() - began);
           }
@@ -221,7 +224,10 @@ def test_the_plots_frame_can_reach_nothing(tab: Any) -> None:
     inner = next(frame for frame in page.frames if "/plot/" in frame.url)
     assert inner.evaluate("self.origin") == "null"
     assert inner.evaluate("fetch('/api/model').then(() => 'reached', () => 'refused')") == "refused"
-    assert inner.evaluate("(() => { try { return String(parent.document.title) } catch { return 'refused' } })()") == "refused"
+    assert (
+        inner.evaluate("(() => { try { return String(parent.document.title) } catch { return 'refused' } })()")
+        == "refused"
+    )
     tab.errors.clear()  # Chromium notes what it refused
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402  (what the tests need may be missing)
+
 import os
 import statistics
 import threading
@@ -34,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def app(folder: Path) -> Any:
     found = create_app(convoscope.open_model("toybox"), folder)
     # jobs are refused at the door of the line, so that the sweep is not held up by real work
@@ -42,7 +44,7 @@ def app(folder: Path) -> Any:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ids(app: Any) -> list[str]:
     return [entry.id for entry in app.state.bench.album.entries()]
 
@@ -56,7 +58,11 @@ def sweep(app: Any, ids: list[str], examples: int) -> int:
         if operation.path.endswith("/events"):
             continue  # a stream: it ends with its job
 
-        @given(case=operation.as_strategy(), real=st.sampled_from([None, *ids]), layer=st.sampled_from(["layer1", "fc", None]))
+        @given(
+            case=operation.as_strategy(),
+            real=st.sampled_from([None, *ids]),
+            layer=st.sampled_from(["layer1", "fc", None]),
+        )
         @settings(
             max_examples=examples, deadline=None, database=None, derandomize=True,
             suppress_health_check=list(HealthCheck),
@@ -73,7 +79,9 @@ def sweep(app: Any, ids: list[str], examples: int) -> int:
             answer = case.call(base_url="http://127.0.0.1", headers={"host": "127.0.0.1"})
             sent += 1
             assert answer.status_code < 500, (case.as_curl_command(), answer.status_code, answer.text[:300])
-            if answer.status_code >= 400 and answer.headers.get("content-type", [""])[0].startswith("application/json"):
+            if answer.status_code >= 400 and answer.headers.get("content-type", [""])[0].startswith(
+                "application/json"
+            ):
                 assert "Traceback" not in answer.text
 
         send()
@@ -86,13 +94,21 @@ def test_a_quick_slice(app: Any, ids: list[str]) -> None:
 
 @pytest.mark.slow
 def test_two_thousand_cases(app: Any, ids: list[str]) -> None:
-    operations = sum(1 for _ in schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "127.0.0.1"}).get_all_operations()) - 1
+    operations = (
+        sum(
+            1
+            for _ in schemathesis.openapi.from_asgi(
+                "/openapi.json", app, headers={"host": "127.0.0.1"}
+            ).get_all_operations()
+        )
+        - 1
+    )
     assert sweep(app, ids, -(-LONG // operations)) >= 0.9 * LONG
 
 
 @pytest.mark.slow
 def test_fifty_viewers(folder: Path) -> None:
-    """A minute (``CONVOSCOPE_VIEWERS_SECONDS``) of fifty viewers: no error, bounded memory, cached views under 100 ms."""
+    """A minute (``CONVOSCOPE_VIEWERS_SECONDS``) of fifty viewers: no error, bounded memory, p95 under 100 ms."""
     import asyncio
     import socket
 
@@ -148,7 +164,9 @@ def test_fifty_viewers(folder: Path) -> None:
     assert grown < 600e6, grown
     p95 = statistics.quantiles(times, n=20)[18]
     print(f"{len(times)} views, median {statistics.median(times) * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
-    assert p95 < float(os.environ.get("CONVOSCOPE_P95", "0.1")) * (1 if os.environ.get("CONVOSCOPE_QUIET") else 10), p95
+    assert p95 < float(os.environ.get("CONVOSCOPE_P95", "0.1")) * (1 if os.environ.get("CONVOSCOPE_QUIET") else 10), (
+        p95
+    )
 
 
 def _resident() -> int:

@@ -1,4 +1,4 @@
-"""The page's API gives what the library gives, computes the same question once, and says what is wrong in a sentence."""
+"""The page's API gives what the library gives, computes a question once, and says what is wrong in a sentence."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_a_map_can_be_asked_for_alone_and_with_settings(web: Any, toybox_model: 
 
 
 def test_one_method_at_two_layers(web: Any) -> None:
-    found = web.get("/api/explain", params={"picture": first(web), "methods": "grad-cam@layer1,grad-cam@layer3"}).json()
+    found = web.get(
+        "/api/explain", params={"picture": first(web), "methods": "grad-cam@layer1,grad-cam@layer3"}
+    ).json()
     assert [one["name"] for one in found["maps"]] == ["grad-cam@layer1", "grad-cam@layer3"]
     assert [one["layer"] for one in found["maps"]] == ["layer1", "layer3"]
     a, b = (array(web, one["values"]) for one in found["maps"])
@@ -264,7 +266,14 @@ def test_the_least_recently_used_goes_first() -> None:
 def test_keys_tell_questions_apart() -> None:
     assert key_of("a", 1) == key_of("a", 1)
     assert key_of("a", {"x": 1, "y": 2}) == key_of("a", {"y": 2, "x": 1})
-    different = [key_of("a", 1), key_of("a", "1"), key_of("a1"), key_of("a", None), key_of(["a", 1]), key_of("a", 1, 1)]
+    different = [
+        key_of("a", 1),
+        key_of("a", "1"),
+        key_of("a1"),
+        key_of("a", None),
+        key_of(["a", 1]),
+        key_of("a", 1, 1),
+    ]
     assert len(set(different)) == len(different)
     assert size_of(np.zeros(1000)) >= 8000
     assert size_of({"a": [b"x" * 500]}) >= 500

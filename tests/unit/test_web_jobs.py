@@ -145,7 +145,12 @@ def test_one_who_comes_late_hears_where_it_stands(jobs: Jobs) -> None:
 
 def test_occlusion_streams_a_coarse_map_then_the_real_one(web: Any) -> None:
     id = first(web)
-    request = {"kind": "map", "picture": id, "methods": ["occlusion"], "settings": ["occlusion.window=24", "occlusion.stride=6"]}
+    request = {
+        "kind": "map",
+        "picture": id,
+        "methods": ["occlusion"],
+        "settings": ["occlusion.window=24", "occlusion.stride=6"],
+    }
     job = web.post("/api/jobs", json=request).json()
     heard = events(web, job["id"])
     kinds = [name for name, _ in heard]

@@ -1,4 +1,4 @@
-"""What the rooms of the page share: the model, the pictures, the collection, the cache, the line before the network."""
+"""What the rooms of the page share: the model, pictures, collection, cache, and the line before the network."""
 
 from __future__ import annotations
 
@@ -99,7 +99,11 @@ class Bench:
                     try:
                         module = copy.deepcopy(self.model.module)
                         self._twin = dataclasses.replace(
-                            self.model, module=module, _watched=dict(self.model._watched), _graphs={}, _fingerprint=None
+                            self.model,
+                            module=module,
+                            _watched=dict(self.model._watched),
+                            _graphs={},
+                            _fingerprint=None,
                         )
                     except Exception:
                         self._twin = self.model
