@@ -46,7 +46,7 @@ async def collection(request: Request) -> schemas.Collection:
     if bench.gathered is None:
         return schemas.Collection(there=False, can_survey=reason is None, why_not=reason, pictures=0)
     gathered = bench.gathered
-    key = key_of("collection", bench.model.fingerprint, bench.survey_stamp)
+    key = key_of("collection", bench.fingerprint, bench.survey_stamp)
     found = await bench.desk.once(key, lambda: plain(gathered.summary()), "files")
     return schemas.Collection(there=True, can_survey=reason is None, why_not=reason, **found)
 
@@ -61,7 +61,7 @@ async def collection_map(
     """
     bench = bench_of(request)
     gathered = gathered_of(bench)
-    key = key_of("map of all", bench.model.fingerprint, bench.survey_stamp, method)
+    key = key_of("map of all", bench.fingerprint, bench.survey_stamp, method)
     if picture is not None:
         bench.album.entry(picture)
     found = await bench.desk.once(key, lambda: columns(gathered, method), "files")
@@ -149,7 +149,7 @@ async def neighbors(
             )
         )  # fmt: skip
 
-    key = key_of("neighbors", bench.model.fingerprint, bench.survey_stamp, picture, k, metric)
+    key = key_of("neighbors", bench.fingerprint, bench.survey_stamp, picture, k, metric)
     return schemas.Neighbors(**await bench.desk.once(key, make))
 
 
@@ -172,7 +172,7 @@ async def mistakes(request: Request) -> schemas.Mistakes:
             ]
         return dict(plain(about))
 
-    key = key_of("mistakes", bench.model.fingerprint, bench.survey_stamp)
+    key = key_of("mistakes", bench.fingerprint, bench.survey_stamp)
     return schemas.Mistakes(**await bench.desk.once(key, make, "files"))
 
 
@@ -207,5 +207,5 @@ async def atlas(request: Request, number: int) -> Response:
     gathered = gathered_of(bench)
     if not 0 <= number <= len(gathered.rows) // 400:
         raise UsageError(f"There is no sheet {number} of thumbnails.")
-    key = key_of("atlas", bench.model.fingerprint, bench.survey_stamp, number)
+    key = key_of("atlas", bench.fingerprint, bench.survey_stamp, number)
     return data(await bench.desk.once(key, lambda: gathered.atlas(number), "files"), "image/jpeg")

@@ -43,7 +43,7 @@ async def predict(
         reading = probe.read(bench.model, bench.album.picture(picture), ask.target, ask.against, count=count)
         return schemas.Reading(**plain(reading.to_dict()))
 
-    return await json(bench, key_of("predict", *ask.about(bench.model), count), make)
+    return await json(bench, key_of("predict", *ask.about(), count), make)
 
 
 @router.get("/explain", response_model=schemas.Explanation)
@@ -74,8 +74,8 @@ async def explain(
             maps=[_map(bench, ask, name, kept) for name, kept in found["maps"].items()],
         )  # fmt: skip
 
-    asked = [(name, ask.key(bench.model, name)) for name in known]
-    return await json(bench, key_of("explain", *ask.about(bench.model), asked, slow), make)
+    asked = [(name, ask.key(name)) for name in known]
+    return await json(bench, key_of("explain", *ask.about(), asked, slow), make)
 
 
 def _ask(
@@ -94,7 +94,7 @@ def _ask(
 
 
 def _there(bench: Bench, ask: Ask, name: str) -> bool:
-    return bench.cache.get(ask.key(bench.model, name)) is not None
+    return bench.cache.get(ask.key(name)) is not None
 
 
 def map_query(ask: Ask, name: str) -> dict[str, Any]:
@@ -130,13 +130,11 @@ async def _kept(
     if not ask.methods:
         raise UsageError("Name a method.")
     name, chosen = ask.methods[0]
-    found = bench.cache.get(ask.key(bench.model, name))
+    found = bench.cache.get(ask.key(name))
     if found is None:
         if chosen.about.slow:
             raise UsageError(f"{name} needs hundreds of passes: ask for it with a job (POST /api/jobs).")
-        answer = await bench.desk.once(
-            key_of("one map", ask.key(bench.model, name)), lambda: bench.explain(ask, [name])
-        )
+        answer = await bench.desk.once(key_of("one map", ask.key(name)), lambda: bench.explain(ask, [name]))
         if name in answer["refused"]:
             raise MethodRefused(answer["refused"][name])
         found = answer["maps"][name]
@@ -170,7 +168,7 @@ async def map_image(
     """The map drawn over the photo (or over the network's input), as the library draws it."""
     bench = bench_of(request)
     kept = await _kept(request, method, picture, target, against, settings)
-    key = key_of("drawn", bench.model.fingerprint, picture, target, against, method, settings, on)
+    key = key_of("drawn", bench.fingerprint, picture, target, against, method, settings, on)
     return send_png(await bench.desk.once(key, lambda: encoded(kept.heatmap.overlay(on=on)), "files"))
 
 
@@ -197,7 +195,7 @@ async def cover(
         )
         return dict(plain(found.to_dict()))
 
-    return schemas.Change(**await bench.desk.once(key_of("cover", *ask.about(bench.model), box, fill), make))
+    return schemas.Change(**await bench.desk.once(key_of("cover", *ask.about(), box, fill), make))
 
 
 @router.get("/methods")

@@ -116,4 +116,4 @@ async def network_input(request: Request, id: PicturePath) -> Response:
         fitted = bench.model.fit(bench.album.picture(id))
         return encoded(input_image(fitted, bench.model.preprocessing.to_dict()))
 
-    return png(await bench.desk.once(key_of("input", bench.model.fingerprint, id), make, "files"))
+    return png(await bench.desk.once(key_of("input", bench.fingerprint, id), make, "files"))

@@ -49,7 +49,7 @@ def address(path: str, bench: Bench, **query: Any) -> str:
             pairs += [(name, one) for one in value]
         elif value is not None:
             pairs.append((name, value))
-    pairs.append(("v", bench.model.fingerprint[:8]))
+    pairs.append(("v", bench.fingerprint[:8]))
     return f"{path}?{urlencode(pairs)}"
 
 
