@@ -161,9 +161,8 @@ def test_fifty_viewers(folder: Path) -> None:
     assert grown < 600e6, grown
     p95 = statistics.quantiles(times, n=20)[18]
     print(f"{len(times)} views, median {statistics.median(times) * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
+    # elsewhere others work on the same machine: CONVOSCOPE_QUIET=1 says that nobody does
     assert p95 < (0.1 if os.environ.get("CONVOSCOPE_QUIET") else 2.5), p95
-        p95
-    )
 
 
 def _resident(process: int) -> int:

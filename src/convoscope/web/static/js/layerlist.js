@@ -36,7 +36,7 @@ function row(layer) {
     onclick: () => set({ layer: layer.name, tab: "layer" }),
     onpointerenter: () => say("hover-layer", layer), onpointerleave: () => say("hover-layer", null),
     onfocus: () => say("hover-layer", layer), onblur: () => say("hover-layer", null),
-  }, square(layer), h("span", { class: "name" }, layer.name, layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
+  }, square(layer), h("span", { class: "name" }, h("bdi", {}, layer.name, layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null)),
   h("span", { class: "shape" }, shape),
   layer.dead ? h("span", { class: "dead", title: t("deadTitle", { n: layer.dead }) }, t("deadUnits", { n: layer.dead })) : null);
 }
