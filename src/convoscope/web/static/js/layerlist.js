@@ -1,6 +1,6 @@
 // The network from top to bottom: shape, receptive field to scale, dead units.
 import { app, say } from "./app.js";
-import { fill, h } from "./dom.js";
+import { fill, h, keepFocus } from "./dom.js";
 import { t } from "./i18n.js";
 import { on, prefer, set, state } from "./state.js";
 
@@ -31,7 +31,7 @@ function row(layer) {
   const shape = layer.grid ? `${layer.channels} · ${layer.grid[0]}×${layer.grid[1]}` : (layer.shape.slice(1).join("×") || "1");
   const rf = layer.rf?.size ? t("fieldTitle", { size: fieldWords(layer), stride: layer.rf.stride?.map((v) => (v === null ? "?" : v)).join("×") ?? "?" }) : layer.rf ? t("wholePicture") : "";
   return h("button", {
-    type: "button", class: "layer", "aria-current": layer.name === state.layer ? "true" : null, dataset: { layer: layer.name },
+    type: "button", class: "layer", "aria-current": layer.name === state.layer ? "true" : null, dataset: { layer: layer.name, key: layer.name },
     title: `${layer.name} · ${layer.type} · ${layer.shape.slice(1).join("×")}${rf ? ` · ${rf}` : ""}${layer.default ? ` · ${t("defaultLayer")}` : ""}`,
     onclick: () => set({ layer: layer.name, tab: "layer" }),
     onpointerenter: () => say("hover-layer", layer), onpointerleave: () => say("hover-layer", null),
@@ -43,6 +43,10 @@ function row(layer) {
 
 export function drawLayers() {
   const left = document.getElementById("left");
+  keepFocus(left, () => redraw(left));
+}
+
+function redraw(left) {
   const all = prefer.get("all-layers", "") === "1";
   const list = h("div", { class: "list" });
   const filter = h("input", { type: "search", placeholder: t("filter"), "aria-label": t("filter"), oninput: () => show() });
