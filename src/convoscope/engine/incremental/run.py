@@ -1,7 +1,7 @@
 """Exact occlusion that recomputes only what a mask changed.
 
-After Krypton (Nakandala, Kumar, Papakonstantinou: "Incremental and approximate inference for faster occlusion-based deep
-CNN explanations", SIGMOD 2019), on the exported graph of any network.
+After Krypton (Nakandala, Kumar, Papakonstantinou: "Incremental and approximate inference for faster occlusion-based
+deep CNN explanations", SIGMOD 2019), on the exported graph of any network.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 

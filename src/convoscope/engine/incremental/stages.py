@@ -7,6 +7,7 @@ the *head*, the matrix products behind the last grid: once for hundreds of windo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class Group:
         """Batches of nearly equal size."""
         pieces = -(-len(self.members) // self.most)
         edges = np.linspace(0, len(self.members), pieces + 1).astype(int).tolist()
-        return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+        return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def schedule(
         costs = [cost for node, cost in scout.costs.items() if node in inside]
         weights = sum(node.target.weight.numel() for node in early if isinstance(node.target, Conv))
         overhead = STEP_COST * len(early) + WEIGHT_COST * weights
-        for local in groups(costs, overhead, settings.batch):
+        for local in groups(costs, len(some), overhead, settings.batch):
             found.append((some[local], plan(early, some[local], to_body)))
     body_plan = plan(body, None, [node for node in to_head if node in set(body)])
     head_plan = plan(head, None, [node for node in outputs if node in set(head)])
