@@ -60,7 +60,8 @@ def survey(
     ``folder`` is walked (or a list of folders, files, globs). ``layers``: default every activation with a grid, after
     its ReLU where there is one. ``embed``: further layers whose (pooled) output is kept as an embedding, beside the
     one before the classifier. ``top``: pictures kept at each end of each unit. ``truth``: a CSV file or a mapping of
-    file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named folders, ``False`` takes none.
+    file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named
+    folders; ``False`` takes none.
 
     Running it again does only what is missing: pictures that are new, and units that were not committed when the last
     run ended, however it ended. Ctrl-C (``KeyboardInterrupt``) loses at most the unit in hand. ``progress`` is called
