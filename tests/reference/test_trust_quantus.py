@@ -155,8 +155,12 @@ def test_the_published_settings_of_infidelity_and_sensitivity(setting: Setting) 
             sums.append(float(setting.maps[k][mask].astype(np.float64).sum()))
         assert np.allclose(drops, by_hand, atol=1e-3)
         expected = np.corrcoef(sums, by_hand)[0, 1]
-        assert faithfulness.sensitivity_n(setting.maps[k : k + 1], masks, drops)[0] == pytest.approx(expected, abs=1e-3)
+        assert faithfulness.sensitivity_n(setting.maps[k : k + 1], masks, drops)[0] == pytest.approx(
+            expected, abs=1e-3
+        )
         a, d = np.array(sums), np.array(by_hand)
         beta = (a * d).mean() / (a**2).mean()
         infidelity = ((beta * a - d) ** 2).mean() / (d**2).mean()
-        assert faithfulness.infidelity(setting.maps[k : k + 1], masks, drops)[0] == pytest.approx(infidelity, abs=1e-3)
+        assert faithfulness.infidelity(setting.maps[k : k + 1], masks, drops)[0] == pytest.approx(
+            infidelity, abs=1e-3
+        )
