@@ -58,9 +58,7 @@ def toybox(out: Path, count: int) -> str:
 
 def cheats(out: Path, count: int) -> str:
     pair = cs.open_model("toybox-cheat"), cs.open_model("toybox")
-    found = cheat.reveals(
-        *pair, cheat.tagged_cases(count), methods(), out=out / "cheat", progress=told("the cheat")
-    )
+    found = cheat.reveals(*pair, cheat.tagged_cases(count), methods(), out=out / "cheat", progress=told("the cheat"))
     (out / "cheat" / "cheat.json").write_text(json.dumps({n: r.to_dict() for n, r in found.items()}, indent=2) + "\n")
     return cheat.markdown(found)
 

@@ -179,7 +179,9 @@ def _cheat(model: Model, methods: list[Any], folder: Path, limit: int | None, js
             for name, one in found.items()
         ]
         say(common.columns(("method", "cheat", "honest", "p", "reveals"), rows))
-        say(f"{len(yes)} of {len(found)} reveal it at p < 0.01, corrected for their number, on {len(cases)} pictures.")
+        say(
+            f"{len(yes)} of {len(found)} reveal it at p < 0.01, corrected for their number, on {len(cases)} pictures."
+        )
         if len(cases) < 20:
             say("Fewer than 20 pictures cannot show it: raise --limit.")
     return {name: one.to_dict() for name, one in found.items()}

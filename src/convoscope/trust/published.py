@@ -125,7 +125,9 @@ def _explain(model: Model, photo: Picture, methods: list[Any], target: int | Non
         height, width = photo.size
         scale = protocol.short_side / min(height, width)
         size = (
-            (protocol.short_side, int(width * scale)) if height <= width else (int(height * scale), protocol.short_side)
+            (protocol.short_side, int(width * scale))
+            if height <= width
+            else (int(height * scale), protocol.short_side)
         )
         model = replace(model, preprocessing=_squashed(model.preprocessing, size))
     wanted: TargetLike = target if target is None else SoftPlaces(target)
@@ -249,9 +251,13 @@ def on_photo(values: Any, matrix: Any, size: tuple[int, int]) -> np.ndarray[Any,
     y = torch.from_numpy((np.arange(size[0]) - matrix[1, 2]) / matrix[1, 1]).float()
     x = torch.from_numpy((np.arange(size[1]) - matrix[0, 2]) / matrix[0, 0]).float()
     height, width = values.shape
-    grid = torch.stack(torch.broadcast_tensors(2 * (x + 0.5)[None] / width - 1, 2 * (y + 0.5)[:, None] / height - 1), -1)
+    grid = torch.stack(
+        torch.broadcast_tensors(2 * (x + 0.5)[None] / width - 1, 2 * (y + 0.5)[:, None] / height - 1), -1
+    )
     source = torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32)))[None, None]
-    drawn = F.grid_sample(source, grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0, 0].numpy()
+    drawn = F.grid_sample(source, grid[None], mode="bilinear", padding_mode="border", align_corners=False)[
+        0, 0
+    ].numpy()
     outside = ((y < -0.5) | (y > height - 0.5))[:, None] | ((x < -0.5) | (x > width - 0.5))[None]
     drawn[outside.numpy()] = -np.inf
     return np.asarray(drawn)
