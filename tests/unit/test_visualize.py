@@ -445,6 +445,7 @@ def test_the_command_refuses_in_one_sentence(cli, tmp_path):
 def test_toybox_pictures_are_classified_right_and_transfer_to_the_twin():
     """A short ascent; the full ones, of all classes and recipes, are in the docs."""
     model = cs.open_model("toybox")
-    results = visualize(model, ["fish", "house", "flower"], recipe=Fourier(steps=48), also=cs.open_model("toybox-twin"))
+    twin = cs.open_model("toybox-twin")
+    results = visualize(model, ["fish", "house", "flower"], recipe=Fourier(steps=48), also=twin)
     assert [one.rank for one in results] == [1, 1, 1]
     assert sum(one.also[0]["rank"] == 1 for one in results) >= 2
