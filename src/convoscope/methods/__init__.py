@@ -17,6 +17,7 @@ from .cams import EigenCAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM, HiResCAM, L
 from .extremal import ExtremalPerturbation
 from .fullgrad import FullGrad
 from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from .lrp import LRP
 from .occlusion import Occlusion
 from .random_masks import LIME, RISE
 from .score_cams import AblationCAM, ScoreCAM
@@ -27,7 +28,7 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -109,7 +110,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "EigenCAM",
+    "CAM", "LIME", "LRP", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "EigenCAM",
     "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
     "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
     "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
