@@ -22,7 +22,7 @@ _PUBLIC = {
     "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
     "GuidedGradCAM": "methods", "Occlusion": "methods", "RISE": "methods", "LIME": "methods", "ScoreCAM": "methods",
     "AblationCAM": "methods", "ExtremalPerturbation": "methods",
-    "LRP": "methods", "AttentionRollout": "methods", "AttentionGradient": "methods",
+    "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods", "AttentionRollout": "methods", "AttentionGradient": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip

@@ -22,6 +22,7 @@ from .attention import open_attention
 from .needs import Dedicated
 from .relevance_steps import Joined, Ledger, Linear, Rule, Settings, Share, passed, run
 from .relevance_steps import weighted as weighted_step
+from .untouched import constant_parameters
 
 if TYPE_CHECKING:
     from .planner import Scorer
@@ -369,18 +370,11 @@ class Relevance(Dedicated):
         """One forward and one backward."""
         mode = Relevant(self.settings, self.ledger)
         self.ledger.begin(len(inputs))
-        # parameters are constants here: what depends on them alone (a class token) counts as a bias
-        trained = [p for p in runner.network.parameters() if p.requires_grad]
-        try:
-            for parameter in trained:
-                parameter.requires_grad_(False)
-            with mode:
-                recorded = runner.record(inputs, layers=target.layers)
-                with torch.enable_grad():
-                    score = target.score(recorded.output, recorded.live(), recorded.rows)
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_(True)
+        # what depends on parameters alone (a class token) counts as a bias
+        with constant_parameters(runner.network), mode:
+            recorded = runner.record(inputs, layers=target.layers)
+            with torch.enable_grad():
+                score = target.score(recorded.output, recorded.live(), recorded.rows)
         if not isinstance(score, Tensor) or not score.requires_grad:
             raise MethodRefused(
                 "The score has no gradient, and so no relevance can be handed back: use occlusion or rise."

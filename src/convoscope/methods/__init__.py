@@ -20,6 +20,7 @@ from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGrad
 from .lrp import LRP
 from .occlusion import Occlusion
 from .random_masks import LIME, RISE
+from .shap import DeepSHAP, GradientSHAP
 from .score_cams import AblationCAM, ScoreCAM
 
 #: every method by its name, from the model to the data
@@ -28,7 +29,7 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -110,7 +111,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "LRP", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "EigenCAM",
+    "CAM", "LIME", "LRP", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "DeepSHAP", "GradientSHAP", "EigenCAM",
     "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
     "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
     "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
