@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,3 +57,41 @@ def data_dir() -> Path:
 def squeezenet_weights(data_dir: Path) -> Path:
     """SqueezeNet 1.0 trained on ImageNet."""
     return data_dir / "weights" / "squeezenet1_0.safetensors"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON document."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run a command in this process, as the console script would."""
+    from convoscope.cli import run
+
+    def call(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six toybox pictures with their truth; not to be written to."""
+    from convoscope.toybox import write
+
+    folder = tmp_path_factory.mktemp("toys")
+    write(folder, 6, seed=3)
+    return folder

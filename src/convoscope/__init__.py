@@ -6,6 +6,8 @@ The public names are imported lazily, so that ``import convoscope`` (and ``convo
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -17,12 +19,17 @@ _PUBLIC = {
     "open_model": "opening", "wrap": "models", "Model": "models", "layers": "models",
     "Picture": "pictures", "Preprocessing": "pictures", "filters": "methods.views", "activations": "methods.views",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
-    "IntegratedGradients": "methods", "SmoothGrad": "methods", "Deconvnet": "methods", "GuidedBackprop": "methods",
+    "IntegratedGradients": "methods", "SmoothGrad": "methods", "VarGrad": "methods",
+    "Deconvnet": "methods", "GuidedBackprop": "methods",
     "CAM": "methods", "GradCAM": "methods", "GradCAMPlusPlus": "methods", "HiResCAM": "methods",
     "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
     "GuidedGradCAM": "methods", "Occlusion": "methods", "RISE": "methods", "LIME": "methods", "ScoreCAM": "methods",
     "AblationCAM": "methods", "ExtremalPerturbation": "methods",
-    "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods", "AttentionRollout": "methods", "AttentionGradient": "methods",
+    "visualize": "methods.visualize", "visualize_frames": "methods.visualize",
+    "Visualization": "methods.visualize", "Visualizations": "methods.visualize",
+    "Direction": "combine", "Combination": "combine",
+    "AttentionRollout": "methods", "AttentionGradient": "methods",
+    "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
     from .explain import explain as explain
     from .methods.views import activations as activations
     from .methods.views import filters as filters
+    from .methods.visualize import visualize as visualize
+    from .methods.visualize import visualize_frames as visualize_frames
     from .models import Model as Model
     from .models import layers as layers
     from .models import wrap as wrap
@@ -48,5 +57,18 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted({*_PUBLIC, "__version__"})
 
+
+class _Package(types.ModuleType):
+    """Some public functions are named as the module they live in (``explain``): the name is the function's.
+
+    Importing a submodule binds it in its package, which would hide the function from then on.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, types.ModuleType) and name in _PUBLIC):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 __all__ = sorted([*_PUBLIC, "__version__"])

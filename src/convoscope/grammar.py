@@ -66,6 +66,10 @@ def parse(text: str, model: Model) -> Target | None:
 
     A class name or a layer of the network that happens to begin alike wins.
     """
+    from .combine import parse as combination  # sums, differences and directions are made of other targets
+
+    if (combined := combination(text, model)) is not None:
+        return combined
     kind, colon, rest = text.partition(":")
     if not colon or kind not in PARSERS or (model.labels is not None and text in model.labels):
         return None

@@ -74,6 +74,11 @@ def open_model(
             notes=found.notes,
             call=call_for(found.network),
         )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in opened.module.parameters()):
+        raise ModelError(
+            f"{opened.name} has lazy layers whose shapes are not known yet: run it once on a batch of its inputs "
+            "before it is given to Convoscope."
+        )
     opened.preprocessing = _override(opened.preprocessing, size, mean, std, fit)
     if labels is not None:
         opened.labels = read_labels(labels)
@@ -285,7 +290,8 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     except ConvoscopeError:
         raise
     except Exception as error:
-        raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {error}") from error
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {said}.") from error
     finally:
         sys.path.remove(added)
 

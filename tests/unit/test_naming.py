@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -217,7 +218,9 @@ def test_tuples_and_dictionaries_are_handed_over_as_they_are() -> None:
 
 def test_traced_and_compiled_networks() -> None:
     net = Net().eval()
-    traced = torch.jit.trace(net, X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated in the newest torch
+        traced = torch.jit.trace(net, X)
     assert names_of(traced, X) == []
     compiled = torch.compile(net)
     with torch.compiler.set_stance("force_eager"):

@@ -10,6 +10,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        code = build()(args=given, prog_name="convoscope", standalone_mode=False)
+        with warnings.catch_warnings():
+            if not _wants_traceback():
+                # what libraries mumble of damaged EXIF data and the like means nothing to who runs a command
+                warnings.simplefilter("ignore")
+            code = build()(args=given, prog_name="convoscope", standalone_mode=False)
         sys.stdout.flush()
+        if code == STOPPED:  # Typer has made this of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except SystemExit as stop:
+    except SystemExit as stop:  # a command that has itself said why it ends
         return stop.code if isinstance(stop.code, int) else COULD_NOT_START
     except typer.Exit as stop:
         return int(stop.exit_code)
@@ -123,8 +130,12 @@ def _unexpected(error: Exception) -> str:
     )
 
 
+def _wants_traceback() -> bool:
+    return os.environ.get("CONVOSCOPE_TRACEBACK", "") not in ("", "0")
+
+
 def _show_traceback() -> None:
-    if os.environ.get("CONVOSCOPE_TRACEBACK", "") not in ("", "0"):
+    if _wants_traceback():
         import traceback
 
         traceback.print_exc()

@@ -119,7 +119,7 @@ def explain(
         _close(outcome, folder, len(paths))
     if outcome.stopped:
         complain(f"Stopped: {len(outcome.records)} of {len(paths)} pictures are done. The same command goes on.")
-        return common.STOPPED
+        raise SystemExit(common.STOPPED)
     return common.SOME_FAILED if outcome.failed else common.DONE
 
 

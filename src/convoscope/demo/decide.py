@@ -25,8 +25,9 @@ def why(stage: Stage) -> Section:
     maps = sum(len(one) for one in every)
     return Section(
         "Why does it say so?",
-        f"{len(quick)} methods answer in their own ways. One plan serves them all: {maps} maps of {len(pictures)} "
-        f"pictures took {plan.forwards} forward and {plan.backwards} backward passes.",
+        f"{len(quick)} methods answer in their own ways, from one plan. What they share is run once: "
+        f"{maps} maps of {len(pictures)} pictures took {plan.forwards} forward and {plan.backwards} backward passes, "
+        "and all but a few of these are for the three methods that average over many.",
         [
             Item(
                 stage.save(one.sheet(), f"why-{label}.png"),
@@ -44,7 +45,8 @@ def apart(stage: Stage) -> Section:
     from ..methods import CAM
 
     result = explain(stage.model, stage.picture("boat"), [CAM(parts=8), "grad-cam"])
-    mean = float(result["cam"].values.mean())
+    grid = result["cam"].grid
+    mean = float(result["cam"].values.mean() if grid is None else grid.mean())
     return Section(
         "A map taken apart",
         "CAM is a sum of channels, each times its weight in the classifier; here are the eight that count most. The "
@@ -87,18 +89,14 @@ def without_gradients(stage: Stage) -> Section:
         METHODS["lime"](samples=200, segments=40),  # type: ignore[call-arg]
         ScoreCAM(),
         AblationCAM(),
-        ExtremalPerturbation(rounds=150),
+        ExtremalPerturbation(area=0.15, rounds=150, grid=6, sigma=9, rate=0.05),
     ]
-    result = explain(stage.model, stage.picture("key"), methods)
+    result = explain(stage.model, stage.picture("car"), methods)
     return Section(
         "By covering and switching off",
         "These methods need no gradient: they cover parts of the picture, or switch channels off, and watch "
         f"the score. Together {result.plan.forwards} forward passes.",
-        [
-            Item(
-                stage.save(result.sheet(), "covering.png"), "Where the key matters, found by taking parts of it away."
-            )
-        ],
+        [Item(stage.save(result.sheet(), "covering.png"), "Six methods that share no formula, on one car.")],
     )
 
 

@@ -39,7 +39,8 @@ def photo(stage: Stage) -> Section:
         )
     model = stage.open("squeezenet1_0")
     methods = ["grad-cam", "cam", "guided-grad-cam", "guided-backprop", "saliency"]
-    result = explain(model, np.asarray(data.chelsea())  # type: ignore[no-untyped-call], methods, target=["top1", "top2"])
+    cat = np.asarray(data.chelsea())  # type: ignore[no-untyped-call]
+    result = explain(model, cat, methods, target=["top1", "top2"])
     return Section(
         title,
         f"SqueezeNet 1.0, trained on ImageNet, says {result.target} ({result.probability:.0%}), then "

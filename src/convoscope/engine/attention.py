@@ -21,7 +21,7 @@ from ..errors import MethodRefused
 from .needs import Dedicated
 
 if TYPE_CHECKING:
-    from .planner import Scorer
+    from .needs import Scorer
     from .runner import Runner
 
 Heads = Literal["mean", "max", "min", "gradient"]

@@ -19,9 +19,7 @@ Placed = tuple[Geometry | None, bool, str | None]
 def _spatial_dim(probe: Probe) -> int | None:
     """The dimension along which the centres lie apart; None if there is none, -1 if there are several."""
     # the median, because at the border some channels may wrap around
-    spread = [
-        float(apart(probe[2:4], [dim]).median()) if probe.shape[dim + 1] > 1 else 0.0 for dim in range(4)
-    ]
+    spread = [float(apart(probe[2:4], [dim]).median()) if probe.shape[dim + 1] > 1 else 0.0 for dim in range(4)]
     most = max(spread)
     if most == 0:
         return None

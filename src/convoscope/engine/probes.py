@@ -105,9 +105,7 @@ def joined(strict: Tensor, local: Tensor, mark: Tensor) -> Probe:
 
 def apart(local: Tensor, dims: list[int]) -> Tensor:
     """Twice the largest distance between the centres of elements that differ in ``dims`` alone."""
-    twice = (
-        local[0] - local[1]
-    )  # the lowest index plus the highest one; not a number where the field is empty
+    twice = local[0] - local[1]  # the lowest index plus the highest one; not a number where the field is empty
     low = twice.nan_to_num(nan=EMPTY).amin(dims)
     high = twice.nan_to_num(nan=-EMPTY).amax(dims)
     return (high - low).clamp(min=0)

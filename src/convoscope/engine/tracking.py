@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convoscope.engine import aten_mixing, aten_windows  # noqa: F401 (they register their rules)
 from convoscope.engine.aliasing import Memory, Track
 from convoscope.engine.aten import RULES, Call, pointwise
 from convoscope.engine.probes import PARTS, Probe, everywhere, seed

@@ -130,7 +130,7 @@ class _Visitor:
 def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[tuple[Layer, Track | None]]:
     """The layers of what was visited."""
     paths = module_paths(network)
-    places: dict[tuple[int, tuple[int, ...]], Placed] = {}
+    places: dict[tuple[int, int, tuple[int, ...]], Placed] = {}
     tokens: dict[int, tuple[Geometry, int] | None] = {}
     layers: list[tuple[Layer, Track | None]] = []
     for visit in visits:
@@ -140,7 +140,7 @@ def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[
         elif track is None:
             found = (None, False, "its output does not depend on the picture")
         else:
-            key = (id(track), shape)
+            key = (id(track.rows), id(track.cols), shape)  # norms and activations share their input's probes
             if key not in places:
                 places[key] = place(track, shape, tracker.size, tracker.unknown_in(track.past))
             found = places[key]

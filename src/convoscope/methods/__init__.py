@@ -22,12 +22,13 @@ from .occlusion import Occlusion
 from .random_masks import LIME, RISE
 from .shap import DeepSHAP, GradientSHAP
 from .score_cams import AblationCAM, ScoreCAM
+from .vargrad import VarGrad
 
 #: every method by its name, from the model to the data
 METHODS: dict[str, type[Method]] = {
     kind.about.name: kind
     for kind in (
-        Saliency, InputXGradient, IntegratedGradients, SmoothGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
+        Saliency, InputXGradient, IntegratedGradients, SmoothGrad, VarGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
         GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )

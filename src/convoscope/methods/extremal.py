@@ -106,8 +106,10 @@ def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor,
 
     def raise_mask(values: Tensor) -> Tensor:
         power = 20.0
-        near = torch.einsum("hr,brc,wc->bhw", reach_y**power, values.clamp(min=1e-6) ** power, reach_x**power)
-        return near.clamp(min=1e-30).pow(1 / power).clamp(0, 1)
+        # float64: far from every bump the powers are below what float32 can tell from nought
+        bumps = [part.double() ** power for part in (reach_y, values.clamp(min=1e-6), reach_x)]
+        near = torch.einsum("hr,brc,wc->bhw", *bumps)
+        return near.clamp(min=1e-80).pow(1 / power).clamp(0, 1).float()
 
     return start, raise_mask
 

@@ -59,8 +59,9 @@ class FullGrad(Method):
             shape = [1] * gradient.ndim
             shape[channel_axis] = -1
             part = gradient * bias.view(shape)
-            total = total + part.flatten(1).sum(1)
-            if gradient.ndim == 4 and layer.has_grid:
+            # windows and heads may stand in the batch, behind the picture they belong to
+            total = total + part.reshape(len(query.inputs), -1).sum(1)
+            if gradient.ndim == 4 and layer.has_grid and len(gradient) == len(query.inputs):
                 planes = query.planes(name, part)
                 drawn, _ = query.resample(self._shown(planes).sum(1), name)
                 values = values + drawn

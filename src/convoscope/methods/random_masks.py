@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..engine.needs import Perturbed
 from ..errors import MissingExtra
-from .base import About, Method, Query, setting
+from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
 
 if TYPE_CHECKING:
@@ -66,10 +66,9 @@ class RISE(Method):
             done += int(known.sum())
             if not known.all():
                 break
-        maps = query.pixels(
-            (total / (max(done, 1) * self.share)).float()[:, None], signed=False, unit=self.about.unit
-        )
-        maps.raw, maps.reduction = None, self.about.reduction
+        values = (total / (max(done, 1) * self.share)).float()
+        # probabilities are never below nought, logits may be
+        maps = Maps(values, self.score == "logit", self.about.unit, self.about.reduction)
         maps.fact("samples", [done] * len(total))
         if done < self.samples:
             for row in range(len(total)):
@@ -91,9 +90,8 @@ class RISE(Method):
             grid = (torch.rand((count, 1, self.cells, self.cells), generator=generator) < self.share).float()
             big = F.interpolate(grid, raised, mode="bilinear", align_corners=False)[:, 0]
             shifts = torch.stack([torch.randint(0, c, (count,), generator=generator) for c in cell], 1)
-            yield torch.stack(
-                [mask[y : y + height, x : x + width] for mask, (y, x) in zip(big, shifts.tolist(), strict=True)]
-            )
+            parts = [mask[y : y + height, x : x + width] for mask, (y, x) in zip(big, shifts.tolist(), strict=True)]
+            yield torch.stack(parts).clamp(0, 1)
 
 
 def _later(progress: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:

@@ -374,4 +374,3 @@ def _lookup(network: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
     value = getattr(network.get_submodule(path), leaf)
     return value.detach()  # type: ignore[no-any-return]
-

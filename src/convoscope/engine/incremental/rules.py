@@ -309,7 +309,9 @@ def reduction(p: Planner, node: fx.Node) -> bool:
     return _same_call(p, node, source, region.with_shape(shape, moved))
 
 
-def _same_call(p: Planner, node: fx.Node, source: fx.Node, out: Region, products: int = 0, aliases: bool = False) -> bool:
+def _same_call(
+    p: Planner, node: fx.Node, source: fx.Node, out: Region, products: int = 0, aliases: bool = False
+) -> bool:
     """Run the operation itself on the tiles."""
     constants = p.program.constants
     others = [item for item in node.all_input_nodes if item is not source]
@@ -452,8 +454,7 @@ def padding(p: Planner, node: fx.Node) -> bool:
     if any(shape[dim] != region.shape[dim] for dim in range(rank) if dim not in region.dims):
         return False
     axes = [
-        axis.moved(shape[dim], front.get(dim, 0))
-        for axis, dim in zip((region.y, region.x), region.dims, strict=True)
+        axis.moved(shape[dim], front.get(dim, 0)) for axis, dim in zip((region.y, region.x), region.dims, strict=True)
     ]
     out = Region(axes[0], axes[1], region.dims, shape)
     return p.tile(node, out, [source], lambda work: work.values[source], aliases=True)

@@ -97,6 +97,12 @@ class Region:
         return self.y.length * self.x.length / (self.y.size * self.x.size)
 
     @property
+    def changed(self) -> float:
+        """Share of the map that really changes, on the mean over the windows."""
+        sizes = (self.y.high - self.y.low) * (self.x.high - self.x.low)
+        return float(sizes.mean()) / (self.y.size * self.x.size)
+
+    @property
     def whole(self) -> bool:
         """Whether the tiles are the whole map."""
         return self.y.whole and self.x.whole
@@ -215,9 +221,7 @@ class Gather:
         channels = base.cells.shape[1]
         starts = self.rows[batch.start * self.high : batch.stop * self.high]
         # A row of a tile is one contiguous piece of the base: gather whole rows, not cells.
-        pieces = base.cells.as_strided(
-            (base.cells.shape[0] - self.wide + 1, self.wide * channels), (channels, 1)
-        )
+        pieces = base.cells.as_strided((base.cells.shape[0] - self.wide + 1, self.wide * channels), (channels, 1))
         out = pieces.index_select(0, starts).view(count, self.high, self.wide, channels)
         if tile is not None and self.source is not None:
             self.paste(out, as_rows(tile, self.source.dims), batch)

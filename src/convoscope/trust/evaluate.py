@@ -1,0 +1,350 @@
+"""The driver: maps of many pictures, measured, written down picture by picture, and gathered into a league."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..errors import PictureError, UsageError
+from ..explain import MethodLike, explain
+from ..methods import METHODS, Method, method
+from ..models import Model
+from ..pictures import Fitted, Picture
+from ..results import Explanation
+from ..targets import ClassScorer, Scorer, TargetLike, class_index, class_indices, logits
+from . import faithfulness, localisation
+from .datasets import Case
+from .league import League
+from .scoring import FILLS, Scoring, scoring
+
+#: groups of measures, by the name of the group
+GROUPS: dict[str, tuple[str, ...]] = {
+    "localisation": ("pointing", "energy-inside", "iou", "auc"),
+    "faithfulness": ("insertion", "deletion", "road", "sensitivity-n", "infidelity"),
+}
+MEASURES = (*GROUPS["localisation"], *GROUPS["faithfulness"])
+DEFAULT_MEASURES = (*GROUPS["localisation"], "insertion", "deletion")
+_AT_ONCE = 16
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the measures are taken; part of the result, and of what makes two evaluations the same.
+
+    ``tolerance`` is the pointing game's, in input pixels. ``steps`` cuts insertion and deletion. ``subsets`` random
+    subsets of ``share`` of the cells of ``cell`` pixels serve sensitivity-n and infidelity. ``noise`` is ROAD's.
+    """
+
+    measures: tuple[str, ...] = DEFAULT_MEASURES
+    tolerance: float = 0.0
+    steps: int = 16
+    insertion_fill: str = "blur"
+    deletion_fill: str = "mean"
+    noise: float = 0.01
+    subsets: int = 96
+    share: float = 0.2
+    cell: int = 8
+    resize: str = "exact"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("insertion_fill", "deletion_fill"):
+            if getattr(self, name) not in FILLS:
+                raise UsageError(f"{name} must be {', '.join(FILLS)}, not {getattr(self, name)!r}.")
+        if self.tolerance < 0:
+            raise UsageError(f"tolerance must be 0 or more pixels, not {self.tolerance}.")
+        if self.steps < 1 or self.subsets < 2 or self.cell < 1 or not 0 < self.share < 1:
+            raise UsageError("steps must be at least 1, subsets 2, cell 1, and share between 0 and 1.")
+
+
+def measures(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Measures by name, group or ``all``; ``None`` is the default set. Raises :class:`UsageError`."""
+    if names is None:
+        return DEFAULT_MEASURES
+    listed = [names] if isinstance(names, str) else list(names)
+    found: dict[str, None] = {}
+    for name in listed:
+        if name == "all":
+            found.update(dict.fromkeys(MEASURES))
+        elif name in GROUPS:
+            found.update(dict.fromkeys(GROUPS[name]))
+        elif name in MEASURES:
+            found[name] = None
+        else:
+            raise UsageError(f"There is no measure {name!r}; there are {', '.join((*MEASURES, *GROUPS))} and all.")
+    if not found:
+        raise UsageError("No measures given.")
+    return tuple(m for m in MEASURES if m in found)
+
+
+def methods_for(names: str | Sequence[MethodLike] | None, slow: bool = False) -> dict[str, Method]:
+    """Methods by name; ``None`` and ``all`` are every method but the slow ones (``slow=True``: those too)."""
+    listed: list[MethodLike] = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
+    found: dict[str, Method] = {}
+    for name in listed:
+        if name == "all":
+            kinds = [kind for kind in METHODS.values() if slow or not kind.about.slow]
+            found.update({kind.about.name: kind() for kind in kinds})
+            continue
+        one = method(name)
+        key, number = one.about.name, 1
+        while key in found and found[key] != one:
+            number += 1
+            key = f"{one.about.name}-{number}"
+        found[key] = one
+    if not found:
+        raise UsageError("No methods given: `convoscope methods` lists them.")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class EachItsOwn:
+    """A target: each picture's own class, by the picture; ``None`` is the predicted class."""
+
+    classes: dict[int, int | None]
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[Any]) -> Scorer:
+        values = logits(output)
+        predicted = class_indices(None, model, values)
+        chosen = []
+        for row, one in enumerate(pictures):
+            wanted = self.classes.get(id(one.picture))
+            index = int(predicted[row]) if wanted is None else class_index(wanted, model.labels, values.shape[1])
+            chosen.append(index)
+        return ClassScorer(torch.tensor(chosen), tuple(model.label(c) for c in chosen))
+
+
+def evaluate_cases(
+    model: Model,
+    cases: Sequence[Case],
+    methods: str | Sequence[MethodLike] | None = None,
+    *,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    slow: bool = False,
+    progress: Progress | None = None,
+) -> League:
+    """Explain every case with every method, measure the maps, and gather the league table.
+
+    Measures that need to know where the object is are taken where a case has a ``region``; those on the tag where it
+    has one. With ``out`` every case's figures are written down as soon as they are known (``cases.jsonl``): the same
+    call goes on where it was stopped. A case whose picture cannot be read stands in ``failed`` and the rest goes on.
+    Pictures share forwards, methods share passes. Raises :class:`UsageError` where ``out`` holds another evaluation.
+    """
+    settings = settings or Settings()
+    chosen = methods_for(methods, slow)
+    if not cases:
+        raise UsageError("No pictures to evaluate.")
+    duplicates = len(cases) - len({case.key for case in cases})
+    if duplicates:
+        raise UsageError(f"{duplicates} cases share a key with another.")
+    ledger = _Ledger.open(out, _header(model, chosen, settings))
+    wanted = [case for case in cases if case.key not in ledger.rows]
+    done = len(cases) - len(wanted)
+    if progress is not None:
+        progress(done, len(cases))
+    for group in _groups(wanted, min(_AT_ONCE, model.batch_size)):
+        for key, row in _measure_group(model, group, chosen, settings):
+            ledger.add(key, row)
+            done += 1
+            if progress is not None:
+                progress(done, len(cases))
+    return _league(model, cases, ledger.rows, settings)
+
+
+def _groups(cases: Sequence[Case], size: int) -> Iterator[list[Case]]:
+    for start in range(0, len(cases), size):
+        yield list(cases[start : start + size])
+
+
+def _league(model: Model, cases: Sequence[Case], rows: dict[str, Any], settings: Settings) -> League:
+    good = {case.key: rows[case.key]["measures"] for case in cases if "measures" in rows[case.key]}
+    refused = {name: why for case in cases for name, why in rows[case.key].get("refused", {}).items()}
+    failed = {case.key: rows[case.key]["failed"] for case in cases if "failed" in rows[case.key]}
+    right = [rows[key]["right"] for key in good if rows[key].get("right") is not None]
+    facts: dict[str, Any] = {**asdict(settings), "fingerprint": model.fingerprint}
+    if right:
+        facts["predicted_right"] = sum(right) / len(right)
+    return League.of(good, model=model.name, settings=facts, refused=refused, failed=failed)
+
+
+def _measure_group(
+    model: Model, group: list[Case], methods: dict[str, Method], settings: Settings
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    pictures: list[Picture] = []
+    read: list[Case] = []
+    for case in group:
+        try:
+            pictures.append(case.picture())
+            read.append(case)
+        except PictureError as error:
+            yield case.key, {"failed": str(error)}
+    if not read:
+        return
+    target = EachItsOwn({id(p): case.target for p, case in zip(pictures, read, strict=True)})
+    found = explain(model, pictures, list(methods.values()), target=target, resize=settings.resize)
+    for case, one in zip(read, found, strict=True):
+        arrays = {name: heatmap.values for name, heatmap in one.items()}
+        row: dict[str, Any] = {"measures": measure_case(model, case, one, arrays, settings)}
+        if one.refused:
+            row["refused"] = dict(one.refused)
+        if case.target is not None and one.prediction:
+            row["right"] = one.prediction[0]["index"] == case.target
+        yield case.key, row
+
+
+def baselines(fitted: Fitted, seed: int) -> dict[str, NDArray[np.float32]]:
+    """The maps that know nothing of the network: centre, edges, random and a smooth random."""
+    size = int(fitted.tensor.shape[-2]), int(fitted.tensor.shape[-1])
+    return {
+        "centre": localisation.centre(size),
+        "edges": localisation.edges(fitted.tensor.float().numpy()),
+        "random": localisation.random(size, seed),
+        "random-smooth": localisation.random_smooth(size, seed),
+    }
+
+
+def measure_case(
+    model: Model,
+    case: Case,
+    explanation: Explanation,
+    maps: dict[str, NDArray[np.float32]],
+    settings: Settings,
+) -> dict[str, dict[str, float | None]]:
+    """``measures[measure][method]`` of one picture; baselines are added to the maps."""
+    fitted = explanation.fitted
+    seed = zlib.crc32(f"{settings.seed}:{case.key}".encode())
+    everything = {**maps, **baselines(fitted, seed)}
+    names, values = list(everything), np.stack(list(everything.values()))
+    found: dict[str, dict[str, float | None]] = {}
+
+    def keep(measure: str, figures: Sequence[float]) -> None:
+        found[measure] = {n: float(v) if np.isfinite(v) else None for n, v in zip(names, figures, strict=True)}
+
+    if case.region is not None:
+        mask = case.region.on_input(fitted)
+        for measure, take in localisation.MEASURES.items():
+            if measure in settings.measures:
+                extra = {"tolerance": settings.tolerance} if measure == "pointing" else {}
+                keep(measure, take(values, mask, **extra).tolist())  # type: ignore[operator]
+    if case.tag is not None and "energy-inside" in settings.measures:
+        keep("tag-energy", localisation.energy_inside(values, case.tag.on_input(fitted)).tolist())
+    if any(m in settings.measures for m in GROUPS["faithfulness"]):
+        target: TargetLike = case.target
+        if target is None and explanation.prediction:
+            target = int(explanation.prediction[0]["index"])
+        with scoring(model, fitted, target, seed=seed) as scored:
+            for measure, figures in _faithful(scored, values, settings, seed).items():
+                keep(measure, figures)
+    return found
+
+
+def _faithful(
+    scored: Scoring, values: NDArray[np.float32], settings: Settings, seed: int
+) -> dict[str, Sequence[float]]:
+    found: dict[str, Sequence[float]] = {}
+    wanted = settings.measures
+    if "insertion" in wanted:
+        fill = scored.filled(settings.insertion_fill, settings.noise)
+        curves = faithfulness.insertion(values, fill, steps=settings.steps, seed=seed)
+        found["insertion"] = [curve.area for curve in curves]
+    if "deletion" in wanted:
+        fill = scored.filled(settings.deletion_fill, settings.noise)
+        curves = faithfulness.deletion(values, fill, steps=settings.steps, seed=seed)
+        found["deletion"] = [curve.area for curve in curves]
+    if "road" in wanted:
+        pairs = faithfulness.road(values, scored.filled("inpaint", settings.noise), seed=seed)
+        found["road"] = [faithfulness.road_gap(*pair) for pair in pairs]
+    if "sensitivity-n" in wanted or "infidelity" in wanted:
+        size = int(values.shape[1]), int(values.shape[2])
+        masks = faithfulness.subsets(size, settings.subsets, settings.share, settings.cell, seed)
+        drops = scored.whole - scored.filled("mean")(masks)
+        if "sensitivity-n" in wanted:
+            found["sensitivity-n"] = faithfulness.sensitivity_n(values, masks, drops).tolist()
+        if "infidelity" in wanted:
+            found["infidelity"] = faithfulness.infidelity(values, masks, drops).tolist()
+    return found
+
+
+def _header(model: Model, methods: dict[str, Method], settings: Settings) -> dict[str, Any]:
+    listed = {name: {"method": one.about.name, **vars(one)} for name, one in methods.items()}
+    header = {
+        "network": model.fingerprint,
+        "preprocessing": model.preprocessing.to_dict(),
+        "methods": listed,
+        "settings": asdict(settings),
+        "version": __version__,
+    }
+    return json.loads(json.dumps(header, default=str))  # type: ignore[no-any-return]
+
+
+@dataclass(eq=False)
+class _Ledger:
+    """What is known so far, on disk a line a case: a line cut off by a kill is done again."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    file: Path | None = None
+
+    @staticmethod
+    def open(out: str | Path | None, header: dict[str, Any]) -> _Ledger:
+        if out is None:
+            return _Ledger()
+        folder = Path(out)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
+        ledger = _Ledger(file=folder / "cases.jsonl")
+        known = folder / "evaluation.json"
+        if known.is_file():
+            ledger._agree(known, header)
+            ledger._read()
+        else:
+            known.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+        return ledger
+
+    def _agree(self, known: Path, header: dict[str, Any]) -> None:
+        try:
+            before = json.loads(known.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        other = [name for name in header if before.get(name) != header[name]]
+        if other:
+            raise UsageError(
+                f"{known.parent} holds another evaluation (its {', '.join(other)} differ): choose another folder."
+            )
+
+    def _read(self) -> None:
+        if self.file is None or not self.file.is_file():
+            return
+        kept = []
+        for line in self.file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                self.rows[row.pop("case")] = row
+                kept.append(line)
+            except (ValueError, KeyError):
+                continue
+        # a line that was cut off must not swallow the next one
+        self.file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def add(self, key: str, row: dict[str, Any]) -> None:
+        self.rows[key] = row
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"case": key, **row}) + "\n")
+
+
+def plainly(settings: Settings) -> Settings:
+    """The same, drawn by the usual half-pixel resize instead of at the cells' true centres."""
+    return replace(settings, resize="plain")

@@ -1,0 +1,124 @@
+"""One picture, one target, many variations: the network behind the measures of faithfulness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.needs import Perturbed
+from ..engine.perturb import perturbed_scores
+from ..engine.runner import Runner, call_plainly
+from ..engine.untouched import untouched
+from ..errors import TargetError, UsageError
+from ..methods.fills import blurred
+from ..models import Model
+from ..pictures import Fitted
+from ..targets import Scorer, TargetLike, resolve
+from .inpaint import fill_in
+
+#: what may stand where pixels were taken away
+FILLS = ("mean", "blur", "black", "inpaint")
+
+
+@dataclass(eq=False)
+class Scoring:
+    """The target's score on variations of one picture, a batch of the model's size at a time.
+
+    ``whole`` is the score of the picture itself. ``probability`` says whether scores are probabilities (a target that
+    has none, such as a unit, is scored as it is).
+    """
+
+    model: Model
+    fitted: Fitted
+    scorer: Scorer
+    runner: Runner
+    inputs: Tensor
+    whole: float
+    probability: bool
+    seed: int = 0
+    fills: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def filled(self, fill: str, noise: float = 0.01) -> Callable[[Tensor], Tensor]:
+        """A function from masks ``[K, H, W]`` (1: taken away) to scores ``[K]``, with ``fill`` in the holes.
+
+        ``mean`` is the data set's mean (zero in the input), ``blur`` the blurred picture, ``inpaint`` ROAD's
+        imputation from the surroundings with ``noise`` (in the input's unit).
+        """
+        if fill not in FILLS:
+            raise UsageError(f"fill must be {', '.join(FILLS)}, not {fill!r}.")
+        if fill == "inpaint":
+            return lambda masks: self._inpainted(masks, noise)
+        if fill not in self.fills:
+            self.fills[fill] = self._fill(fill)
+        picture = self.fills[fill]
+
+        def scores(masks: Tensor) -> Tensor:
+            need = Perturbed(masks, picture, self.probability)
+            return perturbed_scores(self.runner, self.inputs, self.scorer, need)[0][0]
+
+        return scores
+
+    def at(self, inputs: Tensor) -> Tensor:
+        """The scores ``[K]`` at inputs ``[K, C, H, W]`` in the network's input space."""
+        found = []
+        for piece in torch.split(inputs, max(1, self.runner.batch_size)):
+            rows = torch.zeros(len(piece), dtype=torch.long)
+            recorded = self.runner.record(
+                piece.to(self.inputs), layers=self.scorer.layers, gradients=False, rows=rows
+            )
+            method = self.scorer.probability if self.probability else self.scorer.score
+            with torch.no_grad():
+                found.append(method(recorded.output, recorded.live(), recorded.rows).float().cpu())
+        return torch.cat(found)
+
+    def _fill(self, fill: str) -> Tensor:
+        if fill == "mean":
+            return torch.zeros_like(self.inputs)
+        if fill == "blur":
+            return blurred(self.inputs)
+        return self.model.preprocessing.normalise(torch.zeros_like(self.inputs))
+
+    def _inpainted(self, masks: Tensor, noise: float) -> Tensor:
+        picture = self.inputs[0].float().cpu()
+        size = max(1, self.runner.batch_size)
+        # made a batch at a time: hundreds of filled pictures need not lie in memory
+        return torch.cat(
+            [
+                self.at(fill_in(picture, piece, noise=noise, seed=self.seed * 65_537 + number, tolerance=1e-3))
+                for number, piece in enumerate(torch.split(masks, size))
+            ]
+        )
+
+
+@contextmanager
+def scoring(
+    model: Model, fitted: Fitted, target: TargetLike = None, *, probability: bool = True, seed: int = 0
+) -> Iterator[Scoring]:
+    """Open a :class:`Scoring` of one picture; inside, the network is protected, afterwards it is as it was.
+
+    Raises :class:`~convoscope.errors.TargetError` where the target does not fit the network.
+    """
+    inputs = model.inputs([fitted])
+    call: Any = call_plainly if model.call is None else model.call
+    runner = Runner(model.module, model.batch_size, call)
+    with untouched(model.module):
+        first = runner.record(inputs, gradients=False)
+        scorer = resolve(target, model, first.output, [fitted])
+        found = Scoring(model, fitted, scorer, runner, inputs, 0.0, probability, seed)
+        if probability and not _has_probability(scorer, first.output):
+            found.probability = False
+        found.whole = float(found.at(inputs)[0])
+        yield found
+
+
+def _has_probability(scorer: Scorer, output: Any) -> bool:
+    try:
+        scorer.probability(output, {}, torch.zeros(1, dtype=torch.long))
+    except (TargetError, KeyError):
+        return False
+    return True

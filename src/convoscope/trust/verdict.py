@@ -1,0 +1,292 @@
+"""``explain --trust``: a short verdict on every map of one picture, in figures and in one plain sentence.
+
+Three questions, none of which is proof: does taking away what the map calls important harm the score more than taking
+away what a random map does; does the map change when the classifier's weights are drawn anew; does it stay when the
+picture gets noise that no one sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConvoscopeError
+from ..explain import explain
+from ..methods import METHODS, Method, method
+from ..models import Model
+from ..pictures import Picture
+from ..results import Explanation, Heatmap
+from ..targets import TargetLike, parse_unit
+from .faithfulness import deletion, insertion
+from .localisation import random, random_smooth
+from .sanity import learnt_modules, left, randomised, target_of
+from .scoring import scoring
+from .similarity import rank_correlation
+from .stability import max_sensitivity, noisy
+
+#: random maps of each kind that a map is held against
+RANDOM_MAPS = 6
+#: random classifiers that a map is compared under
+RANDOM_CLASSIFIERS = 4
+#: a rank correlation above which a map counts as the same map
+SAME = 0.5
+#: and below which noise counts as having changed it
+STABLE = 0.7
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one map.
+
+    ``gain`` is the mean of (insertion − random's) and (random's − deletion), areas 0..1 in probability (in the
+    score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is
+    the rank correlation with the maps of networks whose classifier is random (0 to 1; nought is good), ``change``
+    and ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured,
+    and ``notes`` says why.
+    """
+
+    method: str
+    insertion: float | None
+    deletion: float | None
+    gain: float | None
+    beats: float | None
+    survives: float | None
+    change: float | None
+    steady: float | None
+    sentence: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def better(self) -> bool | None:
+        """Better than every random map."""
+        return None if self.gain is None or self.beats is None else self.gain > 0 and self.beats >= 1
+
+    @property
+    def stable(self) -> bool | None:
+        """Whether noise left the map's order standing."""
+        return None if self.steady is None else self.steady >= STABLE
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, plain; for ``--json``."""
+        return {
+            "insertion": self.insertion,
+            "deletion": self.deletion,
+            "gain": self.gain,
+            "beats_random": self.beats,
+            "better_than_random": self.better,
+            "survives_randomised_classifier": self.survives,
+            "change_under_noise": self.change,
+            "rank_under_noise": self.steady,
+            "stable": self.stable,
+            "sentence": self.sentence,
+            "notes": list(self.notes),
+        }
+
+
+def verdicts(
+    model: Model,
+    explanation: Explanation,
+    target: TargetLike = None,
+    *,
+    steps: int = 16,
+    noise: float = 0.02,
+    variations: int = 3,
+    seed: int = 0,
+) -> dict[str, Verdict]:
+    """A verdict on every map of ``explanation``, by the maps' names.
+
+    ``target`` is what was given to :func:`convoscope.explain` where that was not a class (a unit, a function); the
+    class is read from the explanation. All maps share their passes: one batch of random maps, the same randomised networks,
+    one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only. The
+    network is left as it is.
+    """
+    if not len(explanation):
+        return {}
+    wanted = _target(model, explanation, target)
+    faithful = _faithful(model, explanation, wanted, steps, seed)
+    quick, skipped = _again(explanation)
+    survives, why_sane = _survives(model, explanation, quick, wanted, seed)
+    steady, why_steady = _steady(model, explanation, quick, wanted, noise, variations, seed)
+    found = {}
+    for name in explanation:
+        notes = [
+            n for n in (skipped.get(name), why_sane, why_steady) if n and (name in quick or n == skipped.get(name))
+        ]
+        inserted, deleted, gain, beats = faithful[name]
+        change, rank = steady.get(name, (None, None))
+        given = (name, inserted, deleted, gain, beats, survives.get(name), change, rank)
+        found[name] = Verdict(*given, sentence="", notes=tuple(notes))
+        found[name] = Verdict(*given, sentence=_sentence(found[name]), notes=tuple(notes))
+    return found
+
+
+def _target(model: Model, explanation: Explanation, target: TargetLike) -> TargetLike:
+    label = explanation.target
+    if " rather than " in label and label not in (model.labels or ()):
+        return _Difference(*label.split(" rather than ", 1))
+    if target is not None and not (isinstance(target, str) and target.startswith("top")):
+        return target
+    return target_of(model, explanation)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """A target: one class rather than another."""
+
+    label: str
+    other: str
+
+    def resolve(self, model: Model, output: Any, pictures: Any) -> Any:
+        from ..targets import resolve
+
+        return resolve(_class(self.label), model, output, pictures, _class(self.other))
+
+
+def _class(label: str) -> TargetLike:
+    return int(label[6:]) if label.startswith("class ") and label[6:].isdigit() else label
+
+
+def _faithful(
+    model: Model, explanation: Explanation, target: TargetLike, steps: int, seed: int
+) -> dict[str, tuple[float, float, float, float]]:
+    size = next(iter(explanation.values())).values.shape
+    pixels = [random((size[0], size[1]), seed * 1009 + k) for k in range(RANDOM_MAPS)]
+    coarse = [random_smooth((size[0], size[1]), seed * 1009 + k) for k in range(RANDOM_MAPS)]
+    maps = [heatmap.values for heatmap in explanation.values()]
+    values = np.stack([*maps, *pixels, *coarse])
+    with scoring(model, explanation.fitted, target, seed=seed) as scored:
+        inserted = np.array([c.area for c in insertion(values, scored.filled("blur"), steps=steps, seed=seed)])
+        deleted = np.array([c.area for c in deletion(values, scored.filled("mean"), steps=steps, seed=seed)])
+    mine = len(maps)
+    found = {}
+    for number, (name, heatmap) in enumerate(explanation.items()):
+        # scattered pixels harm a network more than patches: a map is held against random maps of its own kind
+        start = mine + RANDOM_MAPS if heatmap.grid is not None else mine
+        rivals = slice(start, start + RANDOM_MAPS)
+        net = inserted - deleted
+        gain = (net[number] - net[rivals].mean()) / 2
+        beats = float((net[number] > net[rivals]).mean())
+        found[name] = (float(inserted[number]), float(deleted[number]), float(gain), beats)
+    return found
+
+
+def _again(explanation: Explanation) -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods of the maps, ready to run again; of slow ones, why not."""
+    quick: dict[str, Method] = {}
+    skipped: dict[str, str] = {}
+    for name, heatmap in explanation.items():
+        if METHODS[heatmap.method].about.slow:
+            skipped[name] = "Slow method: its map was not computed again, so its stability is not known."
+        else:
+            quick[name] = _method_of(heatmap)
+    return quick, skipped
+
+
+def _method_of(heatmap: Heatmap) -> Method:
+    settings: Mapping[str, Any] = heatmap.provenance.get("settings", {})
+    return method(heatmap.method, {k: v for k, v in settings.items() if v is not None and k != "parts"})
+
+
+def _maps(
+    model: Model, pictures: list[Picture], methods: dict[str, Method], target: TargetLike
+) -> list[dict[str, NDArray[np.float32]]]:
+    """Maps under our own names: explain names what it is given anew, in the same order."""
+    found = explain(model, pictures, list(methods.values()), target=target)
+    rows = []
+    for one in found:
+        made = {**dict.fromkeys(one.refused), **{key: one[key].values for key in one}}
+        order = [key for key in _explain_names(methods) if key in made]
+        rows.append({name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None})
+    return rows  # type: ignore[return-value]
+
+
+def _explain_names(methods: dict[str, Method]) -> list[str]:
+    names: list[str] = []
+    for one in methods.values():
+        number, unique = 1, one.about.name
+        while unique in names:
+            number += 1
+            unique = f"{one.about.name}-{number}"
+        names.append(unique)
+    return names
+
+
+def _survives(
+    model: Model, explanation: Explanation, methods: dict[str, Method], target: TargetLike, seed: int
+) -> tuple[dict[str, float | None], str | None]:
+    if not methods:
+        return {}, None
+    try:
+        modules = learnt_modules(model)
+        last = modules[-1]
+        if isinstance(target, str) and (unit := parse_unit(target, model)) is not None:
+            # a unit's score does not see the classifier: the weights that make the unit are drawn anew
+            order = [name.split("#")[0] for name in model.watched().layers]
+            upto = order[: order.index(unit.layer.split("#")[0]) + 1]
+            last = next((name for name in reversed(upto) if name in modules), last)
+        picture = Picture.from_input(explanation.fitted.tensor, model.preprocessing)
+        draws = [randomised(model, [last], seed=seed + 1 + k) for k in range(RANDOM_CLASSIFIERS)]
+        after = [_maps(other, [picture], methods, target)[0] for other in draws]
+    except ConvoscopeError as error:
+        return {}, f"Not compared with a randomised network: {error}"
+    found: dict[str, float | None] = {}
+    for name in methods:
+        values = explanation[name].values
+        ranks = [left(rank_correlation, values, maps[name]) for maps in after if name in maps]
+        if ranks and np.isfinite(ranks).all():
+            # one random classifier may by chance like the same places, another their opposite: their mean counts
+            found[name] = float(np.clip(np.mean(ranks), 0, 1))
+    return found, None
+
+
+def _steady(
+    model: Model,
+    explanation: Explanation,
+    methods: dict[str, Method],
+    target: TargetLike,
+    noise: float,
+    count: int,
+    seed: int,
+) -> tuple[dict[str, tuple[float | None, float | None]], str | None]:
+    if not methods:
+        return {}, None
+    copies = noisy(explanation.fitted.tensor, noise=noise, count=count, seed=seed)
+    pictures = [Picture.from_input(one, model.preprocessing, f"noise {n}") for n, one in enumerate(copies)]
+    try:
+        after = _maps(model, pictures, methods, target)
+    except ConvoscopeError as error:
+        return {}, f"Stability not measured: {error}"
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for name in methods:
+        moved = max_sensitivity(explanation[name].values, [row[name] for row in after if name in row])
+        found[name] = (_finite(moved.change), _finite(moved.rank))
+    return found, None
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _sentence(v: Verdict) -> str:
+    """``Beats random by 0.31; changes with the classifier (7 % survives); stable.``"""
+    parts = []
+    if v.gain is not None:
+        if v.better:
+            parts.append(f"beats random by {v.gain:.2f}")
+        elif v.gain > 0:
+            parts.append(f"hardly better than random (by {v.gain:.2f})")
+        else:
+            parts.append(f"no better than random ({v.gain:+.2f})")
+    if v.survives is not None:
+        share = f"{v.survives:.0%} survives a random classifier"
+        parts.append(f"{share}: it hardly shows what was learnt there" if v.survives > SAME else share)
+    if v.stable is not None:
+        parts.append("stable" if v.stable else f"unstable under noise (rank correlation {v.steady:.2f})")
+    elif v.survives is None and v.gain is None:
+        parts.append("nothing could be measured")
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "."
