@@ -30,6 +30,7 @@ _PUBLIC = {
     "Direction": "combine", "Combination": "combine",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "survey", "Store": "survey.store",
+    "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip

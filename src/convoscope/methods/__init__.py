@@ -17,8 +17,10 @@ from .cams import EigenCAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM, HiResCAM, L
 from .extremal import ExtremalPerturbation
 from .fullgrad import FullGrad
 from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from .lrp import LRP
 from .occlusion import Occlusion
 from .random_masks import LIME, RISE
+from .shap import DeepSHAP, GradientSHAP
 from .score_cams import AblationCAM, ScoreCAM
 from .vargrad import VarGrad
 
@@ -28,7 +30,7 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, VarGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -110,7 +112,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "EigenCAM",
+    "CAM", "LIME", "LRP", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "DeepSHAP", "GradientSHAP", "EigenCAM",
     "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
     "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
     "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
