@@ -61,11 +61,7 @@ def create_app(
     bench = Bench(opened, Album(images), survey_into=survey_into, title=title)
     bench.jobs = Jobs()
     if store is not None:
-        from .collect import open_store
-        from .gathered import Gathered
-
-        given = isinstance(store, (str, Path))
-        bench.take(open_store(opened, store) if given else Gathered(store, opened))
+        bench.take(_gathered(store, opened))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -88,6 +84,16 @@ def create_app(
     _errors(app)
     app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES)
     return app
+
+
+def _gathered(store: Any, model: Model) -> Any:
+    from .gathered import Gathered
+
+    if not isinstance(store, (str, Path)):
+        return Gathered(store, model)
+    from .collect import open_store
+
+    return open_store(model, store)
 
 
 def _page(app: FastAPI) -> None:

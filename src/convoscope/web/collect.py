@@ -71,21 +71,41 @@ def there(path: str | Path) -> bool:
     return (Path(path) / "units.lance").is_dir()
 
 
-def toybox_pictures(count: int = TOYBOX_PICTURES, scenes: bool = False) -> Path:
-    """The bundled collection in the cache, drawn on first use."""
-    from .. import __version__
-    from ..toybox import write
+def toybox_pictures(name: str = "toybox", count: int = TOYBOX_PICTURES) -> Path:
+    """The bundled collection of a toybox network in the cache, drawn on first use.
 
-    name = f"toybox-{'scenes' if scenes else 'pictures'}-{__version__}-{count}"
-    folder = cache_folder() / name
+    Classifiers get single things, the others scenes. The cheat gets half of its pictures with the tag, whatever they
+    show: so its mistakes tell what it has learnt.
+    """
+    from .. import __version__
+    from ..toybox import card, write
+
+    scenes = card(name).kind not in ("classifier", "landmarks")
+    kind = "scenes" if scenes else "tagged" if name == "toybox-cheat" else "pictures"
+    folder = cache_folder() / f"toybox-{kind}-{__version__}-{count}"
     if (folder / "truth.csv").is_file():
         return folder
-    partial = folder.with_name(f"{name}.{os.getpid()}")
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    write(partial, count, scenes=scenes, seed=5)
+    if kind == "tagged":
+        _with_tags(partial, count)
+    else:
+        write(partial, count, scenes=scenes, seed=5)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         partial.rename(folder)
     except OSError:  # another process was faster
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _with_tags(folder: Path, count: int) -> None:
+    """Half of the pictures plain, half with the tag, and one truth file for both."""
+    from ..toybox import write
+
+    lines = ["file,label"]
+    for part, tag, seed in (("plain", False, 5), ("tagged", True, 6)):
+        truth = write(folder / part, count // 2, tag=tag, seed=seed).with_suffix(".csv")
+        rows = truth.read_text(encoding="utf-8").splitlines()[1:]
+        lines += [f"{part}/{','.join(row.split(',')[:2])}" for row in rows]
+    (folder / "truth.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

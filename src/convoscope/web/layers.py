@@ -32,9 +32,12 @@ TILES = 512
 def rows_of(bench: Bench) -> list[dict[str, Any]]:
     """The layers in order, with what the survey knows of them."""
     from ..models import layers
+    from ..survey.choose import default_layers
 
     watched = bench.model.watched()
     dead = bench.gathered.dead() if bench.gathered is not None else {}
+    size = bench.model.preprocessing.size or (224, 224)
+    main = set(dead) or set(default_layers(bench.model, (bench.model.preprocessing.channels, *size)))
     found = []
     for row in layers(bench.model):
         layer = watched.layers[row["name"]]
@@ -42,7 +45,8 @@ def rows_of(bench: Bench) -> list[dict[str, Any]]:
         grid = list(shape[1:3] if layer.channels_last else shape[2:]) if len(shape) == 4 and layer.has_grid else None
         channels = (shape[-1] if layer.channels_last else shape[1]) if len(shape) > 1 else None
         found.append(
-            {**row, "channels": channels, "grid": grid, "surveyed": row["name"] in dead, "dead": dead.get(row["name"]),
+            {**row, "channels": channels, "grid": grid, "main": row["name"] in main,
+             "surveyed": row["name"] in dead, "dead": dead.get(row["name"]),
              "relu": layer.relu}
         )  # fmt: skip
     return found

@@ -81,6 +81,7 @@ class Layer(BaseModel):
     grid: list[int] | None = Field(description="Rows and columns of cells; null where there is no grid.")
     rf: dict[str, Any] | None = Field(description="Receptive field in input pixels: size, stride, offset.")
     default: bool
+    main: bool = Field(description="One of the activations that a survey gathers by default.")
     surveyed: bool
     dead: int | None = Field(description="Units that were nought in every picture of the survey.")
     relu: bool

@@ -2,6 +2,7 @@
 import { app, methodOf } from "./app.js";
 import { fill, h, number, percent } from "./dom.js";
 import { lang, t } from "./i18n.js";
+import { list, set } from "./state.js";
 import { words } from "./words.js";
 
 function open(title, ...body) {
@@ -24,10 +25,36 @@ export function aboutMethod(name, about) {
     [t("formula"), h("span", { class: "formula" }, method.formula)],
     [t("unitWord"), [method.unit, method.reduction].filter(Boolean).join(", ")],
     [t("layer"), about?.layer],
-    [t("settings"), about ? Object.entries(about.settings).map(([key, value]) => `${key} = ${value}`).join(", ") : null],
     [t("paper"), method.paper],
     ["", about ? h("a", { href: about.values, download: `${name}.npy` }, t("download")) : null],
-  ]), h("p", { class: "soft" }, words().caution));
+  ]), about ? settingsForm(name, method, about) : null, h("p", { class: "soft" }, words().caution));
+}
+
+/** The method's settings as a form: the same fields as the command line's flags. What is changed stands in the address. */
+function settingsForm(name, method, about) {
+  const own = method.settings.filter((one) => one.name !== "parts");
+  if (!own.length) return null;
+  const field = (one) => {
+    const id = `set-${one.name}`;
+    const value = about.settings[one.name];
+    let input;
+    if (one.choices) input = h("select", { id, name: one.name }, one.choices.map((each) => h("option", { value: each, selected: each === value }, each)));
+    else if (one.name === "layer") input = h("select", { id, name: one.name }, h("option", { value: "" }, "–"), app.layers.filter((each) => each.grid).map((each) => h("option", { value: each.name, selected: each.name === value }, each.name)));
+    else if (one.type === "bool") input = h("select", { id, name: one.name }, ["true", "false"].map((each) => h("option", { value: each, selected: each === String(value) }, each)));
+    else input = h("input", { id, name: one.name, value: value ?? "", type: ["int", "float"].includes(one.type) ? "number" : "text", min: one.minimum, max: one.maximum, step: one.type === "int" ? 1 : "any" });
+    return [h("dt", {}, h("label", { for: id }, one.name.replaceAll("_", " "))), h("dd", {}, input, h("span", { class: "soft" }, ` ${one.help ?? ""}`))];
+  };
+  const apply = (event) => {
+    event.preventDefault();
+    const rest = list("set").filter((each) => !each.startsWith(`${name}.`));
+    for (const one of own) {
+      const given = event.target.elements[one.name].value;
+      if (given !== String(one.default ?? "") && !given.includes(",")) rest.push(`${name}.${one.name}=${given === "" ? "none" : given}`);
+    }
+    document.querySelector("dialog.about")?.close();
+    set({ set: rest.join(",") });
+  };
+  return h("form", { class: "settings", onsubmit: apply }, h("h3", {}, t("settings")), h("dl", {}, own.map(field)), h("button", { type: "submit", class: "main" }, t("apply")));
 }
 
 export function aboutLayer(layer) {

@@ -47,7 +47,7 @@ async function unitCard(body) {
       patches,
       wantsBlock(unit),
       survey ? histogram(survey, card.response?.max) : h("p", { class: "soft" }, app.model.survey ? t("notSurveyedUnit") : t("noSurvey")),
-      survey?.classes?.length ? h("section", {}, h("h3", {}, t("favours"), survey.selectivity != null ? h("span", { class: "soft" }, ` ${t("selectivityIs", { s: survey.selectivity.toFixed(2) })}`) : null), classBars(survey.classes)) : null,
+      survey?.classes?.length ? h("section", {}, h("h3", {}, t("favours"), survey.selectivity != null ? h("span", { class: "soft" }, ` · ${t("selectivityIs", { s: survey.selectivity.toFixed(2) })}`) : null), classBars(survey.classes)) : null,
       survey?.alike?.length ? h("section", {}, h("h3", {}, t("nearestUnits")), h("p", { class: "chips" }, survey.alike.map((one) => h("button", { type: "button", class: "chip", onclick: () => set({ unit: `${card.layer}:${one.channel}` }) },
         `${one.channel}`, h("small", {}, ` ${one.correlation.toFixed(2)}`))))) : null,
       h("section", { class: "ablate" }, h("label", { class: "switch" }, h("input", { type: "checkbox", checked: off, onchange: (event) => {
@@ -95,7 +95,8 @@ function patch(one) {
 
 function wantsBlock(unit) {
   const known = wanted.get(unit);
-  const image = h("img", { alt: `${t("wants")}: ${unit}`, class: known ? "" : "missing", src: known?.picture ?? null });
+  const image = h("img", { alt: `${t("wants")}: ${unit}`, hidden: !known, src: known?.picture ?? null });
+  const show = (uri) => { image.src = uri; image.hidden = false; };
   const words = h("span", { class: "soft" }, known?.caption ?? "");
   const meter = h("progress", { hidden: true, "aria-label": t("computing") });
   let work = null;
@@ -105,13 +106,12 @@ function wantsBlock(unit) {
     meter.hidden = false;
     work = job({ kind: "visualize", target: unit, steps: 128 }, {
       progress: (at) => { meter.max = at.total ?? 1; meter.value = at.done; },
-      frame: (frame) => { const uri = Object.values(frame.pictures)[0]; if (uri) { image.src = uri; image.classList.remove("missing"); } },
+      frame: (frame) => { const uri = Object.values(frame.pictures)[0]; if (uri) show(uri); },
     });
     work.done.then((result) => {
       const one = result.visualizations[0];
       wanted.set(unit, one);
-      image.src = one.picture;
-      image.classList.remove("missing");
+      show(one.picture);
       words.textContent = one.caption;
     }, failed).finally(() => { work = null; meter.hidden = true; button.textContent = t("makeWants"); });
   } }, t("makeWants"));
@@ -192,7 +192,12 @@ export function near(one) {
     h("img", { src: thumbnail(one.id, "stored"), alt: one.name, loading: "lazy", width: 64, height: 64 }), h("span", {}, words));
 }
 
-on("unit", () => { which = state.unit ? "unit" : "picture"; drawCard(); });
+on("unit", () => {
+  which = state.unit ? "unit" : "picture";
+  drawCard();
+  // on a narrow screen the card lies below everything: go there
+  if (state.unit && innerWidth <= 860) right.scrollIntoView({ block: "start" });
+});
 on("off", () => drawCard());
 on("target against", () => { if (list("off").length) ablate(null); });
 on("picture", () => { if (which === "picture" || !state.unit) drawCard(); });

@@ -13,7 +13,7 @@ let panel = null;
 export function drawCentre() {
   const tab = TABS[state.tab] ? state.tab : "decide";
   const centre = document.getElementById("centre");
-  panel = h("div", { role: "tabpanel", id: "panel", "aria-labelledby": `tab-${tab}`, class: `panel ${tab}` });
+  panel = h("div", { role: "tabpanel", id: "panel", "aria-labelledby": `tab-${tab}`, class: `panel panel-${tab}` });
   fill(centre,
     h("div", { role: "tablist", class: "tabs", dataset: { arrows: "1" }, onkeydown: arrows },
       Object.keys(TABS).map((name) => h("button", {

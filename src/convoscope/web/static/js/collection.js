@@ -70,6 +70,7 @@ async function load() {
     if (mine !== asked || !panel.isConnected) return;
     made = found;
     words.textContent = [t("mapFigures", { p: percent(keptShare()), t: number(made.metrics.trustworthiness) }), t("mapHint"), ...made.notes].join(" ");
+    drawSide();
     send();
   } catch (error) {
     if (mine === asked && words) words.textContent = error.message;

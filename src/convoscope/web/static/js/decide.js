@@ -28,20 +28,22 @@ export function decideTab(node) {
   answers = h("section", { class: "answers", "aria-label": t("prediction") });
   shown = new Map();
   barNode = h("div", { class: "bar" });
+  tools = tools ?? new Tools();
   drawBar();
-  fill(panel, barNode, grid, answers);
+  photoFrame = new Frame({ title: t("photo") });
+  photoFrame.node.classList.add("photo");
+  fill(panel, h("div", { class: "bar first" }, tools.bar()), h("div", { class: "question" }, photoFrame.node, answers), barNode, grid);
   if (!state.picture) { fill(grid, h("p", { class: "empty" }, t("noPictures"))); return; }
   refresh();
 }
 
 function drawBar() {
-  tools = tools ?? new Tools();
   const scale = choice(t("scaleTitle"), [["own", t("ownScale"), t("scaleTitle")], ["shared", t("sharedScale"), t("scaleTitle")]], state.scale,
     (value) => { set({ scale: value }, true); drawBar(); redraw(); });
   const opacity = h("label", { class: "slider" }, h("span", {}, t("opacity")),
     h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 75, oninput: (event) => { set({ opacity: event.target.value }, true); slowRedraw(); } }));
   const judge = h("button", { type: "button", class: "judge", onclick: judgeAll }, t("trust"));
-  fill(barNode, tools.bar(), h("span", { class: "spacer" }), scale, opacity, judge, adder());
+  fill(barNode, h("h2", {}, t("maps")), h("span", { class: "spacer" }), scale, opacity, judge, adder());
 }
 
 function adder() {
@@ -93,11 +95,6 @@ const refresh = latest(async () => {
 
 /** The frames of the methods, in order; those that are there already stay, so that nothing jumps. */
 function layout(names) {
-  if (!photoFrame || !photoFrame.node.isConnected) {
-    photoFrame = new Frame({ title: t("photo") });
-    photoFrame.node.classList.add("photo");
-    photoFrame.under.classList.add("hint");
-  }
   const before = shown;
   shown = new Map();
   for (const name of names) {
@@ -112,7 +109,7 @@ function layout(names) {
     frame.node.dataset.method = name;
     shown.set(name, { frame, about: null, array: null });
   }
-  fill(grid, photoFrame.node, [...shown.values()].map((one) => one.frame.node));
+  fill(grid, [...shown.values()].map((one) => one.frame.node));
   const old = panel.querySelector(".adder");
   if (old) old.replaceWith(adder());
 }

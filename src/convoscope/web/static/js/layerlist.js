@@ -8,7 +8,7 @@ const group = (name) => name.split(".")[0].split("#")[0];
 
 /** The layers that matter most: what an activation leaves, the grids that are surveyed, and the last grid. */
 function main(layers) {
-  const chosen = layers.filter((one) => one.surveyed || one.default || (one.relu && one.grid));
+  const chosen = layers.filter((one) => one.main || one.default);
   return chosen.length ? chosen : layers;
 }
 

@@ -1,5 +1,5 @@
 // Starts the page and joins its parts.
-import { get } from "./api.js";
+import { get, job } from "./api.js";
 import { app, failed, hear, loadModel, say, tell } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
@@ -65,8 +65,8 @@ export function turnTheme() {
 }
 
 function zoom(step) {
-  const sizes = [150, 190, 230, 280, 340, 420, 520];
-  const now = Number(prefer.get("zoom", 230));
+  const sizes = [120, 150, 190, 230, 280, 340, 420, 520];
+  const now = Number(prefer.get("zoom", 190));
   const at = Math.max(0, sizes.findIndex((one) => one >= now));
   const next = sizes[Math.min(sizes.length - 1, Math.max(0, at + step))];
   prefer.set("zoom", next);
@@ -81,6 +81,8 @@ function drawAll() {
   drawCard();
   document.title = `${app.model.name} · convoscope`;
 }
+
+const quiet = location.search.includes("tour=0");
 
 async function start() {
   applyTheme();
@@ -109,8 +111,18 @@ async function start() {
     } catch (error) { failed(error); }
   });
   document.addEventListener("keydown", keys);
+  watchSurvey().catch(() => {});
   await choosePicture();
-  if (!prefer.get("toured", "") && !list("unit").length && location.search.indexOf("tour=0") < 0) say("offer-tour");
+  if (!prefer.get("toured", "") && !list("unit").length && !quiet) say("offer-tour");
+}
+
+/** A survey that the server makes: say so, and show the collection when it is there. */
+async function watchSurvey() {
+  if (app.model.survey) return;
+  const running = (await get("/api/jobs")).findLast((one) => one.kind === "survey" && ["queued", "running"].includes(one.state));
+  if (!running) return;
+  const work = job({ kind: "survey" });
+  work.done.then(() => say("survey-done"), () => {});
 }
 
 hear("tour", startTour);

@@ -24,7 +24,7 @@ export function drawTop() {
     model.notes.map((note) => h("p", { class: "note warning" }, note)),
     h("div", { class: "tools" },
       h("button", { type: "button", onclick: () => say("tour") }, t("tour")),
-      h("button", { type: "button", title: t("link"), onclick: copy }, "⧉", h("span", { class: "wide" }, ` ${lang() === "ko" ? "링크" : "Link"}`)),
+      h("button", { type: "button", title: t("link"), onclick: copy }, lang() === "ko" ? "링크" : "Link"),
       h("button", { type: "button", title: lang() === "en" ? "한국어" : "English", lang: lang() === "en" ? "ko" : "en",
         onclick: () => { speak(lang() === "en" ? "ko" : "en"); say("language"); } }, lang() === "en" ? "한" : "EN"),
       h("button", { type: "button", title: t("theme"), "aria-label": t("theme"), onclick: turnTheme }, "◐"),

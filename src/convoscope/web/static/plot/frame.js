@@ -39,6 +39,7 @@
 
   function draw(given) {
     const { style } = given;
+    document.documentElement.style.background = style.page;
     const data = traces(given);
     const spot = given.here >= 0 ? [given.x[given.here], given.y[given.here]] : given.placed ? [given.placed.x, given.placed.y] : null;
     if (spot) {
@@ -47,7 +48,7 @@
     }
     const range = (values) => Math.max(...values) - Math.min(...values) || 1;
     const side = Math.max(range(given.x), range(given.y)) / 26;
-    const images = given.thumbs ? given.ids.flatMap((id, i) => given.thumbs[id] ? [{ source: given.thumbs[id], x: given.x[i], y: given.y[i], sizex: side, sizey: side, xanchor: "center", yanchor: "middle", xref: "x", yref: "y", layer: "above" }] : []) : [];
+    const images = given.thumbs ? given.ids.flatMap((id, i) => given.thumbs[id] ? [{ source: given.thumbs[id], x: given.x[i], y: given.y[i], sizex: side, sizey: side, xanchor: "center", yanchor: "middle", xref: "x", yref: "y", layer: "below" }] : []) : [];
     const axis = { showgrid: false, zeroline: false, showticklabels: false, fixedrange: false };
     const narrow = innerWidth < 500;
     const layout = {

@@ -24,7 +24,7 @@ export default {
   clearRegion: "Clear the region",
   trust: "Judge these maps", trusting: "Judging …", trustShort: "trust", beatsRandom: "beats random", notBetter: "no better than random", unsure: "hardly better than random",
   trustTitle: "How far can this map be trusted?", doubts: "Doubts", noDoubts: "No doubts were found that cost nothing to find.",
-  whatIsThis: "What am I looking at?", formula: "Formula", paper: "Paper", settings: "Settings", unitWord: "Unit", shows: "Shows",
+  whatIsThis: "What am I looking at?", formula: "Formula", paper: "Paper", settings: "Settings", apply: "Apply", unitWord: "Unit", shows: "Shows",
   passes: "{f} forward, {b} backward passes", seconds: "{s} s", download: "Values (.npy)",
   field: "field", wholePicture: "whole picture", fieldTitle: "Receptive field: {size} pixels, a cell every {stride}",
   deadUnits: "{n} dead", dead: "dead", deadTitle: "{n} units were 0 in every picture of the collection", filter: "Find a layer", noLayer: "No layer has such a name.",

@@ -24,7 +24,7 @@ export default {
   clearRegion: "영역 지우기",
   trust: "지도의 신뢰도 재기", trusting: "재는 중 …", trustShort: "신뢰", beatsRandom: "무작위보다 나음", notBetter: "무작위와 다르지 않음", unsure: "무작위보다 겨우 나음",
   trustTitle: "이 지도를 얼마나 믿을 수 있는가?", doubts: "의심", noDoubts: "추가 계산 없이 찾을 수 있는 의심은 없습니다.",
-  whatIsThis: "지금 무엇을 보고 있나요?", formula: "식", paper: "논문", settings: "설정", unitWord: "단위", shows: "보여 주는 것",
+  whatIsThis: "지금 무엇을 보고 있나요?", formula: "식", paper: "논문", settings: "설정", apply: "적용", unitWord: "단위", shows: "보여 주는 것",
   passes: "정방향 {f}회, 역방향 {b}회", seconds: "{s}초", download: "값 (.npy)",
   field: "시야", wholePicture: "사진 전체", fieldTitle: "수용 영역: {size} 픽셀, {stride} 픽셀마다 한 칸",
   deadUnits: "죽음 {n}", dead: "죽음", deadTitle: "모음의 모든 사진에서 0인 유닛 {n}개", filter: "층 찾기", noLayer: "그런 이름의 층이 없습니다.",
