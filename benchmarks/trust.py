@@ -129,7 +129,7 @@ class Bench:
         return self.theirs(metric).mean(2).T
 
     def theirs_road(self) -> np.ndarray:
-        """Their imputation and a batched forward: their metric itself gives hits, and needs single-channel pictures."""
+        """Their imputation and a batched forward: their metric itself gives hits, and is made for one channel."""
         from quantus.functions.perturb_func import noisy_linear_imputation
 
         rows = np.zeros((len(self.x), len(METHODS)))
@@ -199,10 +199,8 @@ def main() -> None:
         total += (mine, other)
         wrong = tolerance is not None and gap > tolerance
         failed |= wrong
-        what = "of the means" if tolerance is None else ""
-        print(
-            f"{name:20} {mine:9.3f} {other:9.3f} {other / mine:7.1f}   {gap:.2g} {what}{'  NOT EQUAL' if wrong else ''}"
-        )
+        what = ("of the means" if tolerance is None else "") + ("  NOT EQUAL" if wrong else "")
+        print(f"{name:20} {mine:9.3f} {other:9.3f} {other / mine:7.1f}   {gap:.2g} {what}")
     print(f"{'all':20} {total[0]:9.3f} {total[1]:9.3f} {total[1] / total[0]:7.1f}")
     table["all"] = {"ours": total[0], "quantus": total[1], "times": total[1] / total[0]}
     if given.json is not None:

@@ -53,7 +53,7 @@ def pointing(given: argparse.Namespace, model: cs.Model, methods: list[str]) -> 
         if folder is None:
             if model.spec != "toybox":
                 sys.exit(
-                    "Give the pictures: --voc FOLDER (Annotations, JPEGImages, ImageSets). Only toybox brings its own."
+                    "Give the pictures: --voc FOLDER (with Annotations, JPEGImages). Only toybox brings its own."
                 )
             folder = datasets.write_voc(datasets.toybox_cases(given.limit or 40), place)
             protocol = PointingProtocol(

@@ -95,10 +95,10 @@ def evaluate(
     given = [flag for flag, value in (("--boxes", boxes), ("--masks", masks), ("--voc", voc)) if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different truths: give one.")
-    opened = open_from(model, options)
     own = not given and images is None
-    if own and opened.spec not in ("toybox", "toybox-cheat"):
+    if own and model not in ("toybox", "toybox-cheat"):
         raise UsageError("Give pictures to measure on: --boxes FILE, --masks FILE, --voc FOLDER or --images FOLDER.")
+    opened = open_from(model, options)
     cases = _cases(opened, boxes, masks, voc, images, split, limit)
     settings = Settings(taken, tolerance, steps, insertion_fill, deletion_fill, resize=resize, seed=opened.seed)
     folder = out_folder(out)

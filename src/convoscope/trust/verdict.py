@@ -100,9 +100,9 @@ def verdicts(
     """A verdict on every map of ``explanation``, by the maps' names.
 
     ``target`` is what was given to :func:`convoscope.explain` where that was not a class (a unit, a function); the
-    class is read from the explanation. All maps share their passes: one batch of random maps, the same randomised networks,
-    one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only. The
-    network is left as it is.
+    class is read from the explanation. All maps share their passes: one batch of random maps, the same randomised
+    networks, one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only.
+    The network is left as it is.
     """
     if not len(explanation):
         return {}
