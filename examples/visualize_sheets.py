@@ -74,7 +74,7 @@ def toybox(out: Path, options: argparse.Namespace) -> None:
     keep(sheet(rows, columns=10, title="Toybox: four recipes", size=84), out / "visualize-recipes.jpg")
 
 
-def specimen(name: str):  # noqa: ANN201
+def specimen(name: str):
     """A real example of a class."""
     from convoscope.toybox import draw
 
@@ -124,9 +124,8 @@ def fool(out: Path, options: argparse.Namespace) -> None:
     results = cs.visualize(model, targets, objective="fool", image=files, steps=options.steps or 100)
     good = [one for one in results if one.facts["fooled"] and one.facts["change"]["mean"] <= 1]
     means = sorted(one.facts["change"]["mean"] for one in results)
-    print(
-        f"fooled by a mean change of at most 1 of 255: {len(good)} of {len(results)}; median {means[len(means) // 2]:.2f}"
-    )
+    print(f"fooled by a mean change of at most 1 of 255: {len(good)} of {len(results)}")
+    print(f"median of the mean changes: {means[len(means) // 2]:.2f}")
     keep(
         cs.Visualizations(results[:4]).sheet(title="Smallest changes that fool SqueezeNet"),
         out / "visualize-fool.jpg",
