@@ -59,14 +59,22 @@ def toybox(out: Path, options: argparse.Namespace) -> None:
         rows.append((RECIPES[name].about.title + f" ({name})", [(one.image, one.caption) for one in results]))
         if name == "maco":
             white = [_on_white(one) for one in results]
-            rows.append(("the same, opaque where the gradients were", [(w, o.target) for w, o in zip(white, results, strict=True)]))
+            rows.append(
+                (
+                    "the same, opaque where the gradients were",
+                    [(w, o.target) for w, o in zip(white, results, strict=True)],
+                )
+            )
             pairs = [("what a class wants, and a real one", [cell for one, w in zip(results, white, strict=True)
                       for cell in ((w, one.caption), (Image.fromarray(specimen(one.target)), "real"))])]  # fmt: skip
-            keep(sheet(pairs, columns=4, title="Toybox: what each class wants (maco)", size=110), out / "visualize-toybox.jpg")
+            keep(
+                sheet(pairs, columns=4, title="Toybox: what each class wants (maco)", size=110),
+                out / "visualize-toybox.jpg",
+            )
     keep(sheet(rows, columns=10, title="Toybox: four recipes", size=84), out / "visualize-recipes.jpg")
 
 
-def specimen(name: str):  # noqa: ANN201
+def specimen(name: str):
     """A real example of a class."""
     from convoscope.toybox import draw
 
@@ -83,9 +91,14 @@ def units(out: Path, options: argparse.Namespace) -> None:
     model = cs.open_model("toybox")
     rows = []
     for layer in ("stem", "layer1", "layer3"):
-        results = cs.visualize(model, [f"{layer}:{c}" for c in range(16)], recipe="fourier", steps=options.steps or 256)
+        results = cs.visualize(
+            model, [f"{layer}:{c}" for c in range(16)], recipe="fourier", steps=options.steps or 256
+        )
         rows.append((layer, [(one.image, one.target.split(":")[1]) for one in results]))
-    keep(sheet(rows, columns=8, title="Toybox: channels of three layers (fourier)", size=76), out / "visualize-units.jpg")
+    keep(
+        sheet(rows, columns=8, title="Toybox: channels of three layers (fourier)", size=76),
+        out / "visualize-units.jpg",
+    )
 
 
 def imagenet(out: Path, options: argparse.Namespace) -> None:
@@ -95,7 +108,10 @@ def imagenet(out: Path, options: argparse.Namespace) -> None:
         began = time.perf_counter()
         results = cs.visualize(model, list(CLASSES), recipe=name, steps=options.steps)
         figures(name, results, time.perf_counter() - began)
-        keep(results.sheet(columns=5, title=f"SqueezeNet 1.0: 20 ImageNet classes ({name})"), out / f"visualize-imagenet-{name}.jpg")
+        keep(
+            results.sheet(columns=5, title=f"SqueezeNet 1.0: 20 ImageNet classes ({name})"),
+            out / f"visualize-imagenet-{name}.jpg",
+        )
 
 
 def fool(out: Path, options: argparse.Namespace) -> None:
@@ -108,8 +124,12 @@ def fool(out: Path, options: argparse.Namespace) -> None:
     results = cs.visualize(model, targets, objective="fool", image=files, steps=options.steps or 100)
     good = [one for one in results if one.facts["fooled"] and one.facts["change"]["mean"] <= 1]
     means = sorted(one.facts["change"]["mean"] for one in results)
-    print(f"fooled by a mean change of at most 1 of 255: {len(good)} of {len(results)}; median {means[len(means) // 2]:.2f}")
-    keep(cs.Visualizations(results[:4]).sheet(title="Smallest changes that fool SqueezeNet"), out / "visualize-fool.jpg")
+    print(f"fooled by a mean change of at most 1 of 255: {len(good)} of {len(results)}")
+    print(f"median of the mean changes: {means[len(means) // 2]:.2f}")
+    keep(
+        cs.Visualizations(results[:4]).sheet(title="Smallest changes that fool SqueezeNet"),
+        out / "visualize-fool.jpg",
+    )
 
 
 def invert(out: Path, options: argparse.Namespace) -> None:
@@ -121,7 +141,10 @@ def invert(out: Path, options: argparse.Namespace) -> None:
         one = cs.visualize(model, objective="invert", image=photo, layer=layer, steps=options.steps)
         print(f"| {layer} | {one.facts['feature_error']:.1%} | {one.facts['pixel_error']:.0%} |", flush=True)
         cells.append((one.image, f"{layer}: features {one.facts['feature_error']:.0%} off"))
-    keep(sheet([("", cells)], columns=4, title="SqueezeNet: a photo inverted from ever deeper layers", size=130), out / "visualize-invert.jpg")
+    keep(
+        sheet([("", cells)], columns=4, title="SqueezeNet: a photo inverted from ever deeper layers", size=130),
+        out / "visualize-invert.jpg",
+    )
 
 
 def main() -> None:
