@@ -133,6 +133,7 @@ class InstanceScorer:
     size: tuple[int, int]
     part: str = "class"
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         items = items_of(output, len(rows), self.size)

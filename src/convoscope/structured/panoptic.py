@@ -209,6 +209,7 @@ class PerPicture:
         return tuple(scorer.labels[0] for scorer in self.scorers)
 
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return torch.stack([self._one(output, k, int(row), "score") for k, row in enumerate(rows)])
