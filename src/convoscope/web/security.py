@@ -168,7 +168,9 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         if message["type"] == "http.request":
             seen += len(message.get("body", b""))
             if seen > limit:
-                return {"type": "http.disconnect"}
+                from starlette.exceptions import HTTPException
+
+                raise HTTPException(413, f"The request is larger than {limit:,} bytes, which is the limit here.")
         return message
 
     return bounded
