@@ -94,7 +94,7 @@ def _look_at(report: Report, name: str, quick: bool) -> Any:
     dataset = None
     if local:
         for manifest in manifests(path):
-            why = _damage(path, str(manifest), _version(manifest.name))
+            why = _damage(path, str(manifest), _version(manifest.name), data=False)
             head = dataset is None
             if why is not None:
                 said = f"{name}.lance: version {_version(manifest.name)} {why}."
@@ -221,10 +221,10 @@ def repair(path: str | Path) -> Report:
         for note in store.notes:
             report.findings.append(Finding("lost units", "units", 1, note))
         for name in TABLES:
-            _clean(store._tables[name], 1)
+            _clean(store._tables[name])
     if recipe is not None and "://" not in path:
         record = Path(path, "index.json")
-        if record.exists() and not store.pictures_dataset().list_indices():
+        if record.exists() and not store.pictures_dataset().describe_indices():
             record.unlink()
             said = "The vector indexes were lost with the table: the next large search builds them again."
             report.findings.append(Finding("lost index", None, 1, said))
@@ -251,7 +251,7 @@ def _mend_tables(path: str, report: Report) -> Recipe | None:
             if "://" not in path:
                 if not Path(table, "_versions").is_dir():
                     raise StoreError(f"{name}.lance is not there.")
-                for said in mend(table, Path(path, "set-aside")):
+                for said in mend(table, Path(path, "set-aside"), data=False):
                     report.findings.append(Finding("damaged manifest", name, 1, said))
             opened = Table.open(table)
         except StoreError as error:
@@ -294,8 +294,8 @@ def _start_anew(path: str, name: str, recipe: Recipe, report: Report) -> None:
 
 
 def compact(path: str | Path, progress: Tell | None = None) -> Report:
-    """Join small files, drop rows that were deleted and versions that nobody needs; two versions are kept, so that
-    readers can finish. Raises :class:`StoreError` where a survey is writing.
+    """Join small files, drop rows that were deleted and all older versions; a reader that has one open goes on with
+    the newest. Raises :class:`StoreError` where a survey is writing.
     """
     path = str(path)
     report = Report(path)
@@ -309,18 +309,18 @@ def compact(path: str | Path, progress: Tell | None = None) -> Report:
             table.refresh()
             with _clear_errors(table.path):
                 table.dataset.optimize.compact_files(num_threads=1)
-                if name == "pictures" and table.dataset.list_indices():
+                if name == "pictures" and table.dataset.describe_indices():
                     table.dataset.optimize.optimize_indices()
-            _clean(table, 2)
+            _clean(table)
         report.facts |= {"units": len(store.ledger()), "pictures": len(store)}
     report.facts |= {"before": before, "after": size_of(path)}
     return report
 
 
-def _clean(table: Table, versions: int) -> None:
+def _clean(table: Table) -> None:
     table.refresh()
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # what stays behind costs room, not truth
-        table.dataset.cleanup_old_versions(retain_versions=versions, older_than=timedelta(0), delete_unverified=True)
+        table.dataset.cleanup_old_versions(retain_versions=1, older_than=timedelta(0), delete_unverified=True)
 
 
 def size_of(path: str) -> dict[str, int]:
