@@ -18,7 +18,7 @@ from ..opening import open_model
 from .recipe import Recipe, make_recipe
 from .store import Store
 from .units import Found, Item, Unit, class_of, cut, folder_labels, scan, truth_labels, unreadable
-from .work import compute
+from .work import UnitResult, compute
 
 #: seconds of work in a unit: what a kill loses at most
 UNIT_SECONDS = 30.0
@@ -53,6 +53,8 @@ def survey(
     *,
     unit_size: int | None = None,
     memory_format: str = "auto",
+    ray: str | None = None,
+    workers: int | None = None,
 ) -> Store:
     """Gather, in one forward a picture, what every hidden unit responds to and what the network makes of every
     picture.
@@ -70,6 +72,9 @@ def survey(
     ``unit_size`` is the number of pictures in a unit (default: about half a minute's work); ``memory_format`` is
     ``contiguous``, ``channels_last``, or ``auto``: whichever is faster here, decided once for a store.
 
+    ``ray`` does the units in ``workers`` processes: ``local`` on this machine, else the address of a Ray cluster
+    (:mod:`convoscope.survey.ray_engine`).
+
     Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another
     survey or is being written, layers that do not exist, a folder without pictures.
     """
@@ -82,7 +87,10 @@ def survey(
         if todo and all(item.error for item in items):
             raise unreadable(found)
         units = _units(target, todo, unit_size, rate)
-        _run(target, opened, units, progress)
+        if ray is None:
+            _run(target, opened, units, progress)
+        else:
+            _run_on_ray(target, opened, units, progress, ray, workers)
         target.fold()
     finally:
         target.close()
@@ -226,6 +234,24 @@ def _run(store: Store, model: Model, units: Sequence[Unit], progress: Tell | Non
         store.commit(result)
         meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
     meter.tell()
+
+
+def _run_on_ray(
+    store: Store, model: Model, units: Sequence[Unit], progress: Tell | None, address: str, workers: int | None
+) -> None:
+    """Do the units in other processes, committing each here."""
+    from .ray_engine import run
+
+    meter = _Meter(sum(len(unit.items) for unit in units), progress)
+    meter.tell()
+
+    def tell(result: UnitResult) -> None:
+        meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
+        meter.advance(result.pictures.num_rows)
+
+    crew = run(store, model, units, address, workers, tell)
+    if crew is not None and crew.replaced:
+        store.notes.append(f"{crew.replaced} workers died and were replaced; their units were done again.")
 
 
 class _Meter:

@@ -94,10 +94,15 @@ class Table:
 
     def read(self, columns: Sequence[str] | None = None, where: str | None = None, **settings: Any) -> Any:
         """The rows as a pyarrow table."""
+        settings |= {"columns": list(columns) if columns is not None else None, "filter": where}
         with _clear_errors(self.path):
-            return self.dataset.to_table(
-                columns=list(columns) if columns is not None else None, filter=where, **settings
-            )
+            try:
+                return self.dataset.to_table(**settings)
+            except (OSError, ValueError, RuntimeError) as error:
+                if "not found" not in str(error).lower():
+                    raise
+                self.dataset.checkout_latest()  # another process has compacted the table meanwhile
+                return self.dataset.to_table(**settings)
 
     def count(self) -> int:
         return int(self.dataset.count_rows())
@@ -141,8 +146,10 @@ def sync_file(path: str | Path) -> None:
         os.close(handle)
 
 
-def mend(path: str, aside: Path) -> list[str]:
+def mend(path: str, aside: Path, *, data: bool = True) -> list[str]:
     """Set damaged head manifests of a local table aside, into the folder ``aside``; sentences that say so.
+
+    ``data``: a version is also damaged where a data file that it names lately is missing or cut off.
 
     Raises :class:`StoreError` where no version is whole.
     """
@@ -157,7 +164,7 @@ def mend(path: str, aside: Path) -> list[str]:
                 f"{path}: no version of this table is whole; its manifests lie in {aside}. Nothing can be read of it."
             )
         head = os.path.join(versions, names[0])
-        why = _damage(path, head, _version(names[0]))
+        why = _damage(path, head, _version(names[0]), data)
         if why is None:
             return said
         aside.mkdir(exist_ok=True)
@@ -177,7 +184,7 @@ def _version(name: str) -> int:
     return _LARGEST_VERSION - number if number > 2**63 else number
 
 
-def _damage(path: str, manifest: str, version: int) -> str | None:
+def _damage(path: str, manifest: str, version: int, data: bool = True) -> str | None:
     """What is wrong with a version, as the end of a sentence; ``None`` where it is whole."""
     size = os.path.getsize(manifest)
     if size == 0:
@@ -189,13 +196,13 @@ def _damage(path: str, manifest: str, version: int) -> str | None:
         return "is cut off (the machine stopped while it was written)"
     try:
         fragments = lance.dataset(path, version=version).get_fragments()
-        newest = fragments[-3:]
+        newest = fragments[-3:] if data else []
         files = [(f.path, f.file_size_bytes) for fragment in newest for f in fragment.metadata.files]
     except (OSError, ValueError, RuntimeError) as error:
         return f"cannot be read ({str(error).splitlines()[0][:80]})"
     for name, wanted in files:
-        data = os.path.join(path, "data", name)
-        if not os.path.exists(data) or (wanted and os.path.getsize(data) != wanted):
+        file_name = os.path.join(path, "data", name)
+        if not os.path.exists(file_name) or (wanted and os.path.getsize(file_name) != wanted):
             return "names a data file that is missing or cut off"
     return None
 

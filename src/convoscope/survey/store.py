@@ -54,6 +54,8 @@ _PLAN = pa.schema(
     [("unit", pa.string()), ("sha256", pa.string()), ("uri", pa.string()), ("label", pa.string()),
      ("label_index", pa.int32()), ("error", pa.string())]
 )  # fmt: skip
+#: a store's tables, the ledger first
+TABLES = ("units", "pictures", "states", "folded", "files", "plan")
 #: states are merged into one after this many units
 FOLD_AFTER = 16
 
@@ -73,6 +75,7 @@ class Store(Views):
         self._model: Model | None = None
         self._merged: tuple[frozenset[str], State] | None = None
         self._folded_units: set[str] | None = None
+        self._done: set[str] | None = None
 
     # opening
 
@@ -91,14 +94,11 @@ class Store(Views):
         notes: list[str] = []
         try:
             if lock is not None:  # nobody writes now: what is half written was left by a crash
-                for name in ("units", "pictures", "states", "folded", "files", "plan"):
+                for name in TABLES:
                     notes += mend(_table(path, name), Path(path, "set-aside"))
             elif write:
                 raise StoreError(Lock.refusal(path))
-            tables = {
-                name: Table.open(_table(path, name))
-                for name in ("units", "pictures", "states", "folded", "files", "plan")
-            }
+            tables = {name: Table.open(_table(path, name)) for name in TABLES}
             recipe = _recipe_of(tables["units"], path)
             store = cls(path, tables, recipe, notes, lock if write else None)
             if write:
@@ -166,6 +166,7 @@ class Store(Views):
 
     def refresh(self) -> None:
         """See what other processes have committed since."""
+        self._done = None
         for table in self._tables.values():
             table.refresh()
 
@@ -216,7 +217,7 @@ class Store(Views):
 
     def state(self) -> State:
         """The merged state of all committed units."""
-        done = frozenset(self.units_done)
+        done = frozenset(self.units_done if self._lock is None else self._committed())
         if self._merged is not None and self._merged[0] == done:
             return self._merged[1]
         folded = self._tables["folded"].read().to_pylist()
@@ -240,31 +241,47 @@ class Store(Views):
 
         Raises :class:`StoreError` where the disk is full; what was committed before stays.
         """
+        return self.commit_all([result]) == 1
+
+    def commit_all(self, results: Sequence[UnitResult]) -> int:
+        """Commit some units at once, all or none, which costs hardly more than one; how many were new."""
         self._must_write()
-        if result.unit in self.units_done:
-            return False
+        done = self._committed()
+        new = list({result.unit: result for result in results if result.unit not in done}.values())
+        if not new:
+            return 0
         state = self.state()
+        folded = self._units_folded()
+        fresh = [result for result in new if result.unit not in folded]
         try:
-            self._tables["pictures"].append(result.pictures)
-            folded = result.unit in self._units_folded()
-            if not folded:
-                row = {"unit": [result.unit], "state": [result.state.to_bytes()]}
-                self._tables["states"].append(pa.table(row, schema=_STATES))
-            failed = result.pictures["error"].null_count
-            rows = result.pictures.num_rows
-            entry = [result.unit, rows, rows - failed, result.seconds, result.forwards, time.time()]
-            self._tables["units"].append(
-                pa.table({name: [v] for (name, _), v in zip(_UNITS, entry, strict=True)}, schema=pa.schema(_UNITS))
-            )
+            self._tables["pictures"].append(pa.concat_tables([result.pictures for result in new]))
+            if fresh:
+                states = {"unit": [r.unit for r in fresh], "state": [r.state.to_bytes() for r in fresh]}
+                self._tables["states"].append(pa.table(states, schema=_STATES))
+            entries = []
+            for result in new:
+                rows, good = result.pictures.num_rows, result.pictures["error"].null_count
+                entries.append([result.unit, rows, rows - good, result.seconds, result.forwards, time.time()])
+            columns = dict(zip(dict(_UNITS), zip(*entries, strict=True), strict=True))
+            self._tables["units"].append(pa.table(columns, schema=pa.schema(_UNITS)))
         except BaseException:
+            self._done = None
             with contextlib.suppress(Exception):
                 self._remove_orphans()
             raise
-        done = frozenset(self.units_done)
-        self._merged = (done, state if folded else state.merged(result.state))
+        done.update(result.unit for result in new)
+        for result in fresh:
+            state = state.merged(result.state)
+        self._merged = (frozenset(done), state)
         if self._tables["states"].count() >= FOLD_AFTER:
             self.fold()
-        return True
+        return len(new)
+
+    def _committed(self) -> set[str]:
+        """The ids of the committed units, read once: who holds the lock writes alone."""
+        if self._done is None:
+            self._done = self.units_done
+        return self._done
 
     def fold(self) -> None:
         """Merge the units' states into one, which keeps the store small."""
@@ -272,7 +289,7 @@ class Store(Views):
         if not self._tables["states"].count():
             return
         state = self.state()
-        done = sorted(self.units_done | self._units_folded())
+        done = sorted(self._committed() | self._units_folded())
         self._tables["folded"].replace(pa.table({"units": [done], "state": [state.to_bytes()]}, schema=_FOLDED))
         self._folded_units = set(done)
         self._tables["states"].replace(_STATES.empty_table())
@@ -298,7 +315,7 @@ class Store(Views):
             self._delete("units", lost)
             self.notes.append(f"{len(lost)} units had lost rows to a damaged disk: they will be done again.")
         self._delete("states", [unit for unit in states if unit not in ledger or unit in lost])
-        self._merged = None
+        self._merged = self._done = None
 
     def _delete(self, table: str, units: Sequence[str]) -> None:
         for start in range(0, len(units), 500):
