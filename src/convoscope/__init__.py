@@ -19,11 +19,18 @@ _PUBLIC = {
     "open_model": "opening", "wrap": "models", "Model": "models", "layers": "models",
     "Picture": "pictures", "Preprocessing": "pictures", "filters": "methods.views", "activations": "methods.views",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
-    "IntegratedGradients": "methods", "SmoothGrad": "methods", "Deconvnet": "methods", "GuidedBackprop": "methods",
+    "IntegratedGradients": "methods", "SmoothGrad": "methods", "VarGrad": "methods",
+    "Deconvnet": "methods", "GuidedBackprop": "methods",
     "CAM": "methods", "GradCAM": "methods", "GradCAMPlusPlus": "methods", "HiResCAM": "methods",
     "XGradCAM": "methods", "LayerCAM": "methods", "EigenCAM": "methods", "FullGrad": "methods",
     "GuidedGradCAM": "methods", "Occlusion": "methods", "RISE": "methods", "LIME": "methods", "ScoreCAM": "methods",
     "AblationCAM": "methods", "ExtremalPerturbation": "methods",
+    "visualize": "methods.visualize", "visualize_frames": "methods.visualize",
+    "Visualization": "methods.visualize", "Visualizations": "methods.visualize",
+    "Direction": "combine", "Combination": "combine",
+    "AttentionRollout": "methods", "AttentionGradient": "methods",
+    "survey": "survey", "Store": "survey.store",
+    "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip
@@ -32,16 +39,22 @@ if TYPE_CHECKING:
     from .explain import explain as explain
     from .methods.views import activations as activations
     from .methods.views import filters as filters
+    from .methods.visualize import visualize as visualize
+    from .methods.visualize import visualize_frames as visualize_frames
     from .models import Model as Model
     from .models import layers as layers
     from .models import wrap as wrap
     from .opening import open_model as open_model
+    from .survey.driver import survey as survey
+    from .survey.store import Store as Store
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'convoscope' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    module = importlib.import_module(f".{_PUBLIC[name]}", __name__)
+    # the package of surveys is itself callable: it is the function, and holds Store and the rest
+    value = module if name == "survey" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -27,6 +27,10 @@ class LayerError(ConvoscopeError, ValueError):
     """No such layer, or the layer does not fit the method (exit code 2)."""
 
 
+class StoreError(ConvoscopeError):
+    """A survey's store cannot be opened, read or written (exit code 2)."""
+
+
 class MethodRefused(ConvoscopeError):
     """The method does not exist for this kind of network; the sentence says why and names another."""
 

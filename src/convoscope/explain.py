@@ -13,14 +13,18 @@ from torch import Tensor
 
 from . import __version__
 from .engine.planner import Job, Planner, Steps
-from .engine.runner import Runner, call_plainly
+from .engine.runner import Call, Runner, call_plainly
 from .engine.untouched import untouched
 from .engine.watch import Watched
 from .errors import ConvoscopeError, LayerError, ModelError, TargetError, UsageError
+from .grammar import parse
 from .methods import Maps, Method, Query, method
 from .models import Model, forward_failed
 from .opening import open_model
 from .pictures import Fitted, Picture
+from .structured import found as structured_found
+from .structured import levels
+from .structured import note as target_note
 from .results import Explanation, Explanations, Heatmap, Plan
 from .targets import Scorer, TargetLike, logits, no_such_layer, parse_unit, resolve
 
@@ -68,8 +72,10 @@ def explain(
     fitted = [model.fit(Picture.of(source)) for source in sources]
     plan = Plan(pictures=len(fitted))
     found: list[Explanation | None] = [None] * len(fitted)
-    for batch in _batches(fitted, model.batch_size):
-        run = _Run(model, [fitted[i] for i in batch], wanted, targets, against, resize == "plain", plan, progress)
+    # detectors answer with as many instances as they find: each picture has its own layer, and its own batch
+    for batch in _batches(fitted, 1 if levels.one_by_one(model) else model.batch_size):
+        run = _Run(model, [fitted[i] for i in batch], wanted, targets, against, resize == "plain", plan, progress,
+                   batch)  # fmt: skip
         for index, explanation in zip(batch, run.explanations(), strict=True):
             found[index] = explanation
     done = [explanation for explanation in found if explanation is not None]
@@ -129,6 +135,7 @@ class _Run:
     plain_resize: bool
     plan: Plan
     progress: Callable[[str, int, int], None] | None
+    numbers: list[int]
 
     def explanations(self) -> list[Explanation]:
         started = time.perf_counter()
@@ -136,14 +143,21 @@ class _Run:
         inputs = model.inputs(self.fitted)
         watched = model.watched(tuple(inputs.shape[1:]))
         self._check_layers(watched)
-        call = call_plainly if model.call is None else model.call
+        call = call_plainly if model.call is None else self._call(model.call)
         runner = Runner(model.module, model.batch_size, call)
         with untouched(model.module):
             planner = Planner(runner, inputs)
             queries = [Query(model, inputs, self.fitted, watched) for _ in self.targets]
             jobs = []
-            for query in queries:
+            try:
+                preferred = levels.preferred(runner, model, watched, inputs, self.fitted, self.targets, self.methods)
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+                if isinstance(error, ConvoscopeError):
+                    raise
+                raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+            for query, name in zip(queries, preferred, strict=True):
                 query.plain_resize, query.reports = self.plain_resize, planner.reports
+                query.preferred = name
                 jobs.append([self._job(name, one, query) for name, one in self.methods.items()])
             everything = [job for row in jobs for job in row]
             try:
@@ -161,9 +175,12 @@ class _Run:
             planner.run(everything)
         self.plan.forwards += runner.forwards
         self.plan.backwards += runner.backwards
-        predictions = _predictions(model, output, len(inputs))
+        predictions = _predictions(model, output, len(inputs), tuple(inputs.shape[-2:]))
         seconds = time.perf_counter() - started
         shared = _provenance(model, watched)
+        said = target_note(self.targets[0], output, scorers[0], inputs.shape[-2:])
+        if said is not None:
+            shared["target_chosen"] = said
         found = []
         for index, one in enumerate(self.fitted):
             rows = []
@@ -179,6 +196,11 @@ class _Run:
             rows[0].rows = rows
             found.append(rows[0])
         return found
+
+    def _call(self, call: Call) -> Call:
+        """The model's call, told the pictures' numbers in the whole call instead of those in this batch."""
+        numbers = torch.tensor(self.numbers)
+        return lambda network, inputs, rows: call(network, inputs, numbers[rows])
 
     def _job(self, name: str, one: Method, query: Query) -> Job:
         steps: Steps
@@ -198,8 +220,12 @@ class _Run:
     def _target_layers(self) -> list[str]:
         found = []
         for target in self.targets:
-            if isinstance(target, str) and (unit := parse_unit(target, self.model)) is not None:
-                found.append(unit.layer)
+            structured = parse(target, self.model) if isinstance(target, str) else target
+            if hasattr(structured, "wants"):
+                found.extend(structured.wants(self.model))
+            elif structured is None or isinstance(structured, str):
+                if isinstance(target, str) and (unit := parse_unit(target, self.model)) is not None:
+                    found.append(unit.layer)
         return found
 
     def _scores(
@@ -341,12 +367,12 @@ def rule_doubts(rule: str, scorer: Scorer, watched: Watched, matched: int | None
     return doubts
 
 
-def _predictions(model: Model, output: Any, count: int) -> list[list[dict[str, Any]]]:
-    """The five best classes of every picture; empty where the network gives no class scores."""
+def _predictions(model: Model, output: Any, count: int, size: tuple[int, int]) -> list[list[dict[str, Any]]]:
+    """The five best classes of every picture; instances or regions where the network gives no class scores."""
     try:
         values = logits(output).detach().float().cpu()
     except TargetError:
-        return [[] for _ in range(count)]
+        return structured_found(model, output, count, size)
     if len(values) != count:
         return [[] for _ in range(count)]
     shares = values.softmax(1) if values.shape[1] > 1 else values.sigmoid()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .engine.untouched import untouched
-from .engine.watch import Watched, watch
+from .engine.watch import Watched, trunk, watch
 from .errors import ModelError, UsageError
 from .pictures import Fitted, Picture, Preprocessing
 
@@ -91,7 +91,7 @@ class Model:
             example = torch.randn((1, *chw), generator=generator).to(self.device, dtype)
             with untouched(self.module, gradients=False):
                 try:
-                    self._watched[key] = watch(self.module, example, call=self.run)
+                    self._watched[key] = watch(self.module, example, call=self.run, until=trunk(self.module))
                 except Exception as error:
                     raise ModelError(forward_failed(self, chw, error)) from error
         return self._watched[key]
@@ -145,6 +145,10 @@ def wrap(
         raise UsageError("This is a Model already; wrap() takes the torch.nn.Module itself.")
     if not isinstance(module, nn.Module):
         raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}.")
+    if call is None:
+        from .structured.calls import call_for
+
+        call = call_for(module)
     channels = len(mean) if mean is not None else len(std) if std is not None else input_channels(module)
     preprocessing = Preprocessing(
         size=(size, size) if isinstance(size, int) else size,

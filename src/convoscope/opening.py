@@ -20,6 +20,7 @@ from . import weights as weight_files
 from .errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from .models import Model, input_channels, wrap
 from .pictures import Preprocessing
+from .structured.calls import call_for
 
 
 class _Opened(NamedTuple):
@@ -71,6 +72,7 @@ def open_model(
             str(spec),
             found.weights,
             notes=found.notes,
+            call=call_for(found.network),
         )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in opened.module.parameters()):
         raise ModelError(

@@ -239,10 +239,11 @@ def _crop_start(have: int, want: int) -> int:
 def _resize(plane: Image.Image, size: tuple[int, int], interpolation: str) -> NDArray[np.float32]:
     if plane.size != (size[1], size[0]):
         plane = plane.resize((size[1], size[0]), _RESAMPLING[interpolation])
-    array = np.asarray(plane)
+    array: NDArray[Any] = np.asarray(plane)
     if array.dtype == np.uint8:
-        return array.astype(np.float32) / np.float32(255)
-    return np.clip(array, 0, 1).astype(np.float32)
+        array = array / np.float32(255)
+    clipped: NDArray[np.float32] = np.clip(array.astype(np.float32), 0, 1)
+    return clipped
 
 
 def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, top: int) -> None:

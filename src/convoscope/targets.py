@@ -52,11 +52,12 @@ def logits(output: Any) -> Tensor:
 
     One score per picture (``[B]``) counts as one class. Raises :class:`TargetError` where there are none.
     """
-    found = _first_tensor(output)
+    found = None if _one_a_picture(output) else _first_tensor(output)
     if found is None:
         raise TargetError(
-            f"The network returns a {type(output).__name__} without class scores: give a callable target that turns "
-            "the output into one score per picture."
+            f"The network returns a {type(output).__name__} without class scores: name one of its outputs "
+            "(output:NAME), an instance (instance:0), or give a callable target that turns the output into one score "
+            "per picture."
         )
     if found.ndim == 1:
         return found[:, None]
@@ -68,6 +69,11 @@ def logits(output: Any) -> Tensor:
             "(layer:channel), a segment (segment:CLASS@x,y), or give a callable target."
         )
     return found
+
+
+def _one_a_picture(output: Any) -> bool:
+    """Whether this is a list with one answer a picture, as detectors return: its first tensor is no batch."""
+    return isinstance(output, (list, tuple)) and bool(output) and all(isinstance(one, Mapping) for one in output)
 
 
 def _first_tensor(output: Any) -> Tensor | None:
@@ -195,6 +201,8 @@ def resolve(
 
         structured = parse(target, model)
         if structured is not None:
+            if against is not None:
+                raise TargetError(f"{target} cannot be contrasted with --against: name two classes.")
             return structured.resolve(model, output, pictures)
     if isinstance(target, Target) and not isinstance(target, str):
         return target.resolve(model, output, pictures)
@@ -204,7 +212,19 @@ def resolve(
         return dataclasses.replace(unit, labels=(target,) * count)
     if callable(target):
         return CallableScorer(target, (getattr(target, "__name__", "function"),) * count)
-    values = logits(output)
+    try:
+        values = logits(output)
+    except TargetError:
+        from .structured import default  # a detector, a segmenter, ...: what it is asked for means something else
+
+        scorer = default(target, model, output, pictures)
+        if scorer is None:
+            raise
+        if against is not None:
+            raise TargetError(
+                f"{model.name} gives no class scores, so nothing can be explained against {against}: leave it away."
+            ) from None
+        return scorer
     classes = class_indices(target, model, values)
     other = None if against is None else class_indices(against, model, values)
     labels = tuple(model.label(int(c)) for c in classes)

@@ -226,3 +226,46 @@ def test_stopping_keeps_what_is_done_and_marks_the_rest() -> None:
     assert unknown.any()
     assert not unknown.all()
     assert any("not known" in doubt for doubt in one.doubts)
+
+
+class Branches(nn.Module):
+    """A residual sum past the layer, a concatenation, a flatten: what the rest of a network can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.inner = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU())
+        self.last = nn.Conv2d(24, 8, 3, stride=2)
+        self.fc = nn.Linear(8 * 7 * 7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        y = self.inner(x)
+        z = self.last(torch.cat([x + y, x * 0.5], 1)).relu()
+        return self.fc(z.view(z.shape[0], -1))
+
+
+@pytest.mark.parametrize("layer", ["inner", "last", "stem"])
+def test_replacing_a_layer_computes_only_what_lies_behind_it_and_agrees(
+    layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convoscope.engine import perturb
+
+    model, pics = cs.wrap(Branches().eval()), pictures(2)
+    quick = cs.explain(model, pics, ["ablation-cam"], target=1, layer=layer)
+    monkeypatch.setattr(perturb, "_from_the_layer_on", lambda *args: None)
+    whole = cs.explain(model, pics, ["ablation-cam"], target=1, layer=layer)
+    for a, b in zip(quick, whole, strict=True):
+        scale = np.abs(b["ablation-cam"].grid).max()
+        assert scale > 0
+        np.testing.assert_allclose(a["ablation-cam"].grid, b["ablation-cam"].grid, atol=1e-4 * scale)
+
+
+def test_fast_occlusion_states_its_agreement_with_the_exact_map() -> None:
+    model, picture = cs.wrap(Modules().eval()), pictures(1, 48)[0]
+    exact = cs.explain(model, picture, cs.Occlusion(8, 4), target=0)["occlusion"]
+    fast = cs.explain(model, picture, cs.Occlusion(8, 4, fast=0.3), target=0)["occlusion"]
+    assert exact.facts["agreement"] is None
+    assert 0.5 < fast.facts["agreement"] <= 1
+    assert fast.facts["saved"] >= exact.facts["saved"]

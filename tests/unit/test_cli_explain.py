@@ -336,3 +336,13 @@ def test_estimates_are_said_before_slow_methods_start(cli, pictures, tmp_path, m
 )
 def test_targets(given, read):
     assert read_targets(given) == read
+
+
+def test_trust(cli, pictures, tmp_path):
+    picture = sorted(pictures.iterdir())[0]
+    command = ("explain", "toybox", picture, "-m", "grad-cam,saliency", "--trust", "-o", tmp_path / "out")
+    (record,) = cli(*command, "--json").json
+    assert set(record["trust"]) == {"grad-cam", "saliency"}
+    assert all(verdict["sentence"].endswith(".") for verdict in record["trust"].values())
+    plain = cli("explain", "toybox", picture, "-m", "grad-cam", "--trust", "-o", tmp_path / "other")
+    assert record["trust"]["grad-cam"]["sentence"] in plain.out

@@ -131,7 +131,7 @@ def torchvision(name: str, size: int, **kwargs: Any) -> Watched:
         ("mobilenet_v3_small", 64, "features.12", "classifier.1", "classifier.3"),
         ("shufflenet_v2_x0_5", 64, "conv5", "mean", "fc"),
         ("convnext_tiny", 64, "features.7", "classifier.0", "classifier.2"),
-        ("vit_b_32", 224, "conv_proj", "encoder", "heads.head"),
+        ("vit_b_32", 224, "encoder.layers.encoder_layer_11.ln_1", "encoder", "heads.head"),
         ("swin_t", 64, "permute", "avgpool", "head"),
     ],
 )

@@ -288,7 +288,7 @@ def write(
     if request.pictures:
         for name, heatmap in explanation.items():
             files.append(f"{file_name(name)}.png")
-            heatmap.overlay().save(folder / files[-1])
+            heatmap.overlay().save(folder / files[-1], compress_level=4)
             if heatmap.parts:
                 files.append(f"{file_name(name)}-parts.png")
                 explanation.parts_sheet(name).save(folder / files[-1])

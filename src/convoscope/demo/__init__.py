@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ class Stage:
 
     out: Path
     options: dict[str, Any] = field(default_factory=dict)
+    #: what one part makes and others use
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Model:
@@ -103,20 +106,8 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     stage = Stage(folder, options)
-    sections = []
-    for part in only if only is not None else parts():
-        title = (part.__doc__ or part.__name__).strip().splitlines()[0].rstrip(".")
-        began = time.perf_counter()
-        error = None
-        try:
-            sections.append(part(stage))
-        except ConvoscopeError as refused:
-            error = str(refused)
-        except Exception as failure:  # one part that breaks must not hide the others
-            error = f"{type(failure).__name__}: {failure}"
-        if error is not None:
-            sections.append(page.Section(title, f"Not shown: {error}"))
-        told(Told(title, time.perf_counter() - began, error))
+    with _one_thread():
+        sections = [_section(stage, part, told) for part in (only if only is not None else parts())]
     return page.write(
         folder,
         "Convoscope: a look inside a convolutional network",
@@ -128,3 +119,35 @@ def run(
         sections,
         footer=f"convoscope {__version__}, {time.perf_counter() - started:.0f} seconds.",
     )
+
+
+def _section(stage: Stage, part: Part, told: Callable[[Told], None]) -> Section:
+    """What a part shows, or why it cannot be shown."""
+    from ..draw.page import Section
+
+    title = (part.__doc__ or part.__name__).strip().splitlines()[0].rstrip(".")
+    began = time.perf_counter()
+    error = None
+    try:
+        section = part(stage)
+    except ConvoscopeError as refused:
+        error = str(refused)
+    except Exception as failure:  # one part that breaks must not hide the others
+        error = f"{type(failure).__name__}: {failure}"
+    if error is not None:
+        section = Section(title, f"Not shown: {error}")
+    told(Told(title, time.perf_counter() - began, error))
+    return section
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The toybox is small: a second thread gains nothing, and on a busy machine the two wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -25,8 +25,9 @@ def why(stage: Stage) -> Section:
     maps = sum(len(one) for one in every)
     return Section(
         "Why does it say so?",
-        f"{len(quick)} methods answer in their own ways. One plan serves them all: {maps} maps of {len(pictures)} "
-        f"pictures took {plan.forwards} forward and {plan.backwards} backward passes.",
+        f"{len(quick)} methods answer in their own ways, from one plan. What they share is run once: "
+        f"{maps} maps of {len(pictures)} pictures took {plan.forwards} forward and {plan.backwards} backward passes, "
+        "and all but a few of these are for the three methods that average over many.",
         [
             Item(
                 stage.save(one.sheet(), f"why-{label}.png"),
@@ -44,7 +45,8 @@ def apart(stage: Stage) -> Section:
     from ..methods import CAM
 
     result = explain(stage.model, stage.picture("boat"), [CAM(parts=8), "grad-cam"])
-    mean = float(result["cam"].values.mean())
+    grid = result["cam"].grid
+    mean = float(result["cam"].values.mean() if grid is None else grid.mean())
     return Section(
         "A map taken apart",
         "CAM is a sum of channels, each times its weight in the classifier; here are the eight that count most. The "

@@ -163,3 +163,10 @@ def _multi_head(call: Call) -> list[Probe]:
 @rule("_transformer_encoder_layer_fwd")
 def _encoder_layer(call: Call) -> Probe:
     return spread(call.probe(call.first), [call.first.dim() - 2, call.first.dim() - 1])
+
+
+@rule("nms", "nonzero", "roi_align")
+def _chosen(call: Call) -> Probe:
+    """What content chooses has no place: boxes kept by non-maximum suppression, regions cut out for them."""
+    probe = placeless(call.probe(call.first))
+    return probe.amin(tuple(range(1, probe.dim())), keepdim=True).reshape(PARTS, *(1,) * call.dims)

@@ -7,14 +7,15 @@ A need says *what* is wanted, never how to get it. The planner merges equal need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .incremental.windows import Masks
+    from .runner import Runner
 
 Rule = Literal["plain", "deconvnet", "guided"]
 #: the name under which the network's own input stands beside the layers
@@ -70,9 +71,10 @@ class Perturbed(_At):
 
     Picture ``b`` under mask ``m`` is ``x·(1 − mask) + fill·mask``; masks are ``[M, H, W]`` in 0..1 (1: replaced) and
     ``fill`` is ``[B, C, H, W]``, both in the network's input space. The engine may recompute only what changed.
-    Rectangles are better given as :class:`convoscope.engine.incremental.Boxes`, which hold no pixel. ``fast`` caps the
-    boxes of influence (approximate); ``engine="dense"`` forbids incremental recomputation. ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far; what
-    was not done when the user stopped it is NaN.
+    Rectangles are better given as :class:`convoscope.engine.incremental.Boxes`, which hold no pixel.
+    ``fast`` caps the boxes of influence (approximate); ``engine="dense"`` forbids incremental recomputation.
+    ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far;
+    what was not done when the user stopped it is NaN.
     """
 
     masks: Tensor | Masks
@@ -97,4 +99,26 @@ class Replaced(_At):
     probability: bool = False
 
 
-Need = Activation | Gradient | Scores | Perturbed | Replaced
+class Scorer(Protocol):
+    """A resolved target: turns what the network returned into one score for each row."""
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+
+    def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
+
+    def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
+
+
+class Dedicated(_At):
+    """A need that takes a forward of its own, because the forward itself runs otherwise (attention, relevance).
+
+    Subclasses are frozen dataclasses in the engine; :meth:`answer` is called by the planner, inside ``untouched``.
+    """
+
+    def answer(self, runner: Runner, inputs: Tensor, target: Scorer) -> Tensor:
+        """Run what is needed on ``inputs`` ``[B, ...]`` and return the answer."""
+        raise NotImplementedError
+
+
+Need = Activation | Gradient | Scores | Perturbed | Replaced | Dedicated

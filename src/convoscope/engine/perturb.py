@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .incremental import NotIncremental
 from .incremental.windows import as_masks, replace
-from .needs import Perturbed, Replaced
-from .recompute import Report, incremental_scores
-from .runner import Recorded, Runner
-
-if TYPE_CHECKING:
-    from .planner import Scorer
+from .needs import Perturbed, Replaced, Scorer
+from .recompute import FEW, Report, graph_of, incremental_scores, scored
+from .runner import Recorded, Runner, call_plainly
+from .tail import Tail
+from .untouched import innermost
 
 
 def perturbed_scores(
@@ -76,6 +76,9 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
 
     Several replacements share a forward: the pictures are repeated, and each repeat gets its own replacement.
     """
+    found = _from_the_layer_on(runner, inputs, target, need)
+    if found is not None:
+        return found
     size = len(inputs)
     scores = torch.empty((size, len(need.values)))
     group = max(1, runner.batch_size // size)
@@ -94,6 +97,35 @@ def replaced_scores(runner: Runner, inputs: Tensor, target: Scorer, need: Replac
         )
         found = _score(target, recorded, need.probability)
         scores[:, start : start + len(values)] = found.view(len(values), size).T
+    return scores
+
+
+def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Replaced) -> Tensor | None:
+    """The same, computing again only what lies behind the layer; ``None`` where the graph does not allow it."""
+    plain = runner.call is call_plainly and not target.layers and inputs.ndim == 4
+    if not plain or len(need.values) < FEW or torch.is_autocast_enabled(inputs.device.type):
+        return None
+    network = innermost(runner.network)
+    scores = torch.empty((len(inputs), len(need.values)))
+    step = max(1, runner.batch_size)
+    try:
+        graph = graph_of(network, inputs[:1])
+        for b in range(len(inputs)):
+            row = torch.full((1,), b)
+            recorded = runner.record(inputs[b : b + 1], layers=[need.layer], gradients=False, rows=row)
+            value = recorded.layers[need.layer].value
+            tail = Tail(network, graph, inputs[b : b + 1], value)
+            for start in range(0, len(need.values), step):
+                part = need.values[start : start + step]
+                output = tail.outputs(torch.cat([change(value) for change in part]))
+                scores[b, start : start + len(part)] = scored(target, output, b, len(part), need.probability)
+            # one replacement is run through the whole network, too: the graph must tell the same
+            truth = runner.record(inputs[b : b + 1], gradients=False, rows=row, replace={need.layer: need.values[0]})
+            whole = _score(target, truth, need.probability)
+            if not torch.allclose(scores[b, :1], whole, rtol=1e-3, atol=1e-4 * (1 + float(whole.abs().max()))):
+                return None
+    except NotIncremental:
+        return None
     return scores
 
 

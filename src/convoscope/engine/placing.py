@@ -117,5 +117,35 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
     return Geometry(row_axis, col_axis), last, None
 
 
+def place_tokens(track: Track, shape: Sequence[int], size: tuple[int, int], batch: int) -> tuple[Geometry, int] | None:
+    """The geometry of a sequence of tokens ``[batch, tokens, channels]``, and how many tokens precede its grid.
+
+    A grid in row-major order, perhaps after class and register tokens, which have no place. ``None`` if it is none.
+    """
+    if len(shape) != 3 or shape[0] != batch or shape[1] < 4:
+        return None  # windows of attention lie in the batch: they are no grid of the picture
+    count = shape[1]
+    rows, cols = _hull(track.rows, 1, count), _hull(track.cols, 1, count)
+    placed = torch.isfinite(rows[2:4]).all(0) & torch.isfinite(cols[2:4]).all(0)
+    before = int((~placed).long().cumprod(0).sum())
+    if before == count or not bool(placed[before:].all()):
+        return None
+    rows, cols = rows[:, before:], cols[:, before:]
+    here = rows[2] - rows[3]
+    width = int((here == here[0]).long().cumprod(0).sum())
+    if width < 2 or (count - before) % width or count - before == width:
+        return None
+    grid_rows = rows.reshape(PARTS, -1, width)
+    grid_cols = cols.reshape(PARTS, -1, width)
+    same_row = torch.equal(grid_rows[2:4], grid_rows[2:4, :, :1].expand_as(grid_rows[2:4]))
+    same_col = torch.equal(grid_cols[2:4], grid_cols[2:4, :1].expand_as(grid_cols[2:4]))
+    if not same_row or not same_col:
+        return None
+    row_axis, col_axis = _axis(grid_rows.amin(2), size[0]), _axis(grid_cols.amin(1), size[1])
+    if isinstance(row_axis, str) or isinstance(col_axis, str):
+        return None
+    return Geometry(row_axis, col_axis), before
+
+
 def _placed(track: Track) -> bool:
     return bool(torch.isfinite(track.rows[2:4]).any()) or bool(torch.isfinite(track.cols[2:4]).any())

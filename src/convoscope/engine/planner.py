@@ -9,30 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ConvoscopeError
-from .needs import INPUT, Activation, Gradient, Need, Perturbed, Replaced, Rule, Scores
+from .needs import INPUT, Activation, Dedicated, Gradient, Need, Perturbed, Replaced, Rule, Scorer, Scores
 from .perturb import perturbed_scores, replaced_scores
 from .recompute import Report
 from .runner import Recorded, Runner
 
 Answers = Mapping[Need, Tensor]
 Steps = Generator[Need | tuple[Need, ...], Answers, Any]
-
-
-class Scorer(Protocol):
-    """A resolved target: turns what the network returned into one score for each row."""
-
-    @property
-    def layers(self) -> tuple[str, ...]: ...
-
-    def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
-
-    def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
 
 
 @dataclass(eq=False)
@@ -117,7 +106,7 @@ class Planner:
         by_inputs: dict[int | None, list[tuple[Scorer, Need]]] = {}
         for target, need in asked:
             inputs = getattr(need, "inputs", None)
-            if isinstance(need, (Perturbed, Replaced)):
+            if isinstance(need, (Perturbed, Replaced, Dedicated)):
                 try:
                     answers[target, need] = self._varied(target, need)
                 except ConvoscopeError as error:
@@ -186,7 +175,9 @@ class Planner:
                 answers[pair] = found[pair[1].at]
         return answers
 
-    def _varied(self, target: Scorer, need: Perturbed | Replaced) -> Tensor:
+    def _varied(self, target: Scorer, need: Perturbed | Replaced | Dedicated) -> Tensor:
+        if isinstance(need, Dedicated):
+            return need.answer(self.runner, self.inputs, target)
         if isinstance(need, Replaced):
             return replaced_scores(self.runner, self.inputs, target, need)
         scores, self.reports[need] = perturbed_scores(self.runner, self.inputs, target, need, self.announce)

@@ -24,6 +24,7 @@ _KEEPS_HEAD = {
     "mean", "sum", "amax", "max", "logsumexp", "_softmax", "_log_softmax", "softmax", "log_softmax",
     "dropout", "constant_pad_nd",
 }  # fmt: skip
+_PICKS = {"index", "gather", "index_select", "take"}
 _NEW_LAYOUT = {f"aten::{name}_" for name in ("as_strided", "t", "transpose", "squeeze", "unsqueeze", "swapaxes")}
 """They change how a tensor lies in its storage, not what is there: it is read from the storage afterwards."""
 _POOL_WORDS = ("_pool1d", "_pool2d", "_pool3d", "upsample_")
@@ -75,9 +76,10 @@ def _is_empty(probe: Probe) -> bool:
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every operation inside the block: see :class:`~convoscope.engine.aliasing.Track`."""
 
-    def __init__(self, size: tuple[int, int], standing: Iterable[Tensor]) -> None:
+    def __init__(self, size: tuple[int, int], standing: Iterable[Tensor], batch: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.size = size
+        self.batch = batch
         self.memory = Memory()
         self.memory.constants(list(standing))
         self.paused = False
@@ -221,6 +223,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _head(self, name: str, call: Call, source: Track) -> int | None:
         """The weighted operation whose result this still is, up to unary operations and pooling."""
+        if name in _PICKS:
+            picked = call.known.get(id(call.first))
+            return picked.head if picked is not None else None
         if len(call.known) > 1:
             return None
         if name in _WEIGHTED:

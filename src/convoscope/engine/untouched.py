@@ -71,6 +71,19 @@ def untouched(network: nn.Module, *, gradients: bool = True) -> Iterator[nn.Modu
             state.restore()
 
 
+@contextmanager
+def constant_parameters(network: nn.Module) -> Iterator[None]:
+    """Inside the block only what depends on the input carries gradients; the caller holds :func:`untouched`."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 class _State:
     """What :func:`untouched` puts back."""
 

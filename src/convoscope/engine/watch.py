@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from convoscope.engine.aliasing import Track
 from convoscope.engine.geometry import Geometry
 from convoscope.engine.naming import module_paths, observe, operation_of, split_name
-from convoscope.engine.placing import Placed, place
+from convoscope.engine.placing import Placed, place, place_tokens
 from convoscope.engine.tracking import Tracker, standing_tensors, tensors_in
+from convoscope.engine.untouched import innermost
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,15 @@ class Layer:
     """How many ReLU-like operations lie between the picture and this output."""
     channels_last: bool
     """Whether a grid is ``[batch, rows, columns, channels]``."""
+    before: int | None = None
+    """Of a sequence of tokens ``[batch, tokens, channels]`` that holds a grid: the class and register tokens before
+    it. None for everything else."""
 
     @property
     def has_grid(self) -> bool:
         """Whether the output is a grid of more than one cell for each channel."""
+        if self.before is not None:
+            return True
         if len(self.shape) != 4:
             return False
         spatial = self.shape[1:3] if self.channels_last else self.shape[2:]
@@ -75,6 +82,8 @@ class Watched:
     """The layer that makes the scores; its input is the embedding exactly."""
     input_shape: tuple[int, ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    levels: tuple[str, ...] = ()
+    """Of a detector: the layers that its heads get, a feature pyramid's levels."""
 
 
 @dataclass
@@ -102,6 +111,8 @@ class _Visitor:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.visits: list[_Visit] = []
+        self.kept: list[tuple[str, Tensor]] | None = None
+        """The outputs themselves, where somebody has to know them again."""
 
     def __call__(self, name: str, output: Any) -> None:
         self.tracker.paused = True
@@ -109,6 +120,8 @@ class _Visitor:
             with torch._C.DisableTorchFunction():
                 tensor = next(iter(tensors_in(output)), None)
                 track = None if tensor is None else self.tracker.track(tensor)
+            if self.kept is not None and isinstance(output, Tensor):
+                self.kept.append((name, output))
             self.visits.append(_Visit(name, None if tensor is None else tuple(tensor.shape), track))
         finally:
             self.tracker.paused = False
@@ -118,6 +131,7 @@ def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[
     """The layers of what was visited."""
     paths = module_paths(network)
     places: dict[tuple[int, int, tuple[int, ...]], Placed] = {}
+    tokens: dict[int, tuple[Geometry, int] | None] = {}
     layers: list[tuple[Layer, Track | None]] = []
     for visit in visits:
         track, shape = visit.track, visit.shape or ()
@@ -132,6 +146,12 @@ def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[
             found = places[key]
         module = paths.get(visit.name) or paths.get(split_name(visit.name)[0])
         leaf = module is None or next(module.children(), None) is None
+        before = None
+        if found[0] is None and track is not None and len(shape) == 3:
+            if id(track) not in tokens:
+                tokens[id(track)] = place_tokens(track, shape, tracker.size, tracker.batch)
+            if (sequence := tokens[id(track)]) is not None:
+                found, before = (sequence[0], False, None), sequence[1]
         layer = Layer(
             name=visit.name,
             kind=type(module).__name__ if module is not None else operation_of(visit.name) or "",
@@ -144,6 +164,7 @@ def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[
             index=len(layers),
             relu=track is not None and track.relu and leaf,
             relus=tracker.relus_in(track.past) if track is not None else 0,
+            before=before,
         )
         layers.append((layer, track))
     return layers
@@ -193,8 +214,93 @@ def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[s
     return [_best_name(carriers, stem), embedding, classifier]
 
 
+def last_tokens(
+    network: nn.Module,
+    inputs: Any,
+    call: Callable[[Any], Any] | None,
+    layers: list[Layer],
+    classifier: str | None,
+    last: Layer,
+) -> str:
+    """The last layer of tokens whose grid the output depends on: ``last`` itself, else the last norm.
+
+    A class token alone feeds the scores of a plain ViT, so that the other tokens of the last block, although they
+    have a place, go nowhere: the last ones that matter are what the last attention reads.
+    """
+    edges: dict[str, Any] = {}
+    tokens = {layer.name: layer for layer in layers if layer.before is not None}
+
+    def visit(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            edges[name] = get_gradient_edge(output)
+
+    given = tuple(inputs) if isinstance(inputs, tuple) else (inputs,)
+    first = given[0].detach().clone().requires_grad_()
+    head = module_paths(network).get(classifier or "")
+    read: list[Any] = []
+    # what the classifier reads, not what it says: a fresh head may be all noughts
+    handle = head.register_forward_pre_hook(lambda module, args: read.extend(args)) if head is not None else None
+    try:
+        with torch.enable_grad(), observe(network, visit, only=set(tokens)):
+            output = call(first) if call is not None else network(first * 1, *given[1:])
+    finally:
+        if handle is not None:
+            handle.remove()
+    with torch.enable_grad():
+        output = read or output
+        floats = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
+        if not floats or not edges:
+            return last.name
+        # random weights: the plain sum of what a norm gives is constant
+        generator = torch.Generator().manual_seed(0)
+        weighted = [(t * torch.randn(t.shape, generator=generator).to(t)).sum() for t in floats]
+        total = torch.stack([one.float() for one in weighted]).sum()
+    found = torch.autograd.grad(total, list(edges.values()), allow_unused=True)
+    alive = [
+        tokens[name]
+        for name, gradient in zip(edges, found, strict=True)
+        if gradient is not None and bool(gradient[:, tokens[name].before :].any())
+    ]
+    alive.sort(key=lambda layer: layer.index)
+    if not alive or (last in alive and last.kind != "Linear"):
+        return last.name
+    norms = [layer for layer in alive if "norm" in layer.kind.casefold()]
+    return (norms or alive)[-1].name
+
+
+class _Enough(BaseException):
+    """Ends a watched forward where nothing that follows has a place in the picture."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+
+def trunk(network: nn.Module) -> nn.Module | None:
+    """The part of a detector whose cells have a place: torchvision's ``backbone``; ``None`` for other networks.
+
+    What follows cuts, sorts and thins out thousands of boxes, class by class, which would take a minute to follow.
+    """
+    inner = innermost(network)
+    if any(kind.__module__.startswith("torchvision.models.detection.") for kind in type(inner).__mro__):
+        backbone = getattr(inner, "backbone", None)
+        return backbone if isinstance(backbone, nn.Module) else None
+    return None
+
+
+def _principal(output: Any) -> Any:
+    """What of an output the scores are: of detections their scores, else all of it."""
+    if isinstance(output, (list, tuple)) and output and isinstance(output[0], dict) and "scores" in output[0]:
+        return output[0]["scores"]
+    return output
+
+
 def watch(
-    network: nn.Module, inputs: Tensor | tuple[Any, ...], *, call: Callable[[Any], Any] | None = None
+    network: nn.Module,
+    inputs: Tensor | tuple[Any, ...],
+    *,
+    call: Callable[[Any], Any] | None = None,
+    until: nn.Module | None = None,
 ) -> Watched:
     """Run one forward without gradients and say what is in the network.
 
@@ -206,32 +312,49 @@ def watch(
         inputs: its input, or a tuple of positional arguments. The first tensor is the picture, its last two
             dimensions are rows and columns.
         call: how the network is run on ``inputs``, where it is not just called with them.
+        until: the member after which the forward may end (see :func:`trunk`).
 
     Raises:
         Whatever the network's own forward raises.
     """
     pictures = tensors_in(inputs)
     size = (int(pictures[0].shape[-2]), int(pictures[0].shape[-1])) if pictures[0].dim() >= 3 else (1, 1)
-    tracker = Tracker(size, standing_tensors(network))
+    tracker = Tracker(size, standing_tensors(network), int(pictures[0].shape[0]))
     for picture in pictures:
         tracker.picture(picture)
     visitor = _Visitor(tracker)
+    visitor.kept = None if until is None else []
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        raise _Enough(output)
+
     with torch.no_grad(), observe(network, visitor), tracker:
-        if call is not None:
-            output = call(inputs)
-        else:
-            output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        handle = until.register_forward_hook(stop) if until is not None else None
+        try:
+            if call is not None:
+                output = call(inputs)
+            else:
+                output = network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        except _Enough as enough:
+            output = enough.output
+        finally:
+            if handle is not None:
+                handle.remove()
     outputs = tensors_in(output)
+    principal = [track for track in map(tracker.track, tensors_in(_principal(output))) if track is not None]
     tracks = [track for track in map(tracker.track, outputs) if track is not None]
-    scores = next((track for track in tracks if track.head is not None), tracks[0] if tracks else None)
+    scores = next((track for track in principal if track.head is not None), tracks[0] if tracks else None)
     layers = _layers(network, tracker, visitor.visits)
     seen = [_Seen(layer.name, layer, track) for layer, track in layers if track is not None]
     last_grid, embedding, classifier = _choose(seen, tracker, scores)
+    by_name = {layer.name: layer for layer, _ in layers}
+    if last_grid is not None and by_name[last_grid].before is not None:
+        last_grid = last_tokens(network, inputs, call, list(by_name.values()), classifier, by_name[last_grid])
     past = 0
     for track in tracks:
         past |= track.past
     return Watched(
-        layers={layer.name: layer for layer, _ in layers},
+        layers=by_name,
         relus=tracker.relus,
         output_relus=tracker.relus_in(past),
         other_activations=tracker.other_activations,
@@ -241,7 +364,18 @@ def watch(
         classifier=classifier,
         input_shape=tuple(pictures[0].shape),
         output_shapes=tuple(tuple(tensor.shape) for tensor in outputs),
+        levels=_levels(visitor.kept or [], outputs, by_name),
     )
+
+
+def _levels(seen: list[tuple[str, Tensor]], handed: list[Tensor], layers: dict[str, Layer]) -> tuple[str, ...]:
+    """The layers whose outputs are, tensor for tensor, what is handed on; only those whose cells have a place."""
+    names = []
+    for level in handed if seen else []:
+        carriers = [name for name, tensor in seen if tensor is level and layers[name].geometry is not None]
+        if carriers:
+            names.append(min(carriers, key=lambda name: name.count(".")))
+    return tuple(dict.fromkeys(names))
 
 
 def _doubts(tracker: Tracker, past: int, any_output: bool, tracked: bool) -> tuple[str, ...]:

@@ -10,23 +10,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UsageError
+from .attention import AttentionGradient, AttentionRollout
 from .base import About, Maps, Method, Part, Query
 from .cam import CAM
 from .cams import EigenCAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM, HiResCAM, LayerCAM, XGradCAM
 from .extremal import ExtremalPerturbation
 from .fullgrad import FullGrad
 from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from .lrp import LRP
 from .occlusion import Occlusion
 from .random_masks import LIME, RISE
+from .shap import DeepSHAP, GradientSHAP
 from .score_cams import AblationCAM, ScoreCAM
+from .vargrad import VarGrad
 
 #: every method by its name, from the model to the data
 METHODS: dict[str, type[Method]] = {
     kind.about.name: kind
     for kind in (
-        Saliency, InputXGradient, IntegratedGradients, SmoothGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
+        Saliency, InputXGradient, IntegratedGradients, SmoothGrad, VarGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -108,7 +112,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "Deconvnet", "EigenCAM",
+    "CAM", "LIME", "LRP", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "DeepSHAP", "GradientSHAP", "EigenCAM",
     "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
     "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
     "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",

@@ -110,6 +110,8 @@ class Query:
         self.watched = watched
         self.seed = model.seed
         self.plain_resize = False
+        #: the layer that ``None`` stands for where it depends on the target (the level that fed a detection)
+        self.preferred: str | None = None
         #: how masked pictures were scored, by need
         self.reports: Mapping[Need, Report] = {}
         self._target: Scorer | None = None
@@ -132,6 +134,8 @@ class Query:
     def layer(self, name: str | None) -> str:
         """The layer's name; ``None`` is the last grid before the class scores."""
         if name is None:
+            if self.preferred is not None:
+                return self.preferred
             if self.watched.last_grid is None:
                 raise MethodRefused(
                     f"{self.model.name} has no layer whose cells keep a place in the picture: methods on layers do "
@@ -147,8 +151,16 @@ class Query:
     def planes(self, layer: str, values: Tensor) -> Tensor:
         """A layer's output (or gradient) as ``[B, C, h, w]``, whatever its own layout."""
         info = self.watched.layers[layer]
+        if len(values) != len(self.inputs) and len(values) % len(self.inputs):
+            raise MethodRefused(
+                f"Layer {layer!r} gives {len(values)} rows for {len(self.inputs)} pictures (regions or windows of "
+                "them): choose a layer with one grid for each picture (`convoscope layers` shows them)."
+            )
         if values.ndim == 4:
             return values.movedim(-1, 1) if info.channels_last else values
+        if values.ndim == 3 and info.before is not None and info.geometry is not None:
+            # tokens: class and register tokens have no place, the others are the grid row by row
+            return values[:, info.before :].transpose(1, 2).unflatten(2, info.geometry.cells)
         raise MethodRefused(
             f"Layer {layer!r} gives {tuple(values.shape)}, not a grid of channels: choose a layer with rows and "
             "columns (`convoscope layers` shows them)."

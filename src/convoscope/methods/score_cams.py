@@ -100,7 +100,8 @@ class AblationCAM(Method):
         activation, score = Activation(here), Scores()
         got = yield activation, score
         a = query.planes(here, got[activation]).float().cpu()
-        last = query.watched.layers[here].channels_last
+        info = query.watched.layers[here]
+        last = info.channels_last or info.before is not None
         ablations = Replaced(here, [partial(without_channel, c, last) for c in range(a.shape[1])])
         base = got[score].cpu()
         got = yield ablations

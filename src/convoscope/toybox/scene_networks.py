@@ -142,6 +142,9 @@ class ToyPanoptic(nn.Module):
     centres, and at each pixel the way to the centre of its thing. :func:`decode_panoptic` joins the two.
     """
 
+    things = 10
+    """Classes below this number are things."""
+
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
         self.body = Pyramid(fine=True)

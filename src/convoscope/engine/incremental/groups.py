@@ -13,17 +13,20 @@ import numpy as np
 from convoscope.engine.incremental.tiles import Ints, Region
 
 MOST_CLASSES = 16
-#: What starting one step of one batch costs, in multiply-adds (about 60 microseconds).
-STEP_COST = 3e6
+#: What one step of one batch costs beyond its multiply-adds, in multiply-adds (about 60 microseconds).
+STEP_COST = 6e6
+#: What one batch costs for each weight that it has to read.
+WEIGHT_COST = 40.0
 
 
-def groups(costs: Sequence[tuple[float, Region]], steps: int, batch: int) -> list[Ints]:
+def groups(costs: Sequence[tuple[float, Region]], windows: int, overhead: float, batch: int) -> list[Ints]:
     """Split the windows of a scouting plan into groups; returns the members of each, ascending.
 
-    ``costs``: products per cell and region of each step on tiles.
+    ``costs``: products per cell and region of each step on tiles; ``windows``: how many there are; ``overhead``: of one
+    batch, in multiply-adds.
     """
     if not costs:
-        return []
+        return [np.arange(windows)]
     # Views and repeats of one size add nothing: sum the costs of steps that hold the same intervals.
     merged: dict[tuple[bytes, bytes], tuple[float, Region]] = {}
     for cost, region in costs:
@@ -40,7 +43,7 @@ def groups(costs: Sequence[tuple[float, Region]], steps: int, batch: int) -> lis
         counts = np.zeros((len(rows), len(columns)))
         np.add.at(counts, (row_of, column_of), 1)
         each = np.einsum("an,bn,n->ab", rows, columns, weights, optimize=True)
-        return float((counts * each).sum() + STEP_COST * steps * np.ceil(counts / batch).sum())
+        return float((counts * each).sum() + overhead * np.ceil(counts / batch).sum())
 
     best = total(rows, columns, row_of, column_of)
     while True:

@@ -6,8 +6,10 @@ already there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +50,7 @@ class Window:
         return self.kernel == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0, 0, 0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Conv:
     """2-D convolution with weights of its own. ``weight``: [out, in / groups, kh, kw]."""
 
@@ -98,21 +100,31 @@ class Conv:
 
     def _direct(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         window = self.window
-        if x.shape[0] == 1 and _use_onednn(x):
-            # For a single picture on one thread conv2d itself picks a several times slower kernel.
-            return torch.mkldnn_convolution(
-                x, self._plain_weights(x), self.bias, padding, window.stride, window.dilation, self.groups
-            )
-        return F.conv2d(x, self._plain_weights(x), self.bias, window.stride, padding, window.dilation, self.groups)
+        x = x.contiguous(memory_format=torch.channels_last)
+        packed = self._packed_weights(x)
+        if packed is None:
+            weight = self._prepared.get("plain")
+            if weight is None:
+                weight = self._prepared["plain"] = self.weight.contiguous(memory_format=torch.channels_last)
+            return F.conv2d(x, weight, self.bias, window.stride, padding, window.dilation, self.groups)
+        return _pointwise_convolution()(
+            x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], ""
+        )  # type: ignore[no-any-return]
 
     def prepared_bytes(self) -> int:
         """Memory of the forms of the weights that have been prepared so far."""
-        return sum(item.numel() * item.element_size() for item in self._prepared.values())
+        return sum(item.numel() * self.weight.element_size() for item in self._prepared.values())
 
-    def _plain_weights(self, x: Tensor) -> Tensor:
-        if "plain" not in self._prepared:
-            self._prepared["plain"] = self.weight.contiguous(memory_format=torch.channels_last)
-        return self._prepared["plain"]
+    def _packed_weights(self, x: Tensor) -> Tensor | None:
+        """Weights in oneDNN's own order, so that small batches do not pay for reordering them each time."""
+        if not _packs(x):
+            return None
+        if "packed" not in self._prepared:
+            window = self.window
+            self._prepared["packed"] = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight.contiguous(), (0, 0), window.stride, window.dilation, self.groups, list(x.shape)
+            )
+        return self._prepared["packed"]
 
     def _winograd_weights(self) -> Tensor:
         if "winograd" not in self._prepared:
@@ -138,7 +150,7 @@ class Conv:
         return gain > (2.9 if min(inputs, outputs) < 128 else 2.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Affine:
     """``x * scale + shift`` for each channel: batch norm in evaluation mode. Both float64 [C]."""
 
@@ -155,7 +167,7 @@ class Affine:
         return torch.addcmul(self._prepared["shift"], x, self._prepared["scale"])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MaxPool:
     """2-D max pooling. Padding counts as minus infinity."""
 
@@ -183,7 +195,7 @@ class MaxPool:
         return F.max_pool2d(x, self.window.kernel, self.window.stride, 0, self.window.dilation)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AvgPool:
     """2-D average pooling, with every rule for what counts at the border."""
 
@@ -240,9 +252,19 @@ def pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
     return F.pad(x, (left, right, top, bottom), value=value)
 
 
-def _use_onednn(x: Tensor) -> bool:
+@cache
+def _pointwise_convolution() -> Callable[..., Any] | None:
+    """oneDNN's convolution with packed weights (what PyTorch's own compiler calls), where this build has it."""
+    try:
+        ops = torch.ops.mkldnn
+        return ops._convolution_pointwise.default if ops._reorder_convolution_weight.default else None
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _packs(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 4
+        x.device.type == "cpu" and x.dtype == torch.float32
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and torch.backends.mkldnn.enabled
+        and torch.backends.mkldnn.enabled and _pointwise_convolution() is not None
     )  # fmt: skip

@@ -69,12 +69,16 @@ class Fetch:
 
 
 class Planner:
-    """Walks the graph once for a group of windows. Results: ``steps``, ``keys``, ``products``, ``bytes``."""
+    """Walks ``nodes`` (in order) once for a group of windows and lists the steps.
+
+    ``region``: the input's tiles; None where every value that comes in is whole already. ``keep``: values that
+    must be there, whole, at the end.
+    """
 
     def __init__(
-        self, program: Program, shapes: Mapping[fx.Node, Any], region: Region, *, share_dense: float,
-        caps: Mapping[str, float] | float | None, skip: frozenset[fx.Node] = frozenset(), scout: bool = False,
-        device: torch.device | None = None,
+        self, program: Program, shapes: Mapping[fx.Node, Any], nodes: Sequence[fx.Node], region: Region | None, *,
+        share_dense: float, caps: Mapping[str, float] | float | None, keep: Sequence[fx.Node] = (),
+        scout: bool = False, device: torch.device | None = None,
     ) -> None:  # fmt: skip
         self.program, self.shapes, self.scout = program, shapes, scout
         self.share_dense, self.caps = share_dense, caps
@@ -87,16 +91,19 @@ class Planner:
         #: Multiply-adds per window, and what a full forward takes.
         self.products = 0
         self.all_products = 0
-        #: For the grouping: (products per cell, region) of everything on tiles; products of the rest.
-        self.costs: list[tuple[float, Region]] = []
-        self.whole_products = 0
-        if region.share < share_dense or scout:
+        #: For the grouping: products per cell (reading and writing included) and region of what is on tiles.
+        self.costs: dict[fx.Node, tuple[float, Region]] = {}
+        if region is not None and (region.share < share_dense or scout):
             self.regions[program.input] = region
-        else:
+        elif region is not None:
             self.make_whole(program.input, region)
-        for node in program.nodes:
-            if node not in skip:
-                self._plan(node)
+        for node in nodes:
+            self._plan(node)
+        self.kept: dict[fx.Node, Slot] = {}
+        if not scout:
+            for node in keep:
+                self.kept[node] = self.make_whole(node) if node in self.regions else node
+            self._finish()
 
     # -- walking -------------------------------------------------------------------------------------------
 
@@ -137,7 +144,7 @@ class Planner:
         self.products += products * cells
         self.all_products += products * region.y.size * region.x.size
         # Reading and writing one value takes about as long as forty multiply-adds.
-        self.costs.append((products + (0 if aliases else 40.0 * region.cells / cells), region))
+        self.costs[node] = (products + (0 if aliases else 40.0 * region.cells / cells), region)
         self.steps.append(
             Step(node, tuple(reads), run, not aliases, aliases, in_place, 0 if aliases else region.cells, scratch)
         )
@@ -185,7 +192,6 @@ class Planner:
         varying = node in self.program.varying
         self.products += products if varying else 0
         self.all_products += products if varying else 0
-        self.whole_products += products if varying else 0
         numel = _numel(self.shapes[node])
         self.steps.append(Step(node, tuple(slots.values()), run, plain, not plain, in_place, numel))
 
@@ -264,8 +270,8 @@ class Planner:
 
     # -- finishing -----------------------------------------------------------------------------------------
 
-    def finish(self, keep: Sequence[Slot]) -> None:
-        """Decide what is overwritten in place and when each value may go. ``keep``: read afterwards."""
+    def _finish(self) -> None:
+        """Decide what is overwritten in place and when each value may go."""
         last: dict[Slot, int] = {}
         shared: set[Slot] = set()
         fresh: dict[Slot, bool] = {}
@@ -275,7 +281,7 @@ class Planner:
                 last[slot] = index
                 if step.aliases:
                     shared.add(slot)
-        kept = set(keep)
+        kept = set(self.kept.values())
         for index, step in enumerate(self.steps):
             if step.in_place is not None:
                 slot = step.reads[0]
@@ -298,13 +304,14 @@ class Planner:
                 alive.pop(slot, None)
         return most * size
 
-    def execute(self, work: Work) -> None:
-        """Run all steps on one batch; ``work.values`` must hold the input's tiles."""
+    def execute(self, work: Work) -> dict[fx.Node, Any]:
+        """Run all steps on one batch; ``work.values`` must hold what comes in. Returns the values to keep."""
         values = work.values
         for step in self.steps:
             values[step.slot] = step.run(work)
             for slot in step.drops:
                 values.pop(slot, None)
+        return {node: values[slot] for node, slot in self.kept.items()}
 
 
 def to_layout(rows: Tensor, shape: tuple[int, ...], dims: tuple[int, int]) -> Tensor:

@@ -185,7 +185,8 @@ def concatenation(p: Planner, node: fx.Node) -> bool:
     """Along channels: start from the undisturbed concatenation and paste each part's tiles into its channels."""
     parts = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    assert isinstance(parts, list | tuple) and isinstance(dim, int)
+    assert isinstance(parts, list | tuple)
+    assert isinstance(dim, int)
     shape = p.shapes[node]
     dim %= len(shape)
     tiles = [part for part in parts if part in p.regions]

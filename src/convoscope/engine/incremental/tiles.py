@@ -8,6 +8,7 @@ over the edge back inside keeps everything exact.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,6 +96,12 @@ class Region:
     def share(self) -> float:
         """Share of the map that a tile holds."""
         return self.y.length * self.x.length / (self.y.size * self.x.size)
+
+    @property
+    def changed(self) -> float:
+        """Share of the map that really changes, on the mean over the windows."""
+        sizes = (self.y.high - self.y.low) * (self.x.high - self.x.low)
+        return float(sizes.mean()) / (self.y.size * self.x.size)
 
     @property
     def whole(self) -> bool:
@@ -207,7 +214,7 @@ class Gather:
         table = np.stack(columns, 1)
         breaks = np.flatnonzero((table[1:] != table[:-1]).any(1)) + 1
         edges = [0, *breaks.tolist(), len(table)]
-        return [(a, b, *table[a].tolist()) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(a, b, *table[a].tolist()) for a, b in itertools.pairwise(edges)]
 
     def __call__(self, base: Base, tile: Tensor | None, batch: slice) -> Tensor:
         """[n, rows, columns, channels] for the windows ``batch``; ``tile``: their changed tiles."""

@@ -1,0 +1,356 @@
+"""Commands on a collection: survey it, then ask its store for neighbours, maps, patches, units and mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UsageError
+from . import common
+from .common import (
+    JsonFlag,
+    ModelArgument,
+    ModelOptions,
+    columns,
+    complain,
+    open_from,
+    out_file,
+    print_json,
+    say,
+    takes_model,
+)
+
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="What `convoscope survey --out STORE` wrote.")]
+SheetFile = Annotated[
+    str | None, typer.Option("--out", "-o", metavar="FILE", help="Draw a sheet: .png, .pdf or .svg.")
+]
+EmbeddedLayer = Annotated[
+    str | None, typer.Option("--layer", help="An embedded layer; default: the one before the classifier.")
+]
+#: rows of a table that are printed; --json has all
+_SHOWN = 40
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(survey)
+    app.command()(neighbors)
+    app.command("map")(map_)
+    app.command()(patches)
+    app.command()(units)
+    app.command()(mistakes)
+
+
+@takes_model
+def survey(
+    model: ModelArgument,
+    folder: Annotated[list[str], typer.Argument(metavar="FOLDER...", help="Pictures: folders, files, globs.")],
+    options: ModelOptions,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="STORE", help="The store, made or carried on.")],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="Layers (names or globs); default: every activation with a grid."),
+    ] = None,
+    embed: Annotated[
+        list[str] | None,
+        typer.Option("--embed", help="Further layers whose output is kept as an embedding."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="Pictures kept at each end of each unit.")] = 9,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", metavar="CSV", help="File and label of each picture; default: folder names."),
+    ] = None,
+    unit_size: Annotated[
+        int | None, typer.Option("--unit-size", min=1, help="Pictures in a unit; default: half a minute's work.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="local|ADDRESS", help="Work in several processes: here, or on a Ray cluster."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes of --ray.")] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Gather what every hidden unit responds to over a collection, and embed every picture.
+
+    Run it again to go on after an interruption, or to add pictures: only what is missing is done.
+    """
+    from ..survey import survey as run
+
+    if workers is not None and ray is None:
+        raise UsageError("--workers is the number of processes of --ray: add --ray local, or a cluster's address.")
+    opened = open_from(model, options)
+    layers = _layers(opened, layer)
+    with common.progress("Listing pictures", quiet=json) as bar:
+
+        def tell(at: Any) -> None:
+            what = "Listing pictures"
+            if at.stage == "surveying":
+                speed = f", {at.per_second:.1f} pictures/s" if at.per_second else ""
+                what = f"Surveying{speed}{f', {at.failed} failed' if at.failed else ''}"
+            bar.at(at.done, at.total, what)
+
+        source: Any = folder[0] if len(folder) == 1 else folder
+        found = run(
+            opened, source, out, layers, _listed(embed), top, truth, tell,
+            unit_size=unit_size, ray=ray, workers=workers,
+        )  # fmt: skip
+    for note in found.notes:
+        complain(f"Note: {note}")
+    failed = found.table(["uri", "error"], "error IS NOT NULL").to_pylist()
+    for row in failed[:20]:
+        complain(row["error"])
+    if len(failed) > 20:
+        complain(f"... and {len(failed) - 20} more that failed; --json names all.")
+    ledger = found.ledger()
+    document = {
+        "store": out,
+        "model": found.recipe.name,
+        "pictures": sum(row["pictures"] for row in ledger),
+        "failed": [{"uri": row["uri"], "error": row["error"]} for row in failed],
+        "units": len(ledger),
+        "layers": [span.name for span in found.recipe.layers],
+        "channels": found.recipe.channels,
+        "embeddings": [one.layer for one in found.recipe.embeddings],
+        "seconds": sum(row["seconds"] for row in ledger),
+        "notes": found.notes,
+    }
+    if json:
+        print_json(document)
+    else:
+        say(
+            f"{out}: {document['pictures']:,} pictures ({len(failed)} failed), "
+            f"{len(found.recipe.layers)} layers with "
+            f"{found.recipe.channels:,} units, in {len(ledger)} parts."
+        )
+        say(f"Now: convoscope map {out} --out map.html; convoscope units {out}; convoscope mistakes {out}")
+    return common.SOME_FAILED if failed else common.DONE
+
+
+def _listed(names: list[str] | None) -> list[str]:
+    return [part for name in names or [] for part in common.split_names(name)]
+
+
+def _layers(model: Any, patterns: list[str] | None) -> list[str] | None:
+    """Layers by name or glob; a glob means those among the default ones where it fits any."""
+    if not patterns:
+        return None
+    from fnmatch import fnmatchcase
+
+    from ..survey.choose import default_layers
+
+    size = model.preprocessing.size or (224, 224)
+    shape = (model.preprocessing.channels, *size)
+    found: dict[str, None] = {}
+    defaults: list[str] | None = None
+    for name in _listed(patterns):
+        if any(mark in name for mark in "*?[") and name not in model.watched(shape).layers:
+            defaults = default_layers(model, shape) if defaults is None else defaults
+            matched = [one for one in defaults if fnmatchcase(one, name)]
+            if not matched:
+                raise UsageError(f"--layer {name}: no surveyed layer fits; `convoscope layers` lists all names.")
+            found.update(dict.fromkeys(matched))
+        else:
+            found[name] = None
+    return list(found)
+
+
+def _open(path: str) -> Any:
+    from ..survey.store import Store
+
+    store = Store.open(path)
+    for note in store.notes:
+        complain(f"Note: {note}")
+    return store
+
+
+def neighbors(
+    store: StoreArgument,
+    image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", help="The picture asked about.")] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="Instead: a stored picture's name, URI, or start of its sha256.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    layer: EmbeddedLayer = None,
+    metric: Annotated[str, typer.Option("--metric", help="cosine or l2.")] = "cosine",
+    why: Annotated[bool, typer.Option("--why", help="Explain the pair with the nearest (or --with).")] = False,
+    other: Annotated[
+        str | None, typer.Option("--with", help="The second picture of --why: a file, or as --id.")
+    ] = None,
+    depth: Annotated[bool, typer.Option("--depth", help="Neighbours at every embedded layer.")] = False,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Neighbours in pixel space beside them.")] = False,
+    out: SheetFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Find the pictures that the network finds most alike."""
+    file = out_file(out) if out else None
+    opened = _open(store)
+    if metric not in ("cosine", "l2"):
+        raise UsageError(f"--metric must be cosine or l2, not {metric!r}.")
+    if depth:
+        deep = opened.depth(image, id=id, k=k)
+        _show(deep, deep.to_dict(), file, json, _depth_lines(deep))
+        return
+    found = opened.neighbors(image, id=id, k=k, layer=layer, metric=metric, pixels=pixels)
+    if why or other:
+        if not found.ids and other is None:
+            raise UsageError("There is no second picture to compare with.")
+        pair = opened.why(image if image is not None else found.query["sha256"], other or found.ids[0], layer)
+        rows = [(str(c["channel"]), f"{c['share']:+.4f}") for c in pair.channels]
+        text = f"cosine {pair.cosine:.4f} at {pair.layer}\n{pair.uris[1]}\n\n" + columns(("channel", "share"), rows)
+        _show(pair, pair.to_dict(), file, json, text)
+        return
+    if not found.exact:
+        complain(f"Searched by index: its measured recall@10 is {found.recall:.3f}.")
+    document: Any = found.to_dict()
+    if found.pixels is not None:
+        document = {"neighbors": document, "pixels": found.pixels.to_dict()}
+    text = _neighbor_lines(found)
+    if found.pixels is not None:
+        text += "\n\nIn pixel space:\n" + _neighbor_lines(found.pixels)
+    _show(found, document, file, json, text)
+
+
+def _show(result: Any, document: Any, file: Path | None, json: bool, text: str) -> None:
+    """The sheet where a file was named; then the document, or the text."""
+    if file is not None:
+        result.sheet().save(file)
+    if json:
+        print_json(document)
+        return
+    say(text)
+    if file is not None:
+        say(str(file))
+
+
+def _neighbor_lines(found: Any) -> str:
+    rows = [(f"{r['similarity']:.4f}", r["label"] or "-", r["prediction"] or "-", r["uri"]) for r in found.rows]
+    return columns(("similarity", "label", "prediction", "picture"), rows)
+
+
+def _depth_lines(deep: Any) -> str:
+    rows = []
+    for row in deep.layers:
+        nearest = row["neighbors"][0] if row["neighbors"] else None
+        name = (nearest["label"] or nearest["prediction"] or nearest["uri"]) if nearest else "-"
+        rows.append((row["layer"], _share(row["agreement"]), _share(row["overlap"]), name))
+    table = columns(("layer", "same class", "shared with the layer before", "nearest"), rows)
+    return table + (f"\n\nMost neighbours share the class from {deep.agrees_from} on." if deep.agrees_from else "")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def map_(
+    store: StoreArgument,
+    out: Annotated[
+        list[str] | None, typer.Option("--out", "-o", metavar="FILE", help=".html, .png or .parquet; more than once.")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="tsne, umap or pca.")] = "tsne",
+    layer: EmbeddedLayer = None,
+    place: Annotated[
+        list[str] | None, typer.Option("--place", metavar="IMAGE", help="Put a new picture into the map.")
+    ] = None,
+    metric: Annotated[str, typer.Option("--metric", help="cosine or l2.")] = "cosine",
+    perplexity: Annotated[float, typer.Option("--perplexity", min=1.0, help="Of t-SNE.")] = 30.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute anew, also where the store has this map.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Arrange the whole collection on a plane as the network sees it, and say how far to trust the map."""
+    from ..survey.map_png import sentence
+    from ..survey.maps import SUFFIXES
+
+    files = [out_file(name, SUFFIXES) for name in out or []]
+    opened = _open(store)
+    with common.progress("Map", quiet=json) as bar:
+        found = opened.map(
+            method, layer, place=place or (), seed=seed, fresh=fresh, metric=metric, perplexity=perplexity,
+            progress=lambda what, done, total: bar.at(done, total, what),
+        )  # fmt: skip
+    for note in found.notes:
+        complain(f"Note: {note}")
+    for file in files:
+        found.save(file)
+    if json:
+        print_json(found.to_dict())
+        return
+    say(found.title)
+    say(sentence(found))
+    for one in found.placed:
+        say(f"{one['uri']}: at {one['x']:.2f}, {one['y']:.2f}; {one['how']}; predicted {one['prediction']}")
+    for file in files:
+        say(str(file))
+
+
+def patches(
+    store: StoreArgument,
+    unit: Annotated[str, typer.Argument(metavar="LAYER[:CHANNEL]", help="A unit, or a layer for its units' best.")],
+    out: SheetFile = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Patches of each kind.")] = None,
+    guided: Annotated[bool, typer.Option("--guided/--no-guided", help="Guided backpropagation beside each.")] = True,
+    json: JsonFlag = False,
+) -> None:
+    """Show the pieces of pictures that a hidden unit fires for most, typically and least."""
+    file = out_file(out) if out else None
+    if file is None and not json:
+        raise UsageError("Name the sheet to draw with --out FILE.png, or ask for --json.")
+    found = _open(store).patches(unit, k, guided=guided and file is not None)
+    for note in found.notes:
+        complain(f"Note: {note}")
+    _show(found, found.to_dict(), file, json, f"{len(found.items)} patches of {unit}")
+
+
+def units(
+    store: StoreArgument,
+    layer: Annotated[str | None, typer.Option("--layer", help="The units of this layer, one by one.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the hidden units: dead, always on, selective for a class, each with its strongest picture."""
+    found = _open(store).units(layer)
+    if json:
+        print_json(found.to_dict())
+        return
+    if layer is None:
+        rows = [tuple(str(row[name]) for name in row) for row in found.summary()]
+        say(columns(("layer", "units", "dead", "always on", "selective"), rows))
+        say(f"\nOver {found.pictures:,} pictures. `--layer NAME` lists a layer's units.")
+        return
+    header = ("unit", "active", "mean", "max", "class", "selectivity", "", "strongest picture")
+    table = [_unit_row(row) for row in found.rows]
+    say(columns(header, table))
+
+
+def _unit_row(row: dict[str, Any]) -> tuple[str, ...]:
+    mark = "dead" if row["dead"] else "always on" if row["always_on"] else "selective" if row["selective"] else ""
+    numbers = ["-" if row[name] is None else f"{row[name]:.3g}" for name in ("mean", "max", "selectivity")]
+    top = Path(row["top"]).name if row["top"] else "-"
+    return (
+        f"{row['layer']}:{row['channel']}", f"{row['active']:.0%}", *numbers[:2], row["class"] or "-", numbers[2],
+        mark, top
+    )  # fmt: skip
+
+
+def mistakes(
+    store: StoreArgument,
+    k: Annotated[int, typer.Option("-k", min=1, help="Pictures of each kind.")] = 9,
+    out: SheetFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show where the network is wrong: confusions, the worst losses, the most confident errors."""
+    file = out_file(out) if out else None
+    found = _open(store).mistakes(k)
+    for note in found.notes:
+        complain(f"Note: {note}")
+    rows = [(str(c["count"]), c["label"], c["prediction"]) for c in found.confusions[:_SHOWN]]
+    text = f"{found.wrong:,} of {found.pictures:,} pictures wrong: {found.accuracy:.1%} right."
+    if rows:
+        text += "\n\n" + columns(("count", "label", "taken for"), rows)
+        if len(found.confusions) > _SHOWN:
+            text += f"\n... and {len(found.confusions) - _SHOWN} more kinds of confusion; --json has all."
+    if found.confident:
+        table = [(f"{r['probability']:.3f}", r["label"], r["prediction"], r["uri"]) for r in found.confident]
+        text += "\n\nMost confident errors:\n" + columns(("p", "label", "taken for", "picture"), table)
+    _show(found, found.to_dict(), file, json, text)

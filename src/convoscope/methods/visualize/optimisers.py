@@ -1,0 +1,219 @@
+"""How a step is taken: plain ascent, progress-bound ascent, momentum, Adam, Nadam, and DDN for the smallest change.
+
+All ascend, and all treat the items of a batch apart: whatever one item does, another's steps are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Optimiser(Protocol):
+    """Takes one step in place; ``values`` ``[B]`` are what is ascended, penalties included."""
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None: ...
+
+    def finish(self, parameters: Sequence[Tensor]) -> None:
+        """Leave the best point known in ``parameters``."""
+
+
+class _Plain:
+    def finish(self, parameters: Sequence[Tensor]) -> None:
+        """The last point is the result."""
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass
+class Ascent:
+    """Gradient ascent that never goes down: a step after which the value fell is taken back and halved.
+
+    ``rate`` ``[B]`` is each item's; steps grow again by a tenth, up to it. On a smooth objective with a small
+    enough rate this is plain gradient ascent.
+    """
+
+    rate: Tensor
+    #: items whose step may go down: it follows a redirected gradient, to wake a silent unit
+    free: Tensor | None = None
+    _rates: Tensor | None = None
+    _before: tuple[list[Tensor], list[Tensor], Tensor] | None = None
+
+    def restart(self, rate: Tensor) -> None:
+        """What is ascended has changed: values before and after do not compare."""
+        self.rate, self._rates, self._before = rate, None, None
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
+        if self._rates is None:
+            self._rates = self.rate.to(values)
+        with torch.no_grad():
+            points = [p.detach().clone() for p in parameters]
+            slopes = [g.clone() for g in gradients]
+            best = values.clone()
+            if self._before is not None:
+                # less than what rounding does to a sum over all pixels is no fall
+                fell = values < self._before[2] - 1e-6 * self._before[2].abs()
+                self._rates = torch.where(
+                    fell, self._rates / 2, torch.minimum(self._rates * 1.1, self.rate.to(values))
+                )
+                if bool(fell.any()):
+                    for kept, old in zip(
+                        [*points, *slopes, best],
+                        [*self._before[0], *self._before[1], self._before[2]],
+                        strict=True,
+                    ):
+                        kept[fell] = old[fell]
+            if self.free is not None:
+                best[self.free] = -torch.inf
+            self._before = (points, slopes, best)
+            for parameter, point, slope in zip(parameters, points, slopes, strict=True):
+                parameter.copy_(point + _column(self._rates, slope).to(slope) * slope)
+
+    def finish(self, parameters: Sequence[Tensor]) -> None:
+        """The last step has not been tried: back to the point that was."""
+        if self._before is not None:
+            with torch.no_grad():
+                for parameter, point in zip(parameters, self._before[0], strict=True):
+                    parameter.copy_(point)
+
+
+@dataclass
+class Progress(_Plain):
+    """Ascent by steps that promise a fixed gain: rate = ``gain`` / |gradient|², at most ``limit``.
+
+    The learning rate policy of the Deep Visualization Toolbox (Yosinski et al. 2015).
+    """
+
+    gain: float
+    limit: float
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
+        squares = sum(g.flatten(1).double().pow(2).sum(1) for g in gradients)
+        assert isinstance(squares, Tensor)
+        rate = (self.gain / squares.clamp(min=1e-30)).clamp(max=self.limit)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.add_(_column(rate, gradient).to(gradient) * gradient)
+
+
+@dataclass
+class Mean(_Plain):
+    """Ascent by steps of one mean size: ``rate`` · gradient / mean |gradient| (DeepDream)."""
+
+    rate: float
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                size = gradient.flatten(1).abs().mean(1).clamp(min=1e-30)
+                parameter.add_(self.rate * gradient / _column(size, gradient))
+
+
+@dataclass
+class Adam(_Plain):
+    """Adam (Kingma & Ba 2015); with ``nesterov`` it is Nadam (Dozat 2016), as Keras has it."""
+
+    rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    nesterov: bool = False
+    decay: float = 0.004
+    #: the rate falls along a cosine to this share of itself over ``steps`` (1: constant)
+    final: float = 1.0
+    steps: int = 1
+    _step: int = 0
+    _schedule: float = 1.0
+    _moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
+        if not self._moments:
+            self._moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+        share = min(1.0, self._step / max(1, self.steps - 1))
+        rate = self.rate * (
+            self.final + (1 - self.final) * 0.5 * (1 + torch.cos(torch.tensor(share * torch.pi)).item())
+        )
+        self._step += 1
+        step = self._step
+        mu = self.beta1 * (1 - 0.5 * 0.96 ** (step * self.decay))
+        after = self.beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * self.decay))
+        self._schedule *= mu
+        with torch.no_grad():
+            for parameter, gradient, (first, second) in zip(parameters, gradients, self._moments, strict=True):
+                first.mul_(self.beta1).add_(gradient, alpha=1 - self.beta1)
+                second.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
+                spread = (second / (1 - self.beta2**step)).sqrt_().add_(self.epsilon)
+                if self.nesterov:
+                    ahead = first * (after / (1 - self._schedule * after))
+                    ahead.add_(gradient, alpha=(1 - mu) / (1 - self._schedule))
+                    parameter.addcdiv_(ahead, spread, value=rate)
+                else:
+                    parameter.addcdiv_(first, spread, value=rate / (1 - self.beta1**step))
+
+
+@dataclass
+class Smallest:
+    """The smallest change that reaches a class: DDN, decoupled direction and norm (Rony et al. 2019).
+
+    ``start`` are the pictures in 0..1. Each step moves along the gradient at unit length, then sets the change's norm
+    ε, which shrinks by ``gamma`` while the class is reached and grows while it is not. Changes are rounded to whole
+    8-bit levels, so that what is found survives being saved. ``reached`` is set by the objective before each update.
+    """
+
+    start: Tensor
+    steps: int
+    norm: float = 1.0
+    gamma: float = 0.05
+    reached: Tensor | None = None
+    levels: int = 255
+    best: Tensor | None = None
+    best_norm: Tensor | None = None
+    _change: Tensor | None = None
+    _epsilon: Tensor | None = None
+    _step: int = 0
+
+    def note(self, picture: Tensor) -> None:
+        """Keep ``picture`` (what was just run) where it reaches the class by a smaller change than before."""
+        assert self.reached is not None
+        if self.best is None or self.best_norm is None:
+            self.best = picture.detach().clone()
+            self.best_norm = torch.full((len(picture),), torch.inf, device=picture.device)
+        size = (picture.detach() - self.start).flatten(1).norm(dim=1)
+        better = self.reached & (size < self.best_norm)
+        self.best[better] = picture.detach()[better]
+        self.best_norm[better] = size[better]
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
+        (parameter,), (gradient,) = parameters, gradients
+        assert self.reached is not None
+        with torch.no_grad():
+            self.note(parameter)
+            if self._change is None or self._epsilon is None:
+                self._change = torch.zeros_like(parameter)
+                self._epsilon = torch.full_like(values, self.norm)
+            share = min(1.0, self._step / max(1, self.steps - 1))
+            rate = 0.01 + 0.99 * 0.5 * (1 + torch.cos(torch.tensor(share * torch.pi)).item())
+            self._step += 1
+            length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
+            self._change += rate * gradient / _column(length, gradient)
+            self._epsilon = torch.where(
+                self.reached, self._epsilon * (1 - self.gamma), self._epsilon * (1 + self.gamma)
+            )
+            size = self._change.flatten(1).norm(dim=1).clamp(min=1e-12)
+            self._change *= _column(self._epsilon / size, gradient)
+            picture = ((self.start + self._change) * self.levels).round().clamp(0, self.levels) / self.levels
+            self._change = picture - self.start
+            parameter.copy_(picture)
+
+    def finish(self, parameters: Sequence[Tensor]) -> None:
+        """The smallest change that reached the class; where none did, the last one tried."""
+        if self.best is not None and self.best_norm is not None:
+            found = torch.isfinite(self.best_norm)
+            with torch.no_grad():
+                parameters[0][found] = self.best[found]

@@ -1,0 +1,59 @@
+"""How the report looks, on a screen and on paper."""
+
+from __future__ import annotations
+
+STYLE = """
+:root{color-scheme:light dark;--page:#fbfbfa;--ink:#1a1c20;--soft:#59616a;--line:#dfe2e6;--accent:#0b62a4;--track:#e6e9ec;
+--bad:#a63603;--warn:#8a5a00;--good:#00694b}
+@media (prefers-color-scheme:dark){:root{--page:#131518;--ink:#e8e9eb;--soft:#a1a9b3;--line:#2d3238;--accent:#6db3ec;
+--track:#2a2f35;--bad:#ff9b6b;--warn:#f0c04a;--good:#5fd0a8}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Noto Sans KR",sans-serif}
+header,main,footer{max-width:1080px;margin:0 auto;padding:0 24px}
+header{padding-top:44px}
+footer{padding-top:32px;padding-bottom:48px}
+h1{font-size:27px;letter-spacing:-.015em;margin:0 0 6px}
+h2{font-size:19px;margin:0 0 4px;overflow-wrap:anywhere}
+h3{font-size:14px;margin:26px 0 10px}
+h4{font-size:13px;margin:0}
+p{margin:0 0 8px;max-width:72ch}
+a{color:var(--accent)}
+section{border-top:1px solid var(--line);padding:28px 0 8px;margin-top:28px}
+nav ol{list-style:none;margin:14px 0;padding:0;display:flex;flex-wrap:wrap;gap:4px 20px}
+.soft{color:var(--soft);font-size:13px}
+.doubt,.doubts{color:var(--warn);font-size:12.5px}
+.verdict{color:var(--good);font-size:12.5px}
+figure{margin:0;min-width:0}
+figure img{display:block;width:100%;height:auto;border-radius:4px}
+figcaption{font-size:12.5px;color:var(--soft);margin-top:5px;overflow-wrap:anywhere}
+figcaption b{color:var(--ink)}
+.question{display:grid;grid-template-columns:minmax(160px,300px) minmax(0,1fr);gap:24px;align-items:start;margin-top:12px}
+.maps{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:18px}
+.thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px;max-width:860px}
+.thumbs figcaption{font-size:11.5px;margin-top:2px}
+.unit{margin:12px 0}
+.legend{display:inline-flex;gap:6px;align-items:center;font-variant-numeric:tabular-nums}
+.legend img{width:92px;height:8px;display:inline-block;border-radius:2px}
+table.bars{border-collapse:collapse;width:100%;max-width:560px;font-variant-numeric:tabular-nums}
+.bars th,.bars td{text-align:left;font-weight:400;padding:3px 10px 3px 0;font-size:13.5px}
+.bars tr:first-child th{color:var(--soft);font-size:12px}
+.bars .bar{width:44%}
+.bars svg{display:block;width:100%;height:10px}
+.bars rect{fill:var(--accent);opacity:.55}
+.bars rect.track{fill:var(--track);opacity:1}
+.bars .chosen th,.bars .chosen td{font-weight:650}
+.bars .chosen rect:not(.track){opacity:1}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:10px 20px}
+dt{font-weight:600}
+dd{margin:0}
+.formula{font:italic 14px/1.5 "Cambria Math","STIX Two Math",Georgia,serif}
+.half{max-width:640px}
+.sheet img{background:#fff}
+@media (max-width:640px){header,main,footer{padding-left:14px;padding-right:14px}.question,dl{grid-template-columns:1fr}
+.maps{grid-template-columns:1fr 1fr;gap:12px}dl{gap:2px}dd{margin-bottom:10px}}
+@media print{:root{--page:#fff;--ink:#000;--soft:#444;--line:#bbb}body{font-size:11pt}header{padding-top:0}
+header,main,footer{max-width:none;padding:0}section{break-before:page;border:0;margin:0;padding:0}
+figure,.unit,tr{break-inside:avoid}h2,h3,h4{break-after:avoid}nav{display:none}
+*{-webkit-print-color-adjust:exact;print-color-adjust:exact}.maps{grid-template-columns:repeat(3,1fr)}}
+"""

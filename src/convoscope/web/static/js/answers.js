@@ -1,0 +1,107 @@
+// The network's answer: class bars to choose the target and its rival, or boxes, segments and landmarks to click.
+import { app, hear } from "./app.js";
+import { fill, h, number, percent, s } from "./dom.js";
+import { photoBox } from "./frames.js";
+import { t } from "./i18n.js";
+import { set, state } from "./state.js";
+
+let node = null;
+let now = null; // the explanation on show
+let change = null; // after a mask or an ablation
+
+export function drawAnswers(into, found) {
+  node = into;
+  now = found;
+  change = null;
+  draw();
+}
+
+/** Show beside the bars what a mask or a switched-off unit makes of them; null takes it away. */
+export function showChange(what) {
+  change = what;
+  draw();
+}
+
+function draw() {
+  const reading = app.reading;
+  if (!node || !reading) return;
+  const rows = [...reading.classes];
+  const chosen = now?.target ?? null;
+  const extra = chosen && now && !rows.some((row) => isTarget(row, rows)) && reading.kind === "classifier" && app.model.classes?.includes(chosen)
+    ? { index: app.model.classes.indexOf(chosen), label: chosen, score: now.score, probability: now.probability, target: String(app.model.classes.indexOf(chosen)) } : null;
+  if (extra) rows.push(extra);
+  const after = new Map((change?.after?.classes ?? []).map((row) => [row.index, row]));
+  const largest = Math.max(1e-9, ...rows.map((row) => Math.abs(row.probability ?? row.share ?? row.score ?? 0)));
+  const whole = rows.some((row) => row.probability != null) ? 1 : largest;
+  const head = h("div", { class: "head" }, h("h2", {}, t("prediction")),
+    now ? h("p", { class: "target" }, t("target", { target: now.target }), " ", h("span", { class: "soft" }, `${t("score")} ${number(now.score)}${now.probability != null ? ` · p ${now.probability.toFixed(2)}` : ""} · ${t("passes", { f: now.plan.forwards, b: now.plan.backwards })}`)) : null,
+    change ? h("p", { class: "change", "aria-live": "polite" }, changeWords()) : null);
+  const list = h("ol", { class: "bars", "aria-label": t("prediction") }, rows.map((row, rank) => line(row, rank, rows, whole, after.get(row.index))));
+  fill(node, head, list, reading.kind === "classifier" && (app.model.classes?.length ?? 0) > rows.length ? search() : null,
+    reading.kind !== "classifier" && rows.length ? h("p", { class: "soft" }, t("clickHint")) : null,
+    now?.doubts?.length ? h("ul", { class: "doubts" }, now.doubts.map((one) => h("li", {}, one))) : null);
+  marks(rows);
+}
+
+function changeWords() {
+  const { before, after, facts } = change;
+  const p = before.probability != null;
+  const value = (reading) => (p ? `p ${reading.probability.toFixed(3)}` : number(reading.score));
+  return t(facts.box ? "covered" : "ablated", { target: before.target, before: value(before), after: value(after) });
+}
+
+function isTarget(row, rows) {
+  if (state.target === "") return row === rows[0];
+  return state.target === row.target || state.target === row.label;
+}
+
+function line(row, rank, rows, whole, later) {
+  const value = row.probability ?? row.share ?? row.score;
+  const shown = row.probability != null ? row.probability.toFixed(row.probability >= 0.0995 ? 2 : 3) : row.share != null ? percent(row.share) : number(row.score);
+  const target = isTarget(row, rows);
+  const rival = state.against !== "" && (state.against === row.target || state.against === row.label);
+  const name = `${row.label}`;
+  return h("li", { class: `${target ? "is-target" : ""} ${rival ? "is-rival" : ""}` },
+    h("button", { type: "button", class: "bar-row", "aria-pressed": String(target), title: `${t("explain")}: ${name} · ${t("score")} ${number(row.score)}`,
+      onclick: () => set({ target: rank === 0 && !row.box ? "" : row.target, against: rival ? "" : state.against }) },
+    h("span", { class: "label" }, name), h("span", { class: "track" },
+      h("i", { style: { width: `${Math.max(0.3, (100 * Math.abs(value ?? 0)) / whole)}%` } }),
+      later?.probability != null ? h("b", { style: { left: `${100 * later.probability}%` } }) : null),
+    h("span", { class: "figure" }, shown, later?.probability != null ? h("em", {}, ` → ${later.probability.toFixed(2)}`) : null)),
+    app.reading.kind === "classifier" ? h("button", { type: "button", class: "rival", "aria-pressed": String(rival), disabled: target, title: t("ratherTitle"),
+      "aria-label": `${t("rather")} ${name}`, onclick: () => set({ against: rival ? "" : row.target }) }, t("rather")) : null);
+}
+
+function search() {
+  const names = h("datalist", { id: "classes" }, (app.model.classes ?? []).map((name) => h("option", { value: name })));
+  return h("label", { class: "search" }, h("span", { class: "hidden" }, t("searchClass")), h("input", { type: "search", list: "classes", placeholder: t("searchClass"), onchange: (event) => {
+    const at = app.model.classes.indexOf(event.target.value);
+    if (at >= 0) set({ target: String(at) });
+  } }), names);
+}
+
+/** Boxes and landmarks on the photo, to be clicked. */
+function marks(rows) {
+  const frame = document.querySelector(".frame.photo .marks");
+  if (!frame) return;
+  frame.querySelectorAll(".found").forEach((one) => one.remove());
+  for (const row of rows) {
+    if (!row.box && !row.point) continue;
+    const chosen = isTarget(row, rows);
+    const choose = () => set({ target: row.target });
+    const attributes = { class: `found ${chosen ? "chosen" : ""}`, "vector-effect": "non-scaling-stroke" };
+    let mark;
+    if (row.box) {
+      const [x0, y0, x1, y1] = photoBox(row.box);
+      mark = s("rect", { ...attributes, x: x0, y: y0, width: x1 - x0, height: y1 - y0 });
+    } else {
+      const m = app.picture.input_to_photo;
+      mark = s("circle", { ...attributes, cx: m[0][0] * row.point[0] + m[0][2] + 0.5, cy: m[1][1] * row.point[1] + m[1][2] + 0.5, r: Math.max(app.picture.width, app.picture.height) / 50 });
+    }
+    mark.append(s("title", {}, `${row.label} ${number(row.probability ?? row.score)}`));
+    mark.addEventListener("click", choose);
+    frame.append(mark);
+  }
+}
+
+hear("change", (what) => { if (node?.isConnected) showChange(what); });

@@ -1,0 +1,46 @@
+// What all parts of the page share: the model, methods, layers, and a line for messages.
+import { get } from "./api.js";
+import { h, fill } from "./dom.js";
+
+export const app = {
+  model: null,
+  methods: [],
+  layers: [],
+  pictures: [],
+  picture: null, // the details of the chosen picture
+  reading: null, // what the network makes of it
+};
+
+const hearers = {};
+
+/** Hear of things that are not part of the address: "cursor", "hover-layer", "reading", "redraw", "collection". */
+export function hear(event, listener) {
+  (hearers[event] ??= []).push(listener);
+}
+
+export function say(event, data) {
+  for (const listener of hearers[event] ?? []) listener(data);
+}
+
+let timer = 0;
+/** A sentence at the foot of the page. Errors stay until they are closed. */
+export function tell(text, kind = "note") {
+  const box = document.getElementById("status");
+  clearTimeout(timer);
+  if (!text) { fill(box); return; }
+  fill(box, h("div", { class: `toast ${kind}` }, h("span", {}, text),
+    h("button", { type: "button", class: "plain", "aria-label": "×", onclick: () => fill(box) }, "×")));
+  if (kind === "note") timer = setTimeout(() => fill(box), 4000);
+}
+
+export function failed(error) {
+  if (error?.name === "AbortError" || error?.cancelled) return;
+  tell(error?.message ?? String(error), "error");
+}
+
+export const methodOf = (name) => app.methods.find((one) => one.name === name.split("@")[0]);
+export const layerOf = (name) => app.layers.find((one) => one.name === name);
+
+export async function loadModel() {
+  [app.model, app.methods, app.layers] = await Promise.all([get("/api/model"), get("/api/methods"), get("/api/layers")]);
+}

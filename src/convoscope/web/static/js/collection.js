@@ -1,0 +1,201 @@
+// The collection: a map of all pictures, drawn by Plotly in a frame of its own that may do nothing else.
+import { get, job } from "./api.js";
+import { app, failed, hear, say } from "./app.js";
+import { aboutCollection } from "./about.js";
+import { near } from "./card.js";
+import { choice, fill, h, number, percent } from "./dom.js";
+import { t } from "./i18n.js";
+import { on, set, state } from "./state.js";
+import { thumbnail } from "./strip.js";
+
+let panel = null;
+let frame = null;
+let side = null;
+let made = null;
+let ready = false;
+let asked = 0;
+let work = null;
+let selected = [];
+
+export function collectionTab(node) {
+  panel = node;
+  made = null;
+  ready = false;
+  if (!app.model.survey) { offer(); return; }
+  selected = [];
+  const methods = [["tsne", "t-SNE"], ["umap", "UMAP"], ["pca", "PCA"]].filter(([name]) => (name === "tsne" ? app.model.can.tsne : name === "umap" ? app.model.can.umap : true));
+  const colours = [["label", t("byLabel")], ["prediction", t("byPrediction")], ["error", t("byError")], ["trust", t("byTrust")]];
+  frame = h("iframe", { class: "plot", title: t("map"), sandbox: "allow-scripts", src: "/plot/frame.html" });
+  side = h("div", { class: "side" });
+  const hover = h("div", { class: "hover-picture", hidden: true });
+  fill(panel, h("div", { class: "bar" }, choice(t("map"), methods, state.map, (value) => set({ map: value })),
+    choice(t("colourBy"), colours, state.colour, (value) => set({ colour: value }, true)),
+    h("label", { class: "switch" }, h("input", { type: "checkbox", checked: state.thumbs === "1", onchange: (event) => set({ thumbs: event.target.checked ? "1" : "" }, true) }), t("thumbnails")),
+    h("span", { class: "spacer" }), h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutCollection(made) }, "?")),
+  h("div", { class: "map-area" }, h("div", { class: "plot-box" }, app.model.can.plot ? frame : h("p", { class: "empty" }, t("noMapHere")), hover, h("p", { class: "soft wait map-words" }, t("makingMap"))), side));
+  load();
+  mistakes();
+}
+
+/** Where nothing was surveyed: say what a survey is, and make one. */
+async function offer() {
+  const meter = h("progress", { hidden: true, "aria-label": t("surveying") });
+  const words = h("p", { class: "soft" });
+  const button = h("button", { type: "button", class: "main", onclick: () => {
+    if (work) { work.cancel(); return; }
+    button.textContent = t("cancel");
+    meter.hidden = false;
+    work = job({ kind: "survey" }, { progress: (at) => {
+      if (at.total) { meter.max = at.total; meter.value = at.done; }
+      words.textContent = `${t("surveying")} ${t("of", { done: at.done, total: at.total ?? "?" })}${at.left > 1 ? ` · ${t("left", { s: Math.ceil(at.left) })}` : ""}`;
+    } });
+    work.done.then(() => say("survey-done"), (error) => { failed(error); if (panel.isConnected) offer(); }).finally(() => { work = null; });
+  } }, t("makeSurvey"));
+  try {
+    const about = await get("/api/collection");
+    if (about.there) { say("survey-done"); return; }
+    fill(panel, h("div", { class: "empty" }, h("h2", {}, t("noSurvey")), h("p", {}, t("surveyNote", { n: app.pictures.length })),
+      about.can_survey ? [button, meter, words] : h("p", { class: "problem" }, about.why_not)));
+    if (work) { meter.hidden = false; button.textContent = t("cancel"); }
+  } catch (error) { failed(error); }
+}
+
+async function load() {
+  const mine = ++asked;
+  const words = panel.querySelector(".map-words");
+  try {
+    work = job({ kind: "embedding", method: state.map }, { progress: (at) => { if (words) words.textContent = `${t("makingMap")} ${at.total > 1 ? t("of", { done: at.done, total: at.total }) : ""}`; } });
+    await work.done;
+    const found = await get("/api/collection/map", { method: state.map, picture: state.picture });
+    if (mine !== asked || !panel.isConnected) return;
+    made = found;
+    words.textContent = [t("mapFigures", { p: percent(keptShare()), t: number(made.metrics.trustworthiness) }), t("mapHint"), ...made.notes].join(" ");
+    drawSide();
+    send();
+  } catch (error) {
+    if (mine === asked && words) words.textContent = error.message;
+    failed(error);
+  } finally { work = null; }
+}
+
+const keptShare = () => made.trust.reduce((sum, one) => sum + one, 0) / Math.max(1, made.trust.length);
+
+/** Give the frame what it draws: columns of numbers, names and colours; no addresses, no pictures but thumbnails. */
+async function send() {
+  if (!ready || !made || !frame?.contentWindow) return;
+  const style = getComputedStyle(document.documentElement);
+  const tokens = Object.fromEntries(["page", "ink", "soft", "line", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  const here = made.ids.indexOf(state.picture);
+  const message = {
+    kind: "draw", x: made.x, y: made.y, ids: made.ids, style: tokens, colour: state.colour,
+    label: made.label, prediction: made.prediction, wrong: made.wrong, trust: made.trust, here, placed: here < 0 && made.placed?.x != null ? made.placed : null,
+    words: { right: t("kept"), wrong: t("wrongWord"), here: t("here"), none: "–", trust: t("byTrust") },
+    thumbs: state.thumbs === "1" ? await thumbs() : null,
+  };
+  frame.contentWindow.postMessage(message, "*");
+}
+
+/** Up to 400 thumbnails as data URIs, cut from the sheets. */
+async function thumbs() {
+  const order = [...made.ids].sort();
+  const every = Math.max(1, Math.ceil(made.ids.length / 400));
+  const shown = order.filter((_, i) => i % every === 0);
+  const sheets = new Map();
+  const found = {};
+  for (const id of shown) {
+    const place = order.indexOf(id);
+    const number = Math.floor(place / 400);
+    if (!sheets.has(number)) {
+      const image = new Image();
+      image.src = `/api/collection/atlas/${number}`;
+      await image.decode();
+      sheets.set(number, image);
+    }
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 48;
+    const at = place % 400;
+    canvas.getContext("2d").drawImage(sheets.get(number), (at % 20) * 48, Math.floor(at / 20) * 48, 48, 48, 0, 0, 48, 48);
+    found[id] = canvas.toDataURL("image/jpeg", 0.8);
+  }
+  return found;
+}
+
+window.addEventListener("message", (event) => {
+  if (!frame || event.source !== frame.contentWindow || typeof event.data !== "object") return;
+  const { kind, ids, at } = event.data;
+  if (kind === "ready") { ready = true; send(); }
+  if (kind === "hover") hover(Array.isArray(ids) ? ids[0] : null, at);
+  if (kind === "choose" && made?.ids.includes(ids?.[0])) set({ picture: ids[0] });
+  if (kind === "select") { selected = (ids ?? []).filter((id) => made?.ids.includes(id)).slice(0, 5000); drawSide(); }
+});
+
+function hover(id, at) {
+  const box = panel?.querySelector(".hover-picture");
+  if (!box) return;
+  const i = made?.ids.indexOf(id) ?? -1;
+  box.hidden = i < 0;
+  if (i < 0) return;
+  const wrong = made.wrong[i];
+  fill(box, h("img", { src: thumbnail(id, "stored"), alt: "" }), h("span", {}, made.label[i] ?? made.prediction[i] ?? ""), wrong ? h("span", { class: "wrong" }, `✗ ${made.prediction[i]}`) : null);
+  box.style.left = `${Math.min((at?.x ?? 0) + 12, box.parentElement.clientWidth - 110)}px`;
+  box.style.top = `${Math.max(0, (at?.y ?? 0) - 40)}px`;
+}
+
+let errors = null;
+
+async function mistakes() {
+  try {
+    errors = await get("/api/collection/mistakes");
+  } catch (error) { errors = { note: error.message }; }
+  drawSide();
+}
+
+function drawSide() {
+  if (!side?.isConnected) return;
+  const parts = [];
+  if (selected.length) {
+    const rows = selected.map((id) => { const i = made.ids.indexOf(id); return { id, name: "", label: made.label[i], prediction: made.prediction[i] }; });
+    const counts = new Map();
+    for (const row of rows) counts.set(row.label ?? row.prediction ?? "–", (counts.get(row.label ?? row.prediction ?? "–") ?? 0) + 1);
+    parts.push(h("section", { class: "selected" }, h("h3", {}, t("selected", { n: selected.length })), h("p", { class: "soft" }, [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([name, n]) => `${name} ${n}`).join(" · ")),
+      h("div", { class: "near" }, rows.slice(0, 24).map(near))));
+  }
+  if (errors?.note) parts.push(h("p", { class: "soft" }, errors.note));
+  else if (errors && !errors.wrong) parts.push(h("p", { class: "soft" }, t("noMistakes", { n: errors.pictures })));
+  else if (errors) {
+    parts.push(h("section", {}, h("h3", {}, t("mistakes"), h("span", { class: "soft" }, ` ${errors.wrong} / ${errors.pictures}`)),
+      h("p", { class: "soft" }, t("confident")), h("div", { class: "near" }, errors.confident.slice(0, 9).map((one) => near({ ...one, similarity: one.probability })))),
+    h("section", {}, h("h3", {}, t("confusions")), h("ol", { class: "confusions" }, errors.confusions.slice(0, 8).map((one) => h("li", {},
+      h("span", {}, t("takenFor", one)), h("b", {}, ` ${one.count}`), h("div", { class: "near small-near" }, one.examples.slice(0, 4).map((example) => near({ ...example, label: null, prediction: null }))))))));
+  }
+  if (made) parts.push(asList());
+  fill(side, parts);
+}
+
+/** The map for those who cannot see or point at it: every picture as a link, by label. */
+function asList() {
+  const groups = new Map();
+  made.ids.forEach((id, i) => {
+    const name = made.label[i] ?? made.prediction[i] ?? "–";
+    if (!groups.has(name)) groups.set(name, []);
+    groups.get(name).push({ id, i });
+  });
+  return h("details", { class: "as-list" }, h("summary", {}, t("asList")), [...groups].sort().map(([name, members]) => h("details", {}, h("summary", {}, `${name} (${members.length})`),
+    h("div", { class: "near" }, members.slice(0, 60).map(({ id, i }) => near({ id, name, label: made.label[i], prediction: made.prediction[i] }))))));
+}
+
+on("map", () => { if (state.tab === "collection" && panel?.isConnected) collectionTab(panel); });
+on("colour thumbs", () => {
+  if (state.tab !== "collection") return;
+  for (const one of panel.querySelectorAll(".choice button")) {
+    if (["label", "prediction", "error", "trust"].includes(one.dataset.value)) one.setAttribute("aria-pressed", String(one.dataset.value === state.colour));
+  }
+  send();
+});
+hear("reading", async () => {
+  if (state.tab !== "collection" || !made || !panel?.isConnected) return;
+  if (!made.ids.includes(state.picture) && made.placed?.of !== state.picture) {
+    try { made.placed = { ...(await get("/api/collection/map", { method: state.map, picture: state.picture })).placed, of: state.picture }; } catch { made.placed = null; }
+  }
+  send();
+});

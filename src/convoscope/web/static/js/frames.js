@@ -1,0 +1,166 @@
+// Pictures side by side under one cursor: each frame is a photo, a map over it, and what is under the cursor.
+import { app, hear, say } from "./app.js";
+import { bar, overlay, scaled, table } from "./colour.js";
+import { h, number, s } from "./dom.js";
+import { t } from "./i18n.js";
+
+const LONGEST = 640;
+const frames = new Set();
+let base = null; // {id, image: ImageData, factor: [fx, fy], details}
+
+/** The chosen photo at the size it is drawn: small ones enlarged by a whole factor, large ones reduced. */
+export async function photo() {
+  const details = app.picture;
+  if (base && base.id === details.id) return base;
+  const image = new Image();
+  image.src = `/api/pictures/${details.id}/photo?side=${LONGEST}`;
+  await image.decode();
+  const longer = Math.max(details.width, details.height);
+  const grow = longer < 256 ? Math.ceil(256 / longer) : 1;
+  const width = image.naturalWidth * grow;
+  const height = image.naturalHeight * grow;
+  const canvas = document.createElement("canvas");
+  canvas.width = width; canvas.height = height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = false;
+  context.drawImage(image, 0, 0, width, height);
+  base = { id: details.id, image: context.getImageData(0, 0, width, height), factor: [width / details.width, height / details.height], grown: grow > 1, details };
+  return base;
+}
+
+/** A frame: {node, canvas, caption, ...}. `draw` puts pixels on it, `value` is what stands under the cursor. */
+export class Frame {
+  constructor({ title, about = null, tools = [] }) {
+    this.values = null;
+    this.canvas = h("canvas", { class: "pixels", role: "img", "aria-label": title });
+    this.marks = s("svg", { class: "marks", "aria-hidden": "true", preserveAspectRatio: "none" });
+    this.cross = h("div", { class: "cross", "aria-hidden": "true" }, h("i"), h("b"));
+    this.stage = h("div", { class: "stage" }, this.canvas, this.marks, this.cross);
+    this.under = h("output", { class: "under" });
+    this.title = h("span", { class: "title" }, title);
+    this.legend = h("div", { class: "legend" });
+    this.notes = h("div", { class: "notes" });
+    this.node = h("figure", { class: "frame" }, h("div", { class: "head" }, this.title, h("span", { class: "spacer" }), about, tools), this.stage,
+      h("figcaption", {}, this.legend, this.under, this.notes));
+    this.stage.addEventListener("pointermove", (event) => point(this, event));
+    this.stage.addEventListener("pointerleave", () => say("cursor", null));
+    frames.add(this);
+  }
+
+  /** The plain photo. */
+  async plain() {
+    const photoBase = await photo();
+    this.put(photoBase.image);
+    this.values = null;
+  }
+
+  /** A map over the photo. */
+  async map(about, array, scale, opacity) {
+    const [photoBase, colours] = await Promise.all([photo(), table(scale.cmap || about.scale.cmap)]);
+    const matrix = scaled(photoBase.details.input_to_photo, ...photoBase.factor);
+    const alone = about.pixels && opacity === null;
+    this.put(overlay(photoBase.image, array.data, array.shape, matrix, scale, colours,
+      { mode: alone ? "alone" : "over", opacity: opacity ?? 0.75, sharp: photoBase.grown }));
+    this.values = array;
+    this.about = about;
+    const line = h("canvas", { class: "bar", "aria-hidden": "true" });
+    bar(line, scale, colours);
+    this.legend.replaceChildren(h("span", {}, number(scale.low)), line, h("span", {}, number(scale.high)));
+    this.legend.title = about.scale.sentence;
+  }
+
+  put(image) {
+    if (this.canvas.width !== image.width || this.canvas.height !== image.height) {
+      this.canvas.width = image.width;
+      this.canvas.height = image.height;
+    }
+    this.canvas.getContext("2d").putImageData(image, 0, 0);
+    this.stage.style.aspectRatio = `${image.width} / ${image.height}`;
+    this.marks.setAttribute("viewBox", `0 0 ${app.picture.width} ${app.picture.height}`);
+  }
+
+  /** Show the cursor at a place of the photo (0..1), and the value there. */
+  cursor(place) {
+    this.cross.classList.toggle("on", Boolean(place));
+    if (!place) { this.under.textContent = ""; return; }
+    const { width, height } = this.stage.getBoundingClientRect();
+    this.cross.firstChild.style.transform = `translateX(${place.x * width}px)`;
+    this.cross.lastChild.style.transform = `translateY(${place.y * height}px)`;
+    if (!this.values) { this.under.textContent = ""; return; }
+    const value = at(this.values, place);
+    this.under.textContent = value === undefined ? t("outside") : `${number(value)} ${this.about.unit ?? ""}`;
+  }
+
+  remove() { frames.delete(this); }
+}
+
+/** Input pixel (x, y) under a place of the photo (0..1). */
+export function inputAt(place) {
+  const { width, height, input_to_photo: m } = app.picture;
+  return { x: (place.x * width - 0.5 - m[0][2]) / m[0][0], y: (place.y * height - 0.5 - m[1][2]) / m[1][1] };
+}
+
+/** Photo pixel edges of a box of input pixels. */
+export function photoBox([x0, y0, x1, y1]) {
+  const m = app.picture.input_to_photo;
+  const edge = (axis, value) => m[axis][axis] * (value - 0.5) + m[axis][2] + 0.5;
+  return [edge(0, x0), edge(1, y0), edge(0, x1), edge(1, y1)];
+}
+
+function at(array, place) {
+  const { x, y } = inputAt(place);
+  const column = Math.round(x);
+  const row = Math.round(y);
+  const [rows, columns] = array.shape.slice(-2);
+  if (column < 0 || row < 0 || column >= columns || row >= rows) return undefined;
+  return array.data[row * columns + column];
+}
+
+function point(frame, event) {
+  const box = frame.stage.getBoundingClientRect();
+  const place = { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+  if (place.x < 0 || place.y < 0 || place.x > 1 || place.y > 1) return;
+  say("cursor", place);
+}
+
+let waiting = null;
+let scheduled = false;
+hear("cursor", (place) => {
+  waiting = place;
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(() => {
+    scheduled = false;
+    for (const frame of frames) {
+      if (frame.node.isConnected) frame.cursor(waiting);
+      else frames.delete(frame);
+    }
+  });
+});
+
+/** A rectangle in photo pixels for a frame's marks. */
+export function rectangle([x0, y0, x1, y1], kind) {
+  return s("rect", { x: x0, y: y0, width: Math.max(0, x1 - x0), height: Math.max(0, y1 - y0), class: kind, "vector-effect": "non-scaling-stroke" });
+}
+
+// a layer that is pointed at draws its receptive field, to scale, in the middle of the photo (or at the cursor)
+let hovered = null;
+let last = { x: 0.5, y: 0.5 };
+hear("cursor", (place) => { if (place) last = place; });
+hear("hover-layer", (layer) => {
+  hovered = layer;
+  for (const frame of frames) {
+    frame.marks.querySelectorAll(".hover-field").forEach((node) => node.remove());
+    if (!hovered?.rf || !app.picture) continue;
+    const [height, width] = hovered.rf.size ?? app.picture.input;
+    const centre = inputAt(last);
+    const snap = (value, axis) => {
+      const stride = hovered.rf.stride?.[axis];
+      const offset = hovered.rf.offset?.[axis];
+      return stride && offset !== null && offset !== undefined ? offset + stride * Math.max(0, Math.round((value - offset) / stride)) : value;
+    };
+    const x = hovered.rf.size ? snap(centre.x, 1) : (app.picture.input[1] - 1) / 2;
+    const y = hovered.rf.size ? snap(centre.y, 0) : (app.picture.input[0] - 1) / 2;
+    frame.marks.append(rectangle(photoBox([x - width / 2 + 0.5, y - height / 2 + 0.5, x + width / 2 + 0.5, y + height / 2 + 0.5]), "hover-field"));
+  }
+});

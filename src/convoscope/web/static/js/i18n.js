@@ -1,0 +1,23 @@
+// Words in the person's language.
+import en from "./strings/en.js";
+import ko from "./strings/ko.js";
+import { prefer } from "./state.js";
+
+const words = { en, ko };
+let language = prefer.get("language", (navigator.language || "en").startsWith("ko") ? "ko" : "en");
+if (!words[language]) language = "en";
+document.documentElement.lang = language;
+
+export const lang = () => language;
+
+export function speak(next) {
+  language = words[next] ? next : "en";
+  document.documentElement.lang = language;
+  prefer.set("language", language);
+}
+
+/** A phrase with its gaps filled: t("of", {done: 3, total: 9}). */
+export function t(key, gaps = {}) {
+  const phrase = words[language][key] ?? en[key] ?? key;
+  return phrase.replace(/\{(\w+)\}/g, (whole, name) => (name in gaps ? gaps[name] : whole));
+}

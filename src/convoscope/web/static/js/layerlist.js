@@ -1,0 +1,77 @@
+// The network from top to bottom: shape, receptive field to scale, dead units.
+import { app, say } from "./app.js";
+import { fill, h } from "./dom.js";
+import { t } from "./i18n.js";
+import { on, prefer, set, state } from "./state.js";
+
+const group = (name) => name.split(".")[0].split("#")[0];
+
+/** The layers that matter most: what an activation leaves, the grids that are surveyed, and the last grid. */
+function main(layers) {
+  const chosen = layers.filter((one) => one.main || one.default);
+  return chosen.length ? chosen : layers;
+}
+
+export function fieldWords(layer) {
+  const rf = layer?.rf;
+  if (!rf) return "–";
+  if (!rf.size) return t("wholePicture");
+  const [rows, columns] = rf.size;
+  return rows === columns ? `${rows}` : `${columns}×${rows}`;
+}
+
+function square(layer) {
+  const side = Math.max(...(app.model.input ?? [224, 224]));
+  const size = layer.rf ? Math.min(1, Math.max(...(layer.rf.size ?? [side])) / side) : 0;
+  const pixels = 3 + 11 * size;
+  return h("span", { class: "field", "aria-hidden": "true" }, layer.rf ? h("i", { style: { width: `${pixels}px`, height: `${pixels}px` } }) : null);
+}
+
+function row(layer) {
+  const shape = layer.grid ? `${layer.channels} · ${layer.grid[0]}×${layer.grid[1]}` : (layer.shape.slice(1).join("×") || "1");
+  const rf = layer.rf?.size ? t("fieldTitle", { size: fieldWords(layer), stride: layer.rf.stride?.map((v) => (v === null ? "?" : v)).join("×") ?? "?" }) : layer.rf ? t("wholePicture") : "";
+  return h("button", {
+    type: "button", class: "layer", "aria-current": layer.name === state.layer ? "true" : null, dataset: { layer: layer.name },
+    title: `${layer.name} · ${layer.type} · ${layer.shape.slice(1).join("×")}${rf ? ` · ${rf}` : ""}${layer.default ? ` · ${t("defaultLayer")}` : ""}`,
+    onclick: () => set({ layer: layer.name, tab: "layer" }),
+    onpointerenter: () => say("hover-layer", layer), onpointerleave: () => say("hover-layer", null),
+    onfocus: () => say("hover-layer", layer), onblur: () => say("hover-layer", null),
+  }, square(layer), h("span", { class: "name" }, layer.name, layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
+  h("span", { class: "shape" }, shape),
+  layer.dead ? h("span", { class: "dead", title: t("deadTitle", { n: layer.dead }) }, t("deadUnits", { n: layer.dead })) : null);
+}
+
+export function drawLayers() {
+  const left = document.getElementById("left");
+  const all = prefer.get("all-layers", "") === "1";
+  const list = h("div", { class: "list" });
+  const filter = h("input", { type: "search", placeholder: t("filter"), "aria-label": t("filter"), oninput: () => show() });
+  const show = () => {
+    const wanted = filter.value.trim().toLowerCase();
+    let layers = all || wanted ? app.layers : main(app.layers);
+    if (!layers.some((one) => one.name === state.layer) && !wanted) {
+      const own = app.layers.find((one) => one.name === state.layer);
+      if (own) layers = app.layers.filter((one) => layers.includes(one) || one === own);
+    }
+    if (wanted) layers = layers.filter((one) => `${one.name} ${one.type}`.toLowerCase().includes(wanted));
+    const groups = new Map();
+    for (const layer of layers) {
+      if (!groups.has(group(layer.name))) groups.set(group(layer.name), []);
+      groups.get(group(layer.name)).push(layer);
+    }
+    fill(list, layers.length ? [...groups].map(([, members]) => h("div", { class: "group" }, members.map(row))) : h("p", { class: "soft" }, t("noLayer")));
+    list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+  };
+  fill(left,
+    h("details", { class: "fold", open: innerWidth > 760 },
+      h("summary", {}, h("h2", {}, t("layers")), h("span", { class: "now narrow" }, state.layer)),
+      h("div", { class: "row tight" }, filter,
+        h("button", { type: "button", class: "small", "aria-pressed": String(all), title: all ? t("mainLayers") : t("allLayers"),
+          onclick: () => { prefer.set("all-layers", all ? "" : "1"); drawLayers(); } }, all ? t("mainLayers") : `${t("allLayers")} (${app.layers.length})`)),
+      list));
+  show();
+}
+
+on("layer", () => {
+  drawLayers();
+});

@@ -1,0 +1,129 @@
+// Starts the page and joins its parts.
+import { get, job } from "./api.js";
+import { app, failed, hear, loadModel, say, tell } from "./app.js";
+import { fill, h } from "./dom.js";
+import { t } from "./i18n.js";
+import { list, on, prefer, read, set, state } from "./state.js";
+import { drawCentre } from "./centre.js";
+import { drawCard } from "./card.js";
+import { drawLayers } from "./layerlist.js";
+import { drawStrip, loadPictures, startStrip } from "./strip.js";
+import { drawTop } from "./top.js";
+import { closeTop, startTour, tourOpen } from "./tour.js";
+import { openHelp } from "./about.js";
+
+const theme = () => prefer.get("theme", "");
+export function applyTheme() {
+  if (theme()) document.documentElement.dataset.theme = theme();
+  else delete document.documentElement.dataset.theme;
+}
+
+async function choosePicture() {
+  const id = state.picture;
+  app.reading = null;
+  if (!id) { app.picture = null; return; }
+  try {
+    const [details, reading] = await Promise.all([
+      get(`/api/pictures/${id}`), get("/api/predict", { picture: id, count: 10 }),
+    ]);
+    if (state.picture !== id) return;
+    app.picture = details;
+    app.reading = reading;
+    say("reading");
+  } catch (error) {
+    if (state.picture !== id) return;
+    app.picture = null;
+    failed(error);
+    say("reading");
+  }
+}
+
+function keys(event) {
+  const tag = event.target.tagName;
+  if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT", "TEXTAREA"].includes(tag)) return;
+  if (event.target.closest?.("[data-arrows]") && event.key.startsWith("Arrow")) return;
+  if (document.querySelector("dialog[open]") && event.key !== "?") return;
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step && !tourOpen()) {
+    const at = app.pictures.findIndex((one) => one.id === state.picture);
+    const next = app.pictures[at + step];
+    if (next) { set({ picture: next.id }, true); event.preventDefault(); }
+  } else if (["1", "2", "3"].includes(event.key)) set({ tab: ["decide", "layer", "collection"][Number(event.key) - 1] });
+  else if (event.key === "+" || event.key === "=") zoom(1);
+  else if (event.key === "-") zoom(-1);
+  else if (event.key === "?") openHelp();
+  else if (event.key === "d") turnTheme();
+  else if (event.key === "m") say("next-tool");
+  else if (event.key === "Escape") { closeTop(); say("escape"); }
+}
+
+export function turnTheme() {
+  const dark = theme() ? theme() === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  prefer.set("theme", dark ? "light" : "dark");
+  applyTheme();
+  say("redraw");
+}
+
+function zoom(step) {
+  const sizes = [120, 150, 190, 230, 280, 340, 420, 520];
+  const now = Number(prefer.get("zoom", 190));
+  const at = Math.max(0, sizes.findIndex((one) => one >= now));
+  const next = sizes[Math.min(sizes.length - 1, Math.max(0, at + step))];
+  prefer.set("zoom", next);
+  document.documentElement.style.setProperty("--frame", `${next}px`);
+}
+
+function drawAll() {
+  drawTop();
+  drawStrip();
+  drawLayers();
+  drawCentre();
+  drawCard();
+  document.title = `${app.model.name} · convoscope`;
+}
+
+const quiet = location.search.includes("tour=0");
+
+async function start() {
+  applyTheme();
+  zoom(0);
+  read();
+  fill(document.getElementById("centre"), h("p", { class: "wait" }, t("computing")));
+  try {
+    await loadModel();
+    await loadPictures();
+  } catch (error) {
+    fill(document.getElementById("centre"), h("div", { class: "empty" }, h("h2", {}, t("error")), h("p", {}, error.message)));
+    return;
+  }
+  if (!state.picture && app.pictures.length) set({ picture: app.pictures[0].id }, true);
+  if (!state.methods) state.methods = app.model.default_methods.join(",");
+  if (!state.layer) state.layer = app.model.last_grid ?? app.layers.at(-1)?.name ?? "";
+  drawAll();
+  startStrip();
+  on("picture", () => choosePicture());
+  hear("language", drawAll);
+  hear("survey-done", async () => {
+    try {
+      await loadModel();
+      drawAll();
+      tell(t("surveyDone"));
+    } catch (error) { failed(error); }
+  });
+  document.addEventListener("keydown", keys);
+  watchSurvey().catch(() => {});
+  await choosePicture();
+  if (!prefer.get("toured", "") && !list("unit").length && !quiet) say("offer-tour");
+}
+
+/** A survey that the server makes: say so, and show the collection when it is there. */
+async function watchSurvey() {
+  if (app.model.survey) return;
+  const running = (await get("/api/jobs")).findLast((one) => one.kind === "survey" && ["queued", "running"].includes(one.state));
+  if (!running) return;
+  const work = job({ kind: "survey" });
+  work.done.then(() => say("survey-done"), () => {});
+}
+
+hear("tour", startTour);
+start();

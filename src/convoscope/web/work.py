@@ -1,0 +1,246 @@
+"""What the kinds of long work do; each returns plain data, and tells its progress on the way."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UsageError
+from .album import encoded
+from .bench import Ask, Bench, keep, plain
+from .cache import key_of
+from .decide import map_query
+from .jobs import Handle
+from .schemas import JobRequest
+from .serving import address
+
+Work = Callable[[Handle], dict[str, Any]]
+
+
+def prepare(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+    """The key, the title and the work of a request. Raises :class:`ConvoscopeError` for what cannot be done."""
+    return _KINDS[asked.kind](bench, asked)
+
+
+def _ask(bench: Bench, asked: JobRequest) -> Ask:
+    if asked.picture is None:
+        raise UsageError("Say on which picture.")
+    return bench.ask(asked.picture, asked.target, asked.against, asked.methods, asked.layer, asked.settings)
+
+
+def _data_uri(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+# one slow map
+
+
+def _map(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+    ask = _ask(bench, asked)
+    if len(ask.methods) != 1:
+        raise UsageError("A job makes one map: name one method.")
+    name, chosen = ask.methods[0]
+    key = ask.key(bench.model, name)
+
+    def work(handle: Handle) -> dict[str, Any]:
+        total = _windows(bench, ask, chosen)
+        if name == "occlusion":
+            _preview(bench, ask, name, chosen, handle)
+        told = _Teller(handle, total, chosen.about.title)
+        found = bench.explain(ask, [name], model=bench.twin(), progress=told)
+        if name in found["refused"]:
+            return {"refused": found["refused"][name]}
+        kept = found["maps"][name]
+        if handle.stopped:  # what is done of it is shown, but is not the answer to the question
+            bench.cache.put(key, None, 0)
+        query = map_query(ask, name)
+        about = dict(plain(kept.about)) | {
+            "values": address(f"/api/maps/{name}.npy", bench, **query),
+            "image": address(f"/api/maps/{name}.png", bench, **query),
+        }
+        return {"map": about}
+
+    return key_of("job", key), f"{chosen.about.title}", work
+
+
+class _Teller:
+    """Progress of passes, at most ten times a second, with the time that is left."""
+
+    def __init__(self, handle: Handle, total: int | None, what: str) -> None:
+        self.handle, self.total, self.what = handle, total, what
+        self.began = time.monotonic()
+        self.last = 0.0
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        self.handle.check()
+        if now - self.last < 0.1:
+            return
+        self.last = now
+        whole = total or self.total
+        left = (now - self.began) * (whole - done) / done if whole and done else None
+        self.handle.progress(done, whole, self.what, left)
+
+
+def _windows(bench: Bench, ask: Ask, chosen: Any) -> int | None:
+    if hasattr(chosen, "boxes"):
+        height, width = bench.model.fit(bench.album.picture(ask.picture)).tensor.shape[-2:]
+        return len(chosen.boxes(int(height), int(width)))
+    return getattr(chosen, "samples", None)
+
+
+def _preview(bench: Bench, ask: Ask, name: str, chosen: Any, handle: Handle) -> None:
+    """A coarse map first, in a sixteenth of the time: windows that do not overlap, twice as far apart."""
+    from ..explain import explain
+
+    if getattr(chosen, "sizes", "") or getattr(chosen, "regions", "") != "squares":
+        return
+    coarse = dataclasses.replace(chosen, stride=max(chosen.window, 4 * chosen.stride), engine="dense")
+    handle.progress(0, None, "a first, coarse map")
+    picture = bench.album.picture(ask.picture)
+    found = explain(bench.twin(), picture, [coarse], target=ask.target, against=ask.against)
+    handle.check()
+    kept = keep(found[name], name, coarse)
+    small = io.BytesIO()
+    np.save(small, np.ascontiguousarray(kept.heatmap.values))
+    about = dict(plain(kept.about)) | {
+        "data": _data_uri(small.getvalue(), "application/x-npy"),
+        "stride": coarse.stride,
+    }
+    handle.frame({"map": about})
+
+
+# the picture that a target wants
+
+
+def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+    targets: list[str] = [*([asked.target] if asked.target else []), *asked.targets]
+    if not targets and asked.objective in ("score", "fool"):
+        raise UsageError("Say what to visualise: a class or a unit (layer:channel).")
+    for text in targets:
+        bench.ask_target(text)
+    image = None
+    if asked.objective != "score":
+        if asked.picture is None:
+            raise UsageError(f"The objective {asked.objective} starts from a picture: name one.")
+        image = asked.picture
+        bench.album.entry(image)
+    steps = asked.steps
+    key = key_of(
+        "visualize", bench.model.fingerprint, targets, asked.recipe, asked.objective, image, asked.layer, steps, asked.seed
+    )
+
+    def work(handle: Handle) -> dict[str, Any]:
+        from ..methods.visualize import visualize_frames
+
+        frames = visualize_frames(
+            bench.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
+            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps, seed=asked.seed,
+        )  # fmt: skip
+        results = None
+        try:
+            for frame in frames:
+                results = frame.results or results
+                pictures = {str(i): _small(p) for i, p in zip(frame.indices, frame.images, strict=False)}
+                handle.frame({"pictures": pictures, "scores": plain(frame.scores), "step": frame.step})
+                handle.progress(frame.done, frame.total, "climbing")
+        finally:
+            frames.close()
+        assert results is not None
+        made = []
+        for one in results:
+            row = dict(plain(one.to_dict()))
+            row.pop("provenance", None)
+            made.append({**row, "picture": _data_uri(encoded(one.image)), "caption": one.caption})
+        return {"visualizations": made, "targets": targets}
+
+    title = targets[0] if len(targets) == 1 else f"{len(targets)} targets"
+    return key, f"{asked.objective}: {title}", work
+
+
+def _small(image: Image.Image) -> str:
+    return _data_uri(encoded(image, 224, "JPEG"), "image/jpeg")
+
+
+# a verdict on maps
+
+
+def _trust(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+    ask = _ask(bench, asked)
+    names = [name for name, one in ask.methods]
+    key = key_of("trust", *ask.about(bench.model), [ask.key(bench.model, n) for n in names])
+
+    def work(handle: Handle) -> dict[str, Any]:
+        from ..explain import explain
+        from ..trust.verdict import verdicts
+
+        handle.progress(0, 2, "the maps")
+        found = explain(
+            bench.twin(), bench.album.picture(ask.picture), [one for _, one in ask.methods if not one.about.slow],
+            target=ask.target, against=ask.against,
+        )  # fmt: skip
+        handle.progress(1, 2, "held against random maps, a random classifier, and noise")
+        judged = verdicts(bench.twin(), found, ask.target)
+        return {"trust": plain({name: verdict.to_dict() for name, verdict in judged.items()})}
+
+    if not names:
+        raise UsageError("Name the methods whose maps are to be judged.")
+    return key, "Trust", work
+
+
+# the collection
+
+
+def _survey(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+    from .collection import why_not
+
+    reason = why_not(bench)
+    if reason is not None:
+        raise UsageError(reason)
+    key = key_of("survey", bench.model.fingerprint, str(bench.album.folder), bench.survey_into)
+
+    def work(handle: Handle) -> dict[str, Any]:
+        from .collect import collect
+
+        def told(stage: str, done: int, total: int, left: float | None) -> None:
+            handle.progress(done, total, stage, left)
+
+        bench.take(collect(bench.twin(), str(bench.album.folder), str(bench.survey_into), told))
+        return {"pictures": len(bench.gathered.rows) if bench.gathered is not None else 0}
+
+    return key, "Survey", work
+
+
+def _embedding(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+    from .collection import columns, gathered_of
+
+    gathered = gathered_of(bench)
+    key = key_of("map of all", bench.model.fingerprint, bench.survey_stamp, asked.method)
+
+    def work(handle: Handle) -> dict[str, Any]:
+        def told(what: str, done: int, total: int) -> None:
+            handle.progress(done, total, what)
+
+        found = columns(gathered, asked.method, told)
+        bench.cache.put(key, found, 200 * len(found["ids"]))
+        return {"method": asked.method, "pictures": len(found["ids"])}
+
+    return key_of("job", key), f"Map by {asked.method}", work
+
+
+_KINDS: dict[str, Callable[[Bench, JobRequest], tuple[str, str, Work]]] = {
+    "map": _map,
+    "visualize": _visualize,
+    "trust": _trust,
+    "survey": _survey,
+    "embedding": _embedding,
+}
+
+__all__ = ["prepare"]
