@@ -98,6 +98,9 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
 
     ``size`` is the network's input in pixels; ``unknown`` names the operations on the way that no rule knows.
     """
+    if len(shape) == 5:  # a volume: rows and columns of its slices
+        rows, cols = (probe.amin(3) for probe in (track.rows, track.cols))
+        return place(track.places(rows, cols), (*shape[:2], *shape[3:]), size, unknown)
     why = f"it comes after {', '.join(unknown)}, whose reach is not known" if unknown else None
     if len(shape) != 4:
         return None, False, "its output is not a grid of cells"

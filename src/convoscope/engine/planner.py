@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConvoscopeError
+from ..errors import ConvoscopeError, MethodRefused
 from .needs import INPUT, Activation, Dedicated, Gradient, Need, Perturbed, Replaced, Rule, Scorer, Scores
 from .perturb import perturbed_scores, replaced_scores
 from .recompute import Report
@@ -178,6 +178,10 @@ class Planner:
     def _varied(self, target: Scorer, need: Perturbed | Replaced | Dedicated) -> Tensor:
         if isinstance(need, Dedicated):
             return need.answer(self.runner, self.inputs, target)
+        if isinstance(need, Perturbed) and self.inputs.ndim != 4:
+            raise MethodRefused(
+                "Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method."
+            )
         if isinstance(need, Replaced):
             return replaced_scores(self.runner, self.inputs, target, need)
         scores, self.reports[need] = perturbed_scores(self.runner, self.inputs, target, need, self.announce)
