@@ -175,7 +175,7 @@ class _Run:
             planner.run(everything)
         self.plan.forwards += runner.forwards
         self.plan.backwards += runner.backwards
-        predictions = _predictions(model, output, len(inputs), tuple(inputs.shape[-2:]))
+        predictions = _predictions(model, output, len(inputs), (inputs.shape[-2], inputs.shape[-1]))
         seconds = time.perf_counter() - started
         shared = _provenance(model, watched)
         said = target_note(self.targets[0], output, scorers[0], inputs.shape[-2:])
@@ -221,7 +221,7 @@ class _Run:
         found = []
         for target in self.targets:
             structured = parse(target, self.model) if isinstance(target, str) else target
-            if hasattr(structured, "wants"):
+            if structured is not None and hasattr(structured, "wants"):
                 found.extend(structured.wants(self.model))
             elif structured is None or isinstance(structured, str):
                 if isinstance(target, str) and (unit := parse_unit(target, self.model)) is not None:

@@ -27,7 +27,7 @@ from .needs import Dedicated
 from .untouched import constant_parameters
 
 if TYPE_CHECKING:
-    from .planner import Scorer
+    from .needs import Scorer
     from .runner import Runner
 
 _ELEMENTWISE = {

@@ -116,11 +116,11 @@ def incremental_scores(
                     need.progress(done)
             report.saved, report.peak_bytes = engine.saved, max(report.peak_bytes, engine.bound)
             if need.fast is not None and not place:
-                which = np.unique(np.linspace(0, len(masks) - 1, SAMPLED).astype(int))
+                sample = np.unique(np.linspace(0, len(masks) - 1, SAMPLED).astype(int))
                 exact = Incremental(network, inputs[b : b + 1], graph=graph)
-                output = exact.outputs(chosen(masks, which), need.fill[b])
-                truth = scored(target, output, b, len(which), need.probability)
-                report.agreement = rank_correlation(scores[place, which], truth)
+                output = exact.outputs(chosen(masks, sample), need.fill[b])
+                truth = scored(target, output, b, len(sample), need.probability)
+                report.agreement = rank_correlation(scores[place, torch.from_numpy(sample)], truth)
     except NotIncremental as reason:
         report.engine, report.saved = "dense", 0.0
         report.doubt = f"Every window was computed densely: {reason}."

@@ -25,7 +25,7 @@ from .relevance_steps import weighted as weighted_step
 from .untouched import constant_parameters
 
 if TYPE_CHECKING:
-    from .planner import Scorer
+    from .needs import Scorer
     from .runner import Runner
 
 _CONVOLUTIONS = {f"conv{d}" for d in ("1d", "2d", "3d")} | {f"conv_transpose{d}" for d in ("1d", "2d", "3d")}

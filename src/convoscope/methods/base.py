@@ -163,7 +163,7 @@ class Query:
             return values.flatten(2, 3)
         if values.ndim == 3 and info.before is not None and info.geometry is not None:
             # tokens: class and register tokens have no place, the others are the grid row by row
-            return values[:, info.before :].transpose(1, 2).unflatten(2, info.geometry.cells)
+            return values[:, info.before :].transpose(1, 2).reshape(len(values), -1, *info.geometry.cells)
         raise MethodRefused(
             f"Layer {layer!r} gives {tuple(values.shape)}, not a grid of channels: choose a layer with rows and "
             "columns (`convoscope layers` shows them)."

@@ -62,7 +62,7 @@ def preferred(
             from ..grammar import parse
 
             structured = parse(target, model)
-            layers.extend(structured.wants(model) if hasattr(structured, "wants") else ())
+            layers.extend(structured.wants(model) if structured is not None and hasattr(structured, "wants") else ())
     if not names:
         return nothing
     recorded = runner.record(inputs, layers=[name for name in dict.fromkeys(layers) if name in watched.layers])

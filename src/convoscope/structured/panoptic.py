@@ -116,7 +116,7 @@ class PanopticSegment:
                 return None
             numbers = [int(owner[place])]
         else:
-            numbers = [int(n) for n in owner[owner >= 0].unique()]
+            numbers = [int(n) for n in torch.unique(owner[owner >= 0])]
         wanted = None if self.label is None else _class(self.label, model, maps.shape[0])
         best: tuple[int, Tensor, int] | None = None
         for number in numbers:

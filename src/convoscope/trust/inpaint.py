@@ -83,8 +83,8 @@ class _Level:
         coarser = None
         if min(height, width) > 4 and bool(missing.any()):
             known = torch.nn.functional.pad(1 - missing, (0, width % 2, 0, height % 2))
-            # a cell is missing where all of it is: with cells that reach over the hole's rim the cycle corrects what is
-            # known, and takes three times the iterations
+            # a cell is missing where all of it is: with cells that reach over the hole's rim the cycle corrects
+            # what is known, and takes three times the iterations
             coarser = _Level.of(1 - torch.nn.functional.max_pool2d(known, 2))
         return _Level(missing, diagonal, _DAMPING * missing / diagonal, coarser)
 

@@ -51,5 +51,5 @@ def address(path: str, bench: Bench, **query: Any) -> str:
 
 
 NPY = {200: {"content": {"application/x-npy": {}}, "description": "A NumPy array file (float32)."}}
-PNG = {200: {"content": {"image/png": {}}, "description": "A picture."}}
-JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A picture."}}
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A picture."}}
+JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A picture."}}
