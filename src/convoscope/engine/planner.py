@@ -19,6 +19,7 @@ from .needs import INPUT, Activation, Dedicated, Gradient, Need, Perturbed, Repl
 from .perturb import perturbed_scores, replaced_scores
 from .recompute import Report
 from .runner import Recorded, Runner
+from .untouched import opaque_parts
 
 Answers = Mapping[Need, Tensor]
 Steps = Generator[Need | tuple[Need, ...], Answers, Any]
@@ -177,6 +178,11 @@ class Planner:
 
     def _varied(self, target: Scorer, need: Perturbed | Replaced | Dedicated) -> Tensor:
         if isinstance(need, Dedicated):
+            if opaque_parts(self.runner.network):
+                raise MethodRefused(
+                    "This method must see every operation, and inside a traced or scripted module none can be seen: "
+                    "give the original module, or use a pixel method (saliency, integrated-gradients, occlusion)."
+                )
             return need.answer(self.runner, self.inputs, target)
         if isinstance(need, Perturbed) and self.inputs.ndim != 4:
             raise MethodRefused(
