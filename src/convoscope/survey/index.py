@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +63,7 @@ def build(store: Store, embedding: Embedding, metric: Metric = "cosine") -> dict
         probes = min(partitions, probes * 2)
         recall = measure(store, embedding, metric, probes)
     record[name] = {"rows": rows, "partitions": partitions, "probes": probes, "refine": REFINE, "recall": recall}
-    write_json(Path(store.path, "index.json"), record)
+    write_json(store.path, "index.json", record)
     return record
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..engine.untouched import untouched
 from ..errors import MissingExtra, PictureError, UsageError
 from ..pictures import Picture
+from .collections import read_text
 from .decode import open_thumbnail
 from .work import Watch
 
@@ -379,5 +380,8 @@ def depth(store: Store, image: Any = None, *, id: str | None = None, k: int = 10
 
 def read_index_record(store: Store) -> dict[str, Any]:
     """What is known of the store's indexes; empty where there is none."""
+    if "://" in store.path:
+        text = read_text(f"{store.path.rstrip('/')}/index.json")
+        return json.loads(text) if text is not None else {}
     path = Path(store.path, "index.json")
     return json.loads(path.read_text()) if path.is_file() else {}
