@@ -46,7 +46,9 @@ def photos(count: int) -> Tensor | None:
     from PIL import Image
 
     files = sorted((folder / "photos").glob("*.jpg"))[:: max(1, 300 // count)][:count]
-    stack = [np.asarray(Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)) for file in files]
+    stack = [
+        np.asarray(Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)) for file in files
+    ]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return ((torch.from_numpy(np.stack(stack)).float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
@@ -86,7 +88,9 @@ def seconds(run: Callable[[], object], repeat: int, device: torch.device) -> flo
     return min(times[1:] or times)
 
 
-def captum_best(network: nn.Module, picture: Tensor, window: int, stride: int, device: torch.device) -> tuple[float, int]:
+def captum_best(
+    network: nn.Module, picture: Tensor, window: int, stride: int, device: torch.device
+) -> tuple[float, int]:
     """Captum's best time over 1, 8 and 32 perturbations at once, and which it was."""
     from captum.attr import Occlusion
 
@@ -194,7 +198,9 @@ def main() -> None:
     for stride in args.strides:
         print(f"Stride {stride}\n")
         head = ["network", "windows", "captum (at once)", "dense", "exact", "fast"]
-        head += [f"captum / {kind}" for kind in ("dense", "exact", "fast") if kind != "dense" or "dense" in args.rivals]
+        head += [
+            f"captum / {kind}" for kind in ("dense", "exact", "fast") if kind != "dense" or "dense" in args.rivals
+        ]
         head += ["multiply-adds saved", "limit", "error", "export", "memory bound (MiB)"]
         print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
         for name in args.networks:

@@ -85,8 +85,9 @@ class Model:
         chw = tuple(shape) if shape is not None else (self.preprocessing.channels, *self._depth(), *self._side())
         key = (*chw, str(self.dtype), str(self.device))
         if key not in self._watched:
-            if isinstance(innermost(self.module), torch.jit.RecursiveScriptModule) and not isinstance(
-                innermost(self.module), torch.jit.TopLevelTracedModule
+            if isinstance(innermost(self.module), torch.jit.RecursiveScriptModule) and not isinstance(  # type: ignore[attr-defined]
+                innermost(self.module),
+                torch.jit.TopLevelTracedModule,  # type: ignore[attr-defined]
             ):
                 raise ModelError(
                     f"{self.name} is a scripted module, which takes no hooks and cannot be watched: give the original "

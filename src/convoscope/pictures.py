@@ -86,7 +86,9 @@ class Preprocessing:
         return inputs * self._column(self.std, inputs) + self._column(self.mean, inputs)
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (2 if self.frames is None else 3))
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(
+            -1, *[1] * (2 if self.frames is None else 3)
+        )
 
     def flat(self) -> Preprocessing:
         """The same for one slice of a volume."""
@@ -340,7 +342,7 @@ def _from_pil(image: Image.Image, name: str, path: Path | None, digest: str) -> 
             image = Image.alpha_composite(white, rgba)
         bands = np.asarray(image.convert("RGB"))
     bands = np.ascontiguousarray(bands)
-    return Picture(bands, name, path, digest or digest(bands))
+    return Picture(bands, name, path, digest or digest(bands))  # type: ignore[operator]
 
 
 def _from_array(array: NDArray[Any], name: str) -> Picture:

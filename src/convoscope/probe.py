@@ -159,7 +159,9 @@ def _check_channels(shape: tuple[int, ...], layer: str, units: list[UnitScorer])
     grid = shape[1:3] if last else shape[2:]
     for unit in units:
         if unit.channel >= have:
-            raise LayerError(f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}.")
+            raise LayerError(
+                f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}."
+            )
         if unit.place is not None and (len(grid) != 2 or unit.place[0] >= grid[0] or unit.place[1] >= grid[1]):
             raise LayerError(f"Layer {layer} has no neuron at row {unit.place[0]}, column {unit.place[1]}.")
 

@@ -58,7 +58,9 @@ class Volume(Picture):
     def fit(self, to: Preprocessing) -> Fitted:
         """Every slice as the network's input, ``[C, D, H, W]``; evenly chosen where the network fixes their number."""
         if to.frames is None:
-            raise PictureError(f"{self.name} is a volume of {len(self.slices)} slices: the network takes one picture.")
+            raise PictureError(
+                f"{self.name} is a volume of {len(self.slices)} slices: the network takes one picture."
+            )
         fitted = [one.fit(to.flat()) for one in self.chosen(to.frames)]
         return Fitted(self, torch.stack([one.tensor for one in fitted], 1), fitted[0].input_to_photo)
 

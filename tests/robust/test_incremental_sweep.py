@@ -29,7 +29,7 @@ TIMM = [
     "dla34", "hrnet_w18_small", "cspresnet50", "vovnet39a", "repvgg_a0", "ghostnet_100", "res2net50_26w_4s",
     "convnextv2_atto", "dpn68", "xception41", "selecsls42b", "tf_efficientnet_lite0", "mixnet_s", "resnet18d",
     "resnetv2_50", "poolformer_s12", "convmixer_768_32", "rexnet_100", "mobileone_s0", "nf_resnet26", "mobilevit_xxs",
-    "edgenext_xx_small", "tresnet_m", "densenet121", "efficientvit_b0", "skresnet18", "resnest14d", "coatnet_nano_rw_224",
+    "edgenext_xx_small", "tresnet_m", "densenet121", "efficientvit_b0", "skresnet18", "resnest14d", "coatnet_nano_rw_224",  # noqa: E501
 ]  # fmt: skip
 #: not rotated: these run every time
 ALWAYS = {"squeezenet1_0", "shufflenet_v2_x0_5", "timm:resnet18d"}
@@ -139,7 +139,9 @@ class Odd(nn.Module):
                 if kind == "conv":
                     groups = p["groups"] if now % p["groups"] == 0 else 1
                     out = p["out"] * groups
-                    layer = nn.Conv2d(now, out, (p["kh"], p["kw"]), p["stride"], (p["pad"], p["pad2"]), p["dilation"], groups)
+                    layer = nn.Conv2d(
+                        now, out, (p["kh"], p["kw"]), p["stride"], (p["pad"], p["pad2"]), p["dilation"], groups
+                    )
                     now = out
                 elif kind == "wide":
                     layer, now = nn.Conv2d(now, 64, 3, 1, 1), 64
@@ -212,7 +214,7 @@ LAYERS = st.one_of(
     st.tuples(st.just("relu"), st.fixed_dictionaries({"in_place": number(0, 1)})),
     st.tuples(st.just("pad"), st.fixed_dictionaries({"a": number(0, 2), "b": number(0, 2), "c": number(0, 2)})),
     st.tuples(st.just("crop"), st.fixed_dictionaries({"a": number(0, 2), "b": number(0, 2), "step": number(1, 2)})),
-    st.tuples(st.sampled_from(["norm", "residual", "branch", "shuffle", "halves", "last", "near", "wide"]), st.just({})),
+    st.tuples(st.sampled_from(["norm", "residual", "branch", "shuffle", "halves", "last", "near", "wide"]), st.just({})),  # noqa: E501
     st.tuples(st.sampled_from(["gate", "up"]), st.just({})),
 )  # fmt: skip
 
@@ -249,7 +251,7 @@ def test_equals_dense_on_many_odd_networks(plan, height, width, channels, seed) 
 
 def test_the_odd_networks_do_change() -> None:
     """The sweep above would be worth nothing if the masks changed no output."""
-    network = Odd([("conv", dict(kh=3, kw=3, stride=1, pad=1, pad2=1, dilation=1, groups=1, out=8)), ("relu", {"in_place": 1})], 3, 0).eval()  # fmt: skip
+    network = Odd([("conv", dict(kh=3, kw=3, stride=1, pad=1, pad2=1, dilation=1, groups=1, out=8)), ("relu", {"in_place": 1})], 3, 0).eval()  # fmt: skip  # noqa: C408, E501
     with seeded(0):
         picture = photo_like(1, 3, 24, 24)
     boxes = some_windows(24, 24, random.Random(0), 9)

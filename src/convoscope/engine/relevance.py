@@ -40,7 +40,7 @@ _SHARED = {"mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate
 _SHARED |= {f"adaptive_avg_pool{d}" for d in ("1d", "2d", "3d")} | {"grid_sample"}
 #: these move values or choose among them: their gradient is the relevance's way back
 _MOVES = {
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "get", "contiguous", "split", "chunk", "unbind", "getitem", "narrow", "select", "index_select", "gather",
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "get", "contiguous", "split", "chunk", "unbind", "getitem", "narrow", "select", "index_select", "gather",  # noqa: E501
     "squeeze", "unsqueeze", "expand", "expand_as", "repeat", "pad", "dropout", "dropout1d", "dropout2d", "dropout3d",
     "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "pixel_shuffle", "pixel_unshuffle", "roll", "to",
     "float", "type", "type_as", "clone", "detach", "flip", "channel_shuffle", "movedim", "swapaxes", "amax", "max",
@@ -139,7 +139,7 @@ class Relevant(TorchFunctionMode):
 
         step = Linear(apply, x, weight.detach(), None if bias is None else bias.detach(), rule, self.settings,
                       1 if transposed else 0, convolution)  # fmt: skip
-        if transposed and (groups := (rest[3] if len(rest) > 3 else named.get("groups", 1))) != 1:
+        if transposed and (rest[3] if len(rest) > 3 else named.get("groups", 1)) != 1:
             step.mergeable = False  # output channels lie in groups: a norm keeps its own step
         return self._run_weighted(step)
 
@@ -216,7 +216,9 @@ class Relevant(TorchFunctionMode):
 
     def _shared(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         rest = args[1:]
-        return run(Share([lambda x: func(x, *rest, **kwargs)], None, self.settings.stabiliser), self.ledger, [args[0]])
+        return run(
+            Share([lambda x: func(x, *rest, **kwargs)], None, self.settings.stabiliser), self.ledger, [args[0]]
+        )
 
     def _norm(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         """Layer and group norms: linear, but for their standard deviation, which is taken for a constant.
@@ -231,7 +233,7 @@ class Relevant(TorchFunctionMode):
         gain = torch.where(scale == 0, torch.zeros_like(value), (value - at_zero) / scale)
 
         def linear(x: Tensor) -> Tensor:
-            return (x - centre(x)) * gain
+            return (x - centre(x)) * gain  # type: ignore[no-any-return]
 
         return run(Share([linear], at_zero, self.settings.stabiliser), self.ledger, [x])
 
@@ -294,7 +296,7 @@ class Relevant(TorchFunctionMode):
 
         def attend(v: Tensor) -> Tensor:
             split = v.reshape(tokens, batch, heads, width // heads).permute(1, 2, 0, 3)
-            return (weights @ split).permute(2, 0, 1, 3).reshape(tokens, batch, width)
+            return (weights @ split).permute(2, 0, 1, 3).reshape(tokens, batch, width)  # type: ignore[no-any-return]
 
         mixed = run(Share([attend], None, self.settings.epsilon), self.ledger, [values], batch_dim=1)
         out = self._linear(mixed, out_weight, out_bias)

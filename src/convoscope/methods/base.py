@@ -198,7 +198,7 @@ class Query:
 
         geometry = self.watched.layers[at].geometry
         if self.inputs.ndim == 5:
-            grid = grid.unflatten(-2, (self.watched.layers[at].shape[2], -1))
+            grid = grid.unflatten(-2, (self.watched.layers[at].shape[2], -1))  # type: ignore[no-untyped-call]
         if geometry is not None and (geometry.rows.length, geometry.cols.length) != tuple(grid.shape[-2:]):
             geometry = None
         plain = geometry is None or self.plain_resize

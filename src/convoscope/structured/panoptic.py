@@ -49,7 +49,7 @@ class Merged(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        maps = dense(self.semantic((x - self.mean) / self.std))
+        maps = dense(self.semantic((x - self.mean) / self.std))  # type: ignore[operator]
         if maps is None:
             raise TargetError("The semantic network of the two returns no map of classes.")
         return {"semantic": maps, "instances": self.instances(list(x.unbind(0)))}
@@ -70,9 +70,7 @@ class PanopticSegment:
         """The scorer on this batch. Raises :class:`TargetError` where a picture shows no such segment."""
         size = pictures[0].tensor.shape[-2:]
         semantic = member(output, "semantic")
-        scorers = [
-            self._in(model, output, semantic, row, picture, size) for row, picture in enumerate(pictures)
-        ]
+        scorers = [self._in(model, output, semantic, row, picture, size) for row, picture in enumerate(pictures)]
         return PerPicture(scorers)
 
     def _in(self, model: Model, output: Any, semantic: Any, row: int, picture: Fitted, size: Sequence[int]) -> Any:
@@ -195,7 +193,7 @@ class QueryScorer:
         query = (share * logits.detach().softmax(-1)[..., self.label]).argmax(1)
         take = torch.arange(len(query), device=query.device)
         values = logits.float().softmax(-1) if probability else logits
-        return values[take, query, self.label] * share[take, query].to(logits)
+        return values[take, query, self.label] * share[take, query].to(logits)  # type: ignore[no-any-return]
 
 
 @dataclass(eq=False)

@@ -164,7 +164,9 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        said = [f"{'.'.join(str(p) for p in one['loc'][1:]) or 'the request'}: {one['msg']}" for one in error.errors()]
+        said = [
+            f"{'.'.join(str(p) for p in one['loc'][1:]) or 'the request'}: {one['msg']}" for one in error.errors()
+        ]
         text = "; ".join(said)[:500].encode("utf-8", "replace").decode()
         return JSONResponse({"detail": text}, 422)
 

@@ -99,7 +99,11 @@ class Bench:
                     try:
                         module = copy.deepcopy(self.model.module)
                         self._twin = dataclasses.replace(
-                            self.model, module=module, _watched=dict(self.model._watched), _graphs={}, _fingerprint=None
+                            self.model,
+                            module=module,
+                            _watched=dict(self.model._watched),
+                            _graphs={},
+                            _fingerprint=None,
                         )
                     except Exception:
                         self._twin = self.model

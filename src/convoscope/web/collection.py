@@ -75,7 +75,8 @@ def columns(gathered: Gathered, method: Method, progress: Any = None) -> dict[st
     made = gathered.map(method, progress)
     rows = made.rows
     wrong = [
-        None if row["label"] is None or row["prediction"] is None else row["label"] != row["prediction"] for row in rows
+        None if row["label"] is None or row["prediction"] is None else row["label"] != row["prediction"]
+        for row in rows
     ]
     return dict(
         plain(
@@ -163,7 +164,9 @@ async def mistakes(request: Request) -> schemas.Mistakes:
         for name, rows in (("worst", found.worst), ("confident", found.confident)):
             about[name] = [_row(gathered, row) for row in rows]
         for row in about["confusions"]:
-            row["examples"] = [{"id": sha[:16], "name": uri.rsplit("/", 1)[-1]} for sha, uri in row["examples"].items()]
+            row["examples"] = [
+                {"id": sha[:16], "name": uri.rsplit("/", 1)[-1]} for sha, uri in row["examples"].items()
+            ]
         return dict(plain(about))
 
     key = key_of("mistakes", bench.model.fingerprint, bench.survey_stamp)

@@ -67,7 +67,9 @@ async def explain(
     slow = [name for name, _ in ask.methods if name not in known]
     key = key_of("explain", *ask.about(bench.model), *[ask.key(bench.model, name) for name in known])
     found = await bench.desk.once(key + "-now", lambda: bench.explain(ask, known))
-    photo = await bench.desk.once(key_of("way", bench.model.fingerprint, picture), lambda: _way(bench, picture), "files")
+    photo = await bench.desk.once(
+        key_of("way", bench.model.fingerprint, picture), lambda: _way(bench, picture), "files"
+    )
     return schemas.Explanation(
         picture=picture, **_plain_decision(found["decision"]), **photo, refused=found["refused"], slow=slow,
         maps=[_map(bench, ask, name, kept) for name, kept in found["maps"].items()],
@@ -139,7 +141,9 @@ async def _kept(
     if found is None:
         if chosen.about.slow:
             raise UsageError(f"{name} needs hundreds of passes: ask for it with a job (POST /api/jobs).")
-        answer = await bench.desk.once(key_of("one map", ask.key(bench.model, name)), lambda: bench.explain(ask, [name]))
+        answer = await bench.desk.once(
+            key_of("one map", ask.key(bench.model, name)), lambda: bench.explain(ask, [name])
+        )
         if name in answer["refused"]:
             raise MethodRefused(answer["refused"][name])
         found = answer["maps"][name]
@@ -195,7 +199,9 @@ async def cover(
     box = (x0, y0, x1, y1)
 
     def make() -> dict[str, Any]:
-        found = probe.cover(bench.model, bench.album.picture(picture), box, ask.target, ask.against, fill=fill, count=5)
+        found = probe.cover(
+            bench.model, bench.album.picture(picture), box, ask.target, ask.against, fill=fill, count=5
+        )
         return dict(plain(found.to_dict()))
 
     return schemas.Change(**await bench.desk.once(key_of("cover", *ask.about(bench.model), box, fill), make))

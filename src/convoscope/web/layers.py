@@ -192,9 +192,7 @@ async def activation_values(
 
 
 @router.get("/filters.png", responses=PNG, response_class=Response)
-async def filters(
-    request: Request, layer: Annotated[str | None, Query(max_length=300)] = None
-) -> Response:
+async def filters(request: Request, layer: Annotated[str | None, Query(max_length=300)] = None) -> Response:
     """The weights of a convolution as pictures; default: the first convolution."""
     from ..methods.views import filters as draw
 

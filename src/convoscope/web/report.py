@@ -43,7 +43,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(eq=False)
 class Report:
-    """A finished report: ``html`` is the whole file, ``records`` the numbers in it, ``failed`` what could not be read."""
+    """A finished report: ``html`` is the whole file, ``records`` the numbers in it, ``failed`` what could not be read."""  # noqa: E501
 
     html: str
     records: list[dict[str, Any]]
@@ -73,7 +73,7 @@ def report(
 
     ``trust`` adds a verdict to every map. ``progress(what, done, total)`` hears of each picture. Raises
     :class:`ConvoscopeError` where no picture can be explained.
-    """
+    """  # noqa: E501
     if store is not None:
         store.use_model(model)
     sections: list[str] = []
@@ -259,7 +259,7 @@ def _collection(store: Store) -> str:
     try:
         mistakes = store.mistakes(12)
         parts.append(
-            f"<p>{mistakes.accuracy:.1%} of {mistakes.pictures:,} labelled pictures are right, {mistakes.wrong} wrong.</p>"
+            f"<p>{mistakes.accuracy:.1%} of {mistakes.pictures:,} labelled pictures are right, {mistakes.wrong} wrong.</p>"  # noqa: E501
         )
         figures = [
             _figure(
@@ -349,4 +349,4 @@ the same as <code>convoscope explain --json</code> writes.</footer>
 <script type="application/json" id="numbers">{data}</script>
 </body>
 </html>
-"""
+"""  # noqa: E501

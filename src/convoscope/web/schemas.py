@@ -8,7 +8,9 @@ from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 #: ids of pictures: the beginning of the content's sha256
-PictureId = Annotated[str, Query(pattern="^[0-9a-f]{16}$", description="A picture's id, as `/api/pictures` gives it.")]
+PictureId = Annotated[
+    str, Query(pattern="^[0-9a-f]{16}$", description="A picture's id, as `/api/pictures` gives it.")
+]
 PicturePath = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="A picture's id.")]
 Target = Annotated[
     str | None,
@@ -197,7 +199,9 @@ class UnitCard(BaseModel):
     channel: int
     field: dict[str, Any] | None
     response: dict[str, Any] | None = Field(description="On the picture asked about: its strongest cell.")
-    survey: dict[str, Any] | None = Field(description="Over the collection: figures, histogram, classes, alike units.")
+    survey: dict[str, Any] | None = Field(
+        description="Over the collection: figures, histogram, classes, alike units."
+    )
 
 
 class Patches(BaseModel):

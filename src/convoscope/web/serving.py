@@ -50,6 +50,8 @@ def address(path: str, bench: Bench, **query: Any) -> str:
     return f"{path}?{urlencode(pairs)}"
 
 
-NPY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-npy": {}}, "description": "A NumPy array file (float32)."}}
+NPY: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-npy": {}}, "description": "A NumPy array file (float32)."}
+}
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A picture."}}
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A picture."}}

@@ -130,7 +130,9 @@ async def patches(request: Request, unit: Unit) -> schemas.Patches:
         if row["there"]:
             links["image"] = address(f"/api/patches/{number}.png", bench, unit=unit, s=bench.survey_stamp)
         if f"{number}-guided" in made["pictures"]:
-            links["guided_image"] = address(f"/api/patches/{number}-guided.png", bench, unit=unit, s=bench.survey_stamp)
+            links["guided_image"] = address(
+                f"/api/patches/{number}-guided.png", bench, unit=unit, s=bench.survey_stamp
+            )
         listed.append({**row, **links})
     return schemas.Patches(unit=unit, about=made["about"], field=made["field"], patches=listed, notes=made["notes"])
 
@@ -191,7 +193,9 @@ def _relief(guided: Any) -> Image.Image:
 async def ablate(
     request: Request,
     picture: PictureId,
-    units: Annotated[list[str], Query(min_length=1, max_length=256, description="Units to switch off: layer:channel.")],
+    units: Annotated[
+        list[str], Query(min_length=1, max_length=256, description="Units to switch off: layer:channel.")
+    ],
     target: Target = None,
     against: Against = None,
 ) -> schemas.Change:

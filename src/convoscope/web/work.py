@@ -134,7 +134,15 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
         bench.album.entry(image)
     steps = asked.steps
     key = key_of(
-        "visualize", bench.model.fingerprint, targets, asked.recipe, asked.objective, image, asked.layer, steps, asked.seed
+        "visualize",
+        bench.model.fingerprint,
+        targets,
+        asked.recipe,
+        asked.objective,
+        image,
+        asked.layer,
+        steps,
+        asked.seed,
     )
 
     def work(handle: Handle) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
 
         frames = visualize_frames(
             bench.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
-            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps, seed=asked.seed,
+            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps, seed=asked.seed,  # noqa: E501
         )  # fmt: skip
         results = None
         try:

@@ -49,7 +49,7 @@ def _rcnn(kind: Any, seed: int, **more: Any) -> nn.Module:
     torch.manual_seed(seed)
     anchors = AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3)
     pool = MultiScaleRoIAlign(["0", "1", "2"], 5, 2)
-    settings: dict[str, Any] = dict(
+    settings: dict[str, Any] = dict(  # noqa: C408
         rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=64, max_size=96, box_score_thresh=0.0,
         box_detections_per_img=12, rpn_pre_nms_top_n_test=60, rpn_post_nms_top_n_test=30,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def detector(name: str, seed: int = 0) -> nn.Module:
         pool = MultiScaleRoIAlign(["0", "1", "2"], 6, 2)
         return _rcnn(D.KeypointRCNN, seed, num_classes=2, num_keypoints=17, keypoint_roi_pool=pool)
     torch.manual_seed(seed)
-    common: dict[str, Any] = dict(min_size=64, max_size=96, score_thresh=0.0, detections_per_img=12)
+    common: dict[str, Any] = dict(min_size=64, max_size=96, score_thresh=0.0, detections_per_img=12)  # noqa: C408
     if name == "retinanet":
         anchors = AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3)
         return louder(D.RetinaNet(TinyPyramid(), 4, anchor_generator=anchors, **common)).eval()

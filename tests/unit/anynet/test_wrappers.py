@@ -144,7 +144,7 @@ def test_scripted_networks_are_refused_with_a_sentence() -> None:
     try:
         found = explained(net, ("saliency", "grad-cam", "lrp"))
     except ConvoscopeError as error:
-        assert "script" in str(error).lower()
+        assert "script" in str(error).lower()  # noqa: PT017
     else:
         assert "grad-cam" in found.refused
         assert "lrp" in found.refused
@@ -204,7 +204,7 @@ def test_several_layers_at_once_and_a_layer_that_is_not_there() -> None:
                        layer=["conv", "deep", "add"])  # fmt: skip
     assert list(found) == ["grad-cam@conv", "grad-cam@deep", "grad-cam@add", "saliency"]
     assert [found[f"grad-cam@{name}"].layer for name in ("conv", "deep", "add")] == ["conv", "deep", "add"]
-    with pytest.raises(LayerError, match="no layer 'convv'. Nearest: conv"):
+    with pytest.raises(LayerError, match="no layer 'convv'. Nearest: conv"):  # noqa: RUF043
         explained(Net().eval(), ("grad-cam",), layer="convv")
 
 

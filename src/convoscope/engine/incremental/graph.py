@@ -119,7 +119,7 @@ def _make_functional(graph: fx.Graph) -> bool:
             if order[other] > position or any(order[user] > position for user in other.users):
                 return False
         node.target = overload
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=position: order[user] > at)
+        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=position: order[user] > at)  # type: ignore[misc]
     return True
 
 
@@ -314,7 +314,7 @@ class Program:
         if dim == 0 or not isinstance(total, int):
             return
         if name == "aten.chunk.default":
-            sizes = -(-total // sizes)
+            sizes = -(-total // sizes)  # type: ignore[operator]
         if isinstance(sizes, int):
             sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
         if not all(isinstance(size, int) for size in sizes):
@@ -323,7 +323,7 @@ class Program:
         for user in list(node.users):
             index = user.args[1]
             user.target = aten.slice.Tensor
-            user.args = (source, dim, starts[index], starts[index] + sizes[index])
+            user.args = (source, dim, starts[index], starts[index] + sizes[index])  # type: ignore[index]
 
     def _fuse_batch_norm(self) -> None:
         """Fold every affine map that is the only reader of a convolution into that convolution."""

@@ -34,7 +34,7 @@ class Work:
     @property
     def count(self) -> int:
         """Number of windows."""
-        return self.batch.stop - self.batch.start
+        return self.batch.stop - self.batch.start  # type: ignore[no-any-return]
 
 
 Run = Callable[[Work], Any]
@@ -351,7 +351,7 @@ def dense_products(node: fx.Node, shapes: Mapping[fx.Node, Any], constants: Mapp
     if isinstance(node.target, Conv):
         return node.target.products() * int(np.prod(shapes[node][2:]))
     if str(node.target) == "aten.linear.default" and node.args[1] in constants:
-        return int(np.prod(shapes[node])) * int(shapes[node.args[0]][-1])
+        return int(np.prod(shapes[node])) * int(shapes[node.args[0]][-1])  # type: ignore[index]
     return 0
 
 

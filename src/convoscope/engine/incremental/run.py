@@ -211,14 +211,14 @@ class Incremental:
 
     def _whole(self, planner: Planner, members: Ints, values: dict[fx.Node, Any], onward: Queue) -> None:
         """One batch through the part where everything has changed."""
-        kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))
+        kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))  # type: ignore[arg-type]
         onward.push(members, {**values, **kept})
 
     def _end(self, planner: Planner, members: Ints, values: dict[fx.Node, Any]) -> tuple[Tensor, list[Any]]:
         """The head, for many windows at once; the output's leaves."""
         count = len(members)
         with torch.inference_mode():
-            values.update(planner.execute(Work(slice(0, count), self._bases, dict(values))))
+            values.update(planner.execute(Work(slice(0, count), self._bases, dict(values))))  # type: ignore[arg-type]
             leaves = [
                 _per_window(values[node], count).reshape(count, *_one(base)) if node in values else base
                 for node, base in zip(self.program.outputs, self._base_outputs, strict=True)

@@ -169,7 +169,7 @@ def schedule(
     body_plan = plan(body, None, [node for node in to_head if node in set(body)])
     head_plan = plan(head, None, [node for node in outputs if node in set(head)])
 
-    size = 8 if settings.device.type == "cpu" and shapes.get("float64") else 4
+    size = 8 if settings.device.type == "cpu" and shapes.get("float64") else 4  # type: ignore[call-overload]
     fixed = held + _base_bytes({key for _, p in found for key in p.keys} - stored, program, shapes, size)
     fixed += sum(node.target.prepared_bytes() for node in program.nodes if isinstance(node.target, Conv))
     free = max(settings.memory - fixed, 0)
