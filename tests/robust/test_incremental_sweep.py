@@ -58,14 +58,6 @@ def build(name: str) -> nn.Module:
 def calibrated(network: nn.Module, pictures: Tensor) -> nn.Module:
     """Batch norm statistics of the pictures themselves, and the network in evaluation mode."""
     network.eval()
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.momentum = None
-        norm.reset_running_stats()
-        norm.train()
-    if norms:
-        with torch.no_grad():
-            network(pictures)
     # residual branches that start at zero would hide half of the network
     for module in network.modules():
         for part in ("gamma", "layer_scale"):
@@ -74,6 +66,14 @@ def calibrated(network: nn.Module, pictures: Tensor) -> nn.Module:
                 nn.init.uniform_(value.data, 0.5, 1.0)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
             nn.init.uniform_(module.weight.data, 0.5, 1.5)
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+        norm.train()
+    if norms:
+        with torch.no_grad():
+            network(pictures)
     return network.eval()
 
 
@@ -192,9 +192,11 @@ class Odd(nn.Module):
                 x = x * layer(x.mean((2, 3), keepdim=True)).sigmoid()
             elif kind == "last":
                 x = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            elif kind == "near":
+            elif kind == "near" and max(x.shape[2:]) < 50:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            elif kind not in ("shuffle", "crop", "halves"):
+            elif kind == "up" and max(x.shape[2:]) < 50:
+                x = layer(x)
+            elif kind not in ("shuffle", "crop", "halves", "near", "up"):
                 x = layer(x)
         return self.head(x.mean((2, 3)))
 
@@ -236,14 +238,14 @@ def check_odd(plan: list[tuple[str, dict[str, int]]], height: int, width: int, c
     assert (ours - dense).abs().max() <= 1e-4 * max(float(dense.abs().max()), float((dense - base).abs().max()))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES, derandomize=True)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES, derandomize=True)
 @given(st.lists(LAYERS, min_size=2, max_size=7), number(17, 45), number(17, 45), number(1, 4), number(0, 10**6))
 def test_equals_dense_on_odd_networks(plan, height, width, channels, seed) -> None:  # type: ignore[no-untyped-def]
     check_odd(plan, height, width, channels, seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(st.lists(LAYERS, min_size=2, max_size=9), number(17, 60), number(17, 60), number(1, 4), number(0, 10**6))
 def test_equals_dense_on_many_odd_networks(plan, height, width, channels, seed) -> None:  # type: ignore[no-untyped-def]
     check_odd(plan, height, width, channels, seed)

@@ -162,8 +162,7 @@ def pointwise(p: Planner, node: fx.Node) -> bool:
                     return getters[source](work)
                 return constants[source] if source in constants else work.values[source]
 
-            args, kwargs = p.program.fill(node, value)
-            return call(*args, **kwargs)
+            return p.program.call(node, value, call)
 
         return run
 
@@ -264,8 +263,10 @@ def global_mean(p: Planner, node: fx.Node) -> bool:
     def run(work: Work) -> Tensor:
         base = work.bases[key]
         tiles = as_rows(work.values[source], region.dims)
-        change = (tiles - gather(base, None, work.batch)).sum((1, 2)).div_(area)
-        return change.add_(base.cells.mean(0)).view(work.count, *shape[1:])
+        # Summed in full precision, also where the network runs in less.
+        full = torch.promote_types(tiles.dtype, torch.float32)
+        change = (tiles - gather(base, None, work.batch)).sum((1, 2), dtype=full).div_(area)
+        return change.add_(base.cells.mean(0, dtype=full)).view(work.count, *shape[1:])
 
     del keep
     return p.value(node, [source], run, scratch=2 * region.cells)
@@ -323,8 +324,7 @@ def _same_call(
         def value(item: fx.Node) -> Any:
             return constants[item] if item in constants else work.values[item]
 
-        args, kwargs = p.program.fill(node, value)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return p.program.call(node, value)
 
     reads = [source, *[item for item in others if item not in constants]]
     return p.tile(node, out, reads, run, products=products, aliases=aliases)

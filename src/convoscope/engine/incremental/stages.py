@@ -209,12 +209,12 @@ def _cut(
         elif region is not None:
             if region.changed >= SHARE_BODY:
                 late.add(node)
-        elif all(source not in scout.regions for source in sources) or _is_grid(node, shapes):
+        elif all(source not in scout.regions for source in sources) or is_grid(node, shapes):
             late.add(node)
     # The head: matrix products from which no grid follows any more.
     before_grid: set[fx.Node] = set()
     for node in reversed(program.nodes):
-        if node in scout.regions or _is_grid(node, shapes) or node in before_grid:
+        if node in scout.regions or is_grid(node, shapes) or node in before_grid:
             before_grid.add(node)
             before_grid.update(node.all_input_nodes)
     ending: set[fx.Node] = set()
@@ -231,7 +231,8 @@ def _cut(
     return tuple(_with_sizes(part, program) for part in parts)  # type: ignore[return-value]
 
 
-def _is_grid(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+def is_grid(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+    """Whether the node slides a window over a map of more than one cell."""
     if not isinstance(node.target, Conv | MaxPool | AvgPool):
         return False
     return int(np.prod(shapes[node][2:])) > 1
