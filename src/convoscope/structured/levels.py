@@ -100,7 +100,7 @@ def _candidates(model: Model, watched: Watched) -> list[str]:
     layers = list(watched.layers.values())
     weighted = [one for one in layers if one.parameters and not _has_members(one.name, watched)]
     last = weighted[-1].index if weighted else -1
-    placed = [one for one in layers if one.geometry is not None and one.index < last]
+    placed = [one for one in layers if one.geometry is not None and one.single and one.index < last]
     return [one.name for one in placed][-40:]
 
 
