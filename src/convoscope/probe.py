@@ -31,8 +31,8 @@ class Reading:
     """What the network makes of one picture.
 
     ``classes`` are rows of ``index``, ``label``, ``score``, ``probability``, best first; for detectors and segmenters
-    rows with a ``box`` (input pixels) or a ``share`` of the picture, for landmark networks rows with a ``point`` (x, y
-    in input pixels). Each has the ``target`` that names it. ``score`` and ``probability`` are the asked target's.
+    rows with a ``box`` (input pixels) or a ``share`` of the picture, for landmark networks rows with a ``point`` (x,
+    y in input pixels). Each has the ``target`` that names it. ``score`` and ``probability`` are the asked target's.
     """
 
     kind: str

@@ -104,7 +104,8 @@ def test_the_token_is_asked_and_leaves_the_address(toybox_model: Any, toybox_fol
 
 def test_paths_never_lead_out(web: Any) -> None:
     attempts = [
-        "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static/....//app.py", "/static//etc/passwd",  # noqa: E501
+        "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static/....//app.py",
+        "/static//etc/passwd",
         "/static/js/..%5c..%5capp.py", "/static/%00", "/plot/..%2f..%2fapp.py", "/plot/plotly.min.js/..", "/static/",
         "/api/pictures/..%2f..%2fetc%2fpasswd/photo", "/api/pictures/%2e%2e/photo", "/static/js", "/static/C:/x",
     ]  # fmt: skip

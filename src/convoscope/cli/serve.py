@@ -48,8 +48,8 @@ def serve(
 ) -> None:
     """Show the network as a page: decisions, layers, units, the collection.
 
-    Only this machine can reach it unless --host says otherwise, and then only with the token. Pictures that are dropped
-    in stay in memory. Ctrl-C ends it.
+    Only this machine can reach it unless --host says otherwise, and then only with the token. Pictures that are
+    dropped in stay in memory. Ctrl-C ends it.
     """
     if token is not None and len(token) < 8:
         raise UsageError("--token must have at least 8 characters.")

@@ -1,4 +1,4 @@
-"""What the rooms of the page share: the model, the pictures, the collection, the cache, the line before the network."""
+"""What the rooms of the page share: the model, pictures, collection, cache, and the line before the network."""
 
 from __future__ import annotations
 

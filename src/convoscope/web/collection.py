@@ -12,7 +12,7 @@ from .bench import Bench, plain
 from .cache import key_of
 from .gathered import Gathered
 from .schemas import REFUSALS, PictureId
-from .serving import JPEG, bench_of, data
+from .serving import JPEG, bench_of, data, json
 
 router = APIRouter(prefix="/api/collection", tags=["collection"], responses=REFUSALS)
 
@@ -51,10 +51,10 @@ async def collection(request: Request) -> schemas.Collection:
     return schemas.Collection(there=True, can_survey=reason is None, why_not=reason, **found)
 
 
-@router.get("/map")
+@router.get("/map", response_model=schemas.CollectionMap)
 async def collection_map(
     request: Request, method: Method = "tsne", picture: Annotated[str | None, Query(pattern="^[0-9a-f]{16}$")] = None
-) -> schemas.CollectionMap:
+) -> Response:
     """Every picture of the collection on the plane. ``picture`` is placed on it where it is not of the collection.
 
     A map that is not made yet takes its time: ask for it with a job of kind ``embedding`` to see progress.
@@ -62,12 +62,15 @@ async def collection_map(
     bench = bench_of(request)
     gathered = gathered_of(bench)
     key = key_of("map of all", bench.model.fingerprint, bench.survey_stamp, method)
-    found = dict(await bench.desk.once(key, lambda: columns(gathered, method), "files"))
     if picture is not None:
         bench.album.entry(picture)
-        place = key_of("placed", bench.model.fingerprint, bench.survey_stamp, method, picture)
-        found["placed"] = await bench.desk.once(place, lambda: _placed(bench, gathered, method, picture))
-    return schemas.CollectionMap(**found)
+    found = await bench.desk.once(key, lambda: columns(gathered, method), "files")
+
+    def make() -> schemas.CollectionMap:
+        placed = None if picture is None else _placed(bench, gathered, method, picture)
+        return schemas.CollectionMap(**found, placed=placed)
+
+    return await json(bench, key_of(key, picture), make)
 
 
 def columns(gathered: Gathered, method: Method, progress: Any = None) -> dict[str, Any]:

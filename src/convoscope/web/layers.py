@@ -18,7 +18,7 @@ from .album import encoded
 from .bench import Bench, npy, scale_dict
 from .cache import key_of
 from .schemas import REFUSALS, LayerName, PictureId
-from .serving import NPY, PNG, address, bench_of
+from .serving import NPY, PNG, address, bench_of, json
 from .serving import npy as send_npy
 from .serving import png as send_png
 
@@ -52,13 +52,13 @@ def rows_of(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-@router.get("/layers")
-async def layers(request: Request) -> list[schemas.Layer]:
+@router.get("/layers", response_model=list[schemas.Layer])
+async def layers(request: Request) -> Response:
     """The network's layers in the order of the forward: shape, receptive field, dead units."""
     bench = bench_of(request)
     there = bench.gathered.stamp if bench.gathered is not None else ""
-    rows = await bench.desk.once(key_of("layers", bench.model.fingerprint, there), lambda: rows_of(bench))
-    return [schemas.Layer(**row) for row in rows]
+    key = key_of("layers", bench.model.fingerprint, there)
+    return await json(bench, key, lambda: schemas.Layers([schemas.Layer(**row) for row in rows_of(bench)]))
 
 
 def activation_of(bench: Bench, picture: str, layer: str) -> tuple[Any, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 #: ids of pictures: the beginning of the content's sha256
 PictureId = Annotated[
@@ -87,6 +87,10 @@ class Layer(BaseModel):
     surveyed: bool
     dead: int | None = Field(description="Units that were nought in every picture of the survey.")
     relu: bool
+
+
+class Layers(RootModel[list[Layer]]):
+    """All layers, in the order of the forward."""
 
 
 class Picture(BaseModel):

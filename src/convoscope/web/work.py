@@ -150,7 +150,8 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
 
         frames = visualize_frames(
             bench.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
-            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps, seed=asked.seed,  # noqa: E501
+            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps,
+            seed=asked.seed,
         )  # fmt: skip
         results = None
         try:
