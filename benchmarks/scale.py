@@ -42,7 +42,10 @@ def main() -> None:
     if given.child:
         print(json.dumps(committer(Path(given.child), given.units, given.rows)))
         return
-    figures: dict[str, Any] = {"machine": f"{os.cpu_count()} cores, {platform.machine()}", "date": time.strftime("%F")}
+    figures: dict[str, Any] = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "date": time.strftime("%F"),
+    }
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         base = Path(folder)
         if given.pictures:
