@@ -8,8 +8,8 @@ WebDataset tar shards  ``shards-{000..099}.tar``, ``s3://bucket/*.tar``      ``S
 Parquet and Lance      ``photos.parquet``, ``s3://bucket/photos.lance``      ``TABLE#ROW/COLUMN``
 =====================  ====================================================  =========================
 
-A URI says all that is needed to read one picture, so that any worker can. Labels come from a shard's ``.cls`` members,
-a table's label column, or the folders' names.
+A URI says all that is needed to read one picture, so that any worker can. Labels come from a shard's ``.cls``
+members, a table's label column, or the folders' names.
 """
 
 from __future__ import annotations
