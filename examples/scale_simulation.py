@@ -147,7 +147,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{given.units} units of {given.seconds:g} s; a commit takes {given.commit:g} + {given.each:g} s a unit")
     print(
-        f"{'workers':>8} {'hours':>7} {'ideal':>7} {'busy':>6} {'committer':>9} {'deaths':>7} {'repeated':>8} {'queue':>6}"
+        f"{'workers':>8} {'hours':>7} {'ideal':>7} {'busy':>6} {'committer':>9} {'deaths':>7} {'repeated':>8} {'queue':>6}"  # noqa: E501
     )
     for workers in given.workers:
         setting = Setting(

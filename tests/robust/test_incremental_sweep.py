@@ -194,9 +194,7 @@ class Odd(nn.Module):
                 x = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             elif kind == "near" and max(x.shape[2:]) < 50:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            elif kind == "up" and max(x.shape[2:]) < 50:
-                x = layer(x)
-            elif kind not in ("shuffle", "crop", "halves", "near", "up"):
+            elif (kind == "up" and max(x.shape[2:]) < 50) or kind not in ("shuffle", "crop", "halves", "near", "up"):
                 x = layer(x)
         return self.head(x.mean((2, 3)))
 

@@ -58,4 +58,4 @@ dd{margin:0}
 header,main,footer{max-width:none;padding:0}section{break-before:page;border:0;margin:0;padding:0}
 figure,.unit,tr{break-inside:avoid}h2,h3,h4{break-after:avoid}nav{display:none}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}.maps{grid-template-columns:repeat(3,1fr)}}
-"""  # noqa: E501
+"""

@@ -37,7 +37,7 @@ def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
 
 def _plain() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),  # noqa: E501
         nn.Linear(12, 5),
     )  # fmt: skip
 
@@ -85,7 +85,9 @@ def _convnext() -> nn.Module:
     return timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 12, 16, 24), num_classes=5)
 
 
-def _family(make: Callable[[], nn.Module], target: Any = 1, picture: Any = None, **settings: Any) -> Callable[[], Family]:
+def _family(
+    make: Callable[[], nn.Module], target: Any = 1, picture: Any = None, **settings: Any
+) -> Callable[[], Family]:
     def build() -> Family:
         model = cs.wrap(_seeded(make), size=SIDE, **settings)
         return Family(model, photo(0, (SIDE, SIDE)) if picture is None else picture, target)
@@ -125,5 +127,5 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "occlusion": {"window": 16, "stride": 16}, "rise": {"samples": 6, "cells": 3},
     "lime": {"samples": 12, "segments": 4}, "integrated-gradients": {"nodes": 3}, "smoothgrad": {"samples": 2},
-    "gradient-shap": {"samples": 3}, "extremal-perturbation": {"rounds": 3}, "vargrad": {"samples": 2}, "deep-shap": {"nodes": 3},
+    "gradient-shap": {"samples": 3}, "extremal-perturbation": {"rounds": 3}, "vargrad": {"samples": 2}, "deep-shap": {"nodes": 3},  # noqa: E501
 }  # fmt: skip

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import detection as D
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 
@@ -79,7 +79,7 @@ def detector(name: str, seed: int = 0) -> nn.Module:
                      mask_head=MaskRCNNHeads(8, (8, 8), 1), mask_predictor=MaskRCNNPredictor(8, 8, 4))  # fmt: skip
     if name == "keypoint-rcnn":
         pool = MultiScaleRoIAlign(["0", "1", "2"], 6, 2)
-        return _rcnn(D.KeypointRCNN, seed, num_classes=2, keypoint_roi_pool=pool, keypoint_head=KeypointRCNNHeads(8, (8, 8)),
+        return _rcnn(D.KeypointRCNN, seed, num_classes=2, keypoint_roi_pool=pool, keypoint_head=KeypointRCNNHeads(8, (8, 8)),  # noqa: E501
                      keypoint_predictor=KeypointRCNNPredictor(8, 17))  # fmt: skip
     torch.manual_seed(seed)
     common: dict[str, Any] = dict(min_size=64, max_size=96, score_thresh=0.0, detections_per_img=12)  # noqa: C408

@@ -204,7 +204,7 @@ class Program:
                 return found.to(wanted) if mixed else found
 
         args, kwargs = self.fill(node, value)
-        return (node.target if target is None else target)(*args, **kwargs)
+        return (node.target if target is None else target)(*args, **kwargs)  # type: ignore[operator]
 
     def lower(self, low: torch.dtype, grids: set[fx.Node]) -> None:
         """Compute in less precision up to the last of ``grids``; what follows (pooling, head) stays float32."""

@@ -112,7 +112,7 @@ class Conv:
             if weight is None:
                 weight = self._prepared["plain"] = self.weight.contiguous(memory_format=torch.channels_last)
             return F.conv2d(x, weight, self.bias, window.stride, padding, window.dilation, self.groups)
-        return _pointwise_convolution()(
+        return _pointwise_convolution()(  # type: ignore[misc,no-any-return]
             x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], ""
         )  # type: ignore[no-any-return]
 
@@ -277,7 +277,7 @@ def _pointwise_convolution() -> Callable[..., Any] | None:
 
 def _packs(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+        x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)  # type: ignore[return-value]
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and torch.backends.mkldnn.enabled and _pointwise_convolution() is not None
     )  # fmt: skip
