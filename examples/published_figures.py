@@ -52,9 +52,13 @@ def pointing(given: argparse.Namespace, model: cs.Model, methods: list[str]) -> 
         folder = given.voc
         if folder is None:
             if model.spec != "toybox":
-                sys.exit("Give the pictures: --voc FOLDER (Annotations, JPEGImages, ImageSets). Only toybox brings its own.")
+                sys.exit(
+                    "Give the pictures: --voc FOLDER (with Annotations, JPEGImages). Only toybox brings its own."
+                )
             folder = datasets.write_voc(datasets.toybox_cases(given.limit or 40), place)
-            protocol = PointingProtocol(96, 15 * 96 / 224, given.smooth, fully_convolutional=given.fully_convolutional)
+            protocol = PointingProtocol(
+                96, 15 * 96 / 224, given.smooth, fully_convolutional=given.fully_convolutional
+            )
         cases = datasets.voc(folder, model, given.split, given.limit)
         found = pointing_game(model, cases, methods, protocol, progress=told).to_dict()
     known = POINTING_VOC07.get(given.arch or str(model.spec).split(":")[-1], {})

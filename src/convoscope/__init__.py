@@ -29,6 +29,8 @@ _PUBLIC = {
     "Visualization": "methods.visualize", "Visualizations": "methods.visualize",
     "Direction": "combine", "Combination": "combine",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
+    "survey": "survey", "Store": "survey.store",
+    "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
 }  # fmt: skip
@@ -43,12 +45,16 @@ if TYPE_CHECKING:
     from .models import layers as layers
     from .models import wrap as wrap
     from .opening import open_model as open_model
+    from .survey.driver import survey as survey
+    from .survey.store import Store as Store
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'convoscope' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    module = importlib.import_module(f".{_PUBLIC[name]}", __name__)
+    # the package of surveys is itself callable: it is the function, and holds Store and the rest
+    value = module if name == "survey" else getattr(module, name)
     globals()[name] = value
     return value
 

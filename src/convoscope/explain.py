@@ -22,10 +22,10 @@ from .methods import Maps, Method, Query, method
 from .models import Model, forward_failed
 from .opening import open_model
 from .pictures import Fitted, Picture
+from .results import Explanation, Explanations, Heatmap, Plan
 from .structured import found as structured_found
 from .structured import levels
 from .structured import note as target_note
-from .results import Explanation, Explanations, Heatmap, Plan
 from .targets import Scorer, TargetLike, logits, no_such_layer, parse_unit, resolve
 
 #: what is drawn when nobody says what
@@ -175,7 +175,7 @@ class _Run:
             planner.run(everything)
         self.plan.forwards += runner.forwards
         self.plan.backwards += runner.backwards
-        predictions = _predictions(model, output, len(inputs), tuple(inputs.shape[-2:]))
+        predictions = _predictions(model, output, len(inputs), (inputs.shape[-2], inputs.shape[-1]))
         seconds = time.perf_counter() - started
         shared = _provenance(model, watched)
         said = target_note(self.targets[0], output, scorers[0], inputs.shape[-2:])
@@ -221,11 +221,10 @@ class _Run:
         found = []
         for target in self.targets:
             structured = parse(target, self.model) if isinstance(target, str) else target
-            if hasattr(structured, "wants"):
+            if structured is not None and hasattr(structured, "wants"):
                 found.extend(structured.wants(self.model))
-            elif structured is None or isinstance(structured, str):
-                if isinstance(target, str) and (unit := parse_unit(target, self.model)) is not None:
-                    found.append(unit.layer)
+            elif isinstance(target, str) and (unit := parse_unit(target, self.model)) is not None:
+                found.append(unit.layer)
         return found
 
     def _scores(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .engine.untouched import untouched
+from .engine.untouched import innermost, untouched
 from .engine.watch import Watched, trunk, watch
 from .errors import ModelError, UsageError
 from .pictures import Fitted, Picture, Preprocessing
@@ -82,9 +82,17 @@ class Model:
 
         The network need not like a batch of one; it is watched with one picture as all explanations may come to it.
         """
-        chw = tuple(shape) if shape is not None else (self.preprocessing.channels, *self._side())
+        chw = tuple(shape) if shape is not None else (self.preprocessing.channels, *self._depth(), *self._side())
         key = (*chw, str(self.dtype), str(self.device))
         if key not in self._watched:
+            if isinstance(innermost(self.module), torch.jit.RecursiveScriptModule) and not isinstance(  # type: ignore[attr-defined]
+                innermost(self.module),
+                torch.jit.TopLevelTracedModule,  # type: ignore[attr-defined]
+            ):
+                raise ModelError(
+                    f"{self.name} is a scripted module, which takes no hooks and cannot be watched: give the original "
+                    "module (a traced one works for pixel methods)."
+                )
             dtype = self.dtype if self.dtype.is_floating_point else torch.float32
             # not zeros: a network that branches on its data should see data
             generator = torch.Generator().manual_seed(0)
@@ -95,6 +103,10 @@ class Model:
                 except Exception as error:
                     raise ModelError(forward_failed(self, chw, error)) from error
         return self._watched[key]
+
+    def _depth(self) -> tuple[int, ...]:
+        frames = self.preprocessing.frames
+        return () if frames is None else (frames or 8,)
 
     def _side(self) -> tuple[int, int]:
         return self.preprocessing.size or (224, 224)
@@ -134,12 +146,17 @@ def wrap(
     batch_size: int = 32,
     seed: int = 0,
     call: Callable[[nn.Module, Tensor, Tensor], Any] | None = None,
+    rgb: tuple[int, int, int] | None = None,
+    frames: int | None = None,
 ) -> Model:
     """Your own network as a :class:`Model`, used as it is: nothing is copied, moved or changed.
 
     ``mean`` and ``std`` have one value per input channel (default: 0 and 1, pictures in 0..1 go in as they are; the
     number of channels is that of the first convolution). Without ``size`` each picture keeps its own size.
     ``call(module, inputs, rows)`` runs networks of several inputs: row ``i`` belongs to picture ``rows[i]``.
+    ``rgb`` says which bands of a picture of more than three are drawn as red, green and blue. ``frames`` is the number
+    of slices or frames that a network of volumes or videos takes (0, the default where its first convolution is
+    3-D: as many as there are).
     """
     if isinstance(module, Model):
         raise UsageError("This is a Model already; wrap() takes the torch.nn.Module itself.")
@@ -157,6 +174,8 @@ def wrap(
         mean=tuple(mean) if mean is not None else (0.0,) * channels,
         std=tuple(std) if std is not None else (1.0,) * channels,
         interpolation=interpolation,
+        rgb=rgb,
+        frames=0 if frames is None and takes_volumes(module) else frames,
     )
     return Model(
         module,
@@ -175,6 +194,12 @@ def input_channels(module: nn.Module) -> int:
         if isinstance(inner, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             return int(inner.in_channels)
     return 3
+
+
+def takes_volumes(module: nn.Module) -> bool:
+    """Whether the first convolution is 3-D: the network then takes volumes or videos ``[B, C, D, H, W]``."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return isinstance(next((one for one in module.modules() if isinstance(one, kinds)), None), nn.Conv3d)
 
 
 def layers(model: Model) -> list[dict[str, Any]]:

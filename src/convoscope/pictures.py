@@ -11,7 +11,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +54,10 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
+    #: bands drawn as red, green and blue, for pictures of more than three bands; the first three otherwise
+    rgb: tuple[int, int, int] | None = None
+    #: slices or frames of a volume or video; 0 takes as many as there are, None is a network of single pictures
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
@@ -62,6 +66,8 @@ class Preprocessing:
             raise UsageError(f"std must be above 0 in every channel, not {self.std}.")
         if self.fit not in ("crop", "squash", "pad"):
             raise UsageError(f"fit must be crop, squash or pad, not {self.fit!r}.")
+        if self.rgb is not None and not all(0 <= band < len(self.mean) for band in self.rgb):
+            raise UsageError(f"rgb names bands {self.rgb} of {len(self.mean)}: they count from 0.")
         if self.interpolation not in _RESAMPLING:
             raise UsageError(f"interpolation must be one of {', '.join(_RESAMPLING)}, not {self.interpolation!r}.")
         if self.size is not None and min(self.size) < 1:
@@ -80,7 +86,13 @@ class Preprocessing:
         return inputs * self._column(self.std, inputs) + self._column(self.mean, inputs)
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * 2)
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(
+            -1, *[1] * (2 if self.frames is None else 3)
+        )
+
+    def flat(self) -> Preprocessing:
+        """The same for one slice of a volume."""
+        return replace(self, frames=None)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -90,6 +102,8 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             "interpolation": self.interpolation,
+            **({} if self.rgb is None else {"rgb": list(self.rgb)}),
+            **({} if self.frames is None else {"frames": self.frames}),
         }
 
 
@@ -115,6 +129,7 @@ class Picture:
     path: Path | None = None
     sha256: str = ""
     input_space: Tensor | None = field(default=None, repr=False)
+    rgb: tuple[int, int, int] | None = None
 
     @staticmethod
     def of(source: Any, name: str | None = None) -> Picture:
@@ -130,6 +145,14 @@ class Picture:
             return _from_bytes(bytes(source), name or "picture", None)
         if isinstance(source, Image.Image):
             return _from_pil(source, name or "picture", None, "")
+        if isinstance(source, np.ndarray) and source.ndim == 4:
+            from .volumes import Volume
+
+            return Volume.of_slices(source, name)
+        if isinstance(source, Tensor) and source.ndim == 4 and len(source) > 1:
+            from .volumes import Volume
+
+            return Volume.of_slices(source, name)
         if isinstance(source, Tensor):
             if source.ndim == 4 and len(source) == 1:
                 source = source[0]
@@ -145,7 +168,7 @@ class Picture:
         """A tensor ``[C, H, W]`` that is already in the network's input space: used as it is, drawn denormalised."""
         shown = preprocessing.denormalise(tensor.detach().float().cpu()).clamp(0, 1)
         bands = shown.movedim(0, -1).contiguous().numpy()
-        return Picture(bands, name, None, _digest(bands), tensor.detach().cpu())
+        return Picture(bands, name, None, digest(bands), tensor.detach().cpu())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -154,8 +177,10 @@ class Picture:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture as PIL RGB, for drawing: greyscale is spread, of more bands the first three are shown."""
+        """The picture as PIL RGB, for drawing: greyscale is spread, of more bands ``rgb`` or the first three."""
         bands = self.bands
+        if self.rgb is not None and bands.shape[2] > max(self.rgb):
+            bands = bands[:, :, list(self.rgb)]
         if bands.dtype != np.uint8:
             bands = np.round(np.clip(bands, 0, 1) * 255).astype(np.uint8)
         if bands.shape[2] == 1:
@@ -166,6 +191,12 @@ class Picture:
 
     def fit(self, to: Preprocessing) -> Fitted:
         """This picture as the input of a network with preprocessing ``to``."""
+        if to.frames is not None and (self.input_space is None or self.input_space.ndim == 3):
+            raise PictureError(
+                f"{self.name} is one picture and the network takes volumes: give an array D×H×W×C, or a tensor C×D×H×W."
+            )
+        if to.rgb is not None and self.rgb is None and self.bands.shape[2] > 3:
+            return replace(self, rgb=to.rgb).fit(to)
         if self.input_space is not None:
             return Fitted(self, self.input_space.float(), np.array([[1.0, 0, 0], [0, 1.0, 0]]))
         bands = self._planes(to.channels)
@@ -311,7 +342,7 @@ def _from_pil(image: Image.Image, name: str, path: Path | None, digest: str) -> 
             image = Image.alpha_composite(white, rgba)
         bands = np.asarray(image.convert("RGB"))
     bands = np.ascontiguousarray(bands)
-    return Picture(bands, name, path, digest or _digest(bands))
+    return Picture(bands, name, path, digest or digest(bands))  # type: ignore[operator]
 
 
 def _from_array(array: NDArray[Any], name: str) -> Picture:
@@ -335,10 +366,11 @@ def _from_array(array: NDArray[Any], name: str) -> Picture:
                 "or use Picture.from_input for a tensor that is already normalised."
             )
     array = np.ascontiguousarray(array)
-    return Picture(array, name, None, _digest(array))
+    return Picture(array, name, None, digest(array))
 
 
-def _digest(array: NDArray[Any]) -> str:
+def digest(array: NDArray[Any]) -> str:
+    """sha256 over an array's shape, type and bytes."""
     return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 
 

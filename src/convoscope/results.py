@@ -82,6 +82,10 @@ class Heatmap:
         from .draw import overlay
 
         scale = scale or self.scale()
+        if self.values.ndim == 3:
+            from . import volumes
+
+            return volumes.overlay(self, scale, on, **({} if opacity is None else {"opacity": opacity}))
         if self.raw is not None and opacity is None:
             # fine structure would drown in the photo: it is drawn alone, in the photo's frame
             whole = self.fitted.picture.image if on == "photo" else self.input_image()
@@ -300,6 +304,8 @@ def input_image(fitted: Fitted, preprocessing: Mapping[str, Any]) -> Image.Image
     from .pictures import Picture, Preprocessing
 
     tensor = fitted.tensor
+    if tensor.ndim == 4:
+        return fitted.picture.image  # the slices themselves: a sheet
     mean = tuple(preprocessing.get("mean", (0.0,) * len(tensor)))
     std = tuple(preprocessing.get("std", (1.0,) * len(tensor)))
     shown = Preprocessing(mean=mean, std=std).denormalise(tensor.float()).clamp(0, 1)

@@ -260,3 +260,12 @@ def test_replacing_a_layer_computes_only_what_lies_behind_it_and_agrees(
         scale = np.abs(b["ablation-cam"].grid).max()
         assert scale > 0
         np.testing.assert_allclose(a["ablation-cam"].grid, b["ablation-cam"].grid, atol=1e-4 * scale)
+
+
+def test_fast_occlusion_states_its_agreement_with_the_exact_map() -> None:
+    model, picture = cs.wrap(Modules().eval()), pictures(1, 48)[0]
+    exact = cs.explain(model, picture, cs.Occlusion(8, 4), target=0)["occlusion"]
+    fast = cs.explain(model, picture, cs.Occlusion(8, 4, fast=0.3), target=0)["occlusion"]
+    assert exact.facts["agreement"] is None
+    assert 0.5 < fast.facts["agreement"] <= 1
+    assert fast.facts["saved"] >= exact.facts["saved"]

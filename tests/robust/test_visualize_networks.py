@@ -1,4 +1,4 @@
-"""Forty architectures are visualised, small and greyscale ones too; nothing is left behind and memory does not grow."""
+"""Forty architectures are visualised, small and greyscale ones too; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def check(network: nn.Module, name: str, size: int, channels: int = 3) -> None:
     assert_same(before, snapshot(network))
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case.values, id=case.id, marks=pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(case.values, id=case.id, marks=pytest.mark.slow) for case in CASES])
 def test_an_architecture_is_visualised(case: tuple[object, str, int]) -> None:
     build, name, size = case
     check(build(name).eval(), name, size)  # type: ignore[operator]

@@ -51,7 +51,9 @@ def listed(extremes: Extremes) -> list[list[tuple[float, int, int, int]]]:
     return [
         [
             (float(v), int(key), int(r), int(c))
-            for v, key, r, c in zip(*(getattr(extremes, n)[ch] for n in ("values", "keys", "rows", "cols")), strict=True)
+            for v, key, r, c in zip(
+                *(getattr(extremes, n)[ch] for n in ("values", "keys", "rows", "cols")), strict=True
+            )
             if not np.isnan(v)
         ]
         for ch in range(len(extremes.values))

@@ -1,8 +1,9 @@
-"""Patches are the true receptive field: what lies outside does not change the neuron; the stored value is computed again."""
+"""Patches are the true receptive field: what lies outside does not change the neuron; the stored value is
+computed again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ def network() -> nn.Module:
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Conv2d(8, 10, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3),
+        nn.MaxPool2d(2), nn.Conv2d(8, 10, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(10, 3),
     ).eval()  # fmt: skip
 
 
@@ -44,8 +46,8 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def store(folder: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    yield survey(model, folder, tmp_path_factory.mktemp("out") / "store", embed=["3"], unit_size=5, top=4)
+def store(folder: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return survey(model, folder, tmp_path_factory.mktemp("out") / "store", embed=["3"], unit_size=5, top=4)
 
 
 def test_patches_have_their_stored_value_place_and_box(store: Store, model: Model) -> None:
@@ -66,7 +68,10 @@ def test_patches_have_their_stored_value_place_and_box(store: Store, model: Mode
         assert 0 <= y0 < y1 <= photo.size[0]
         np.testing.assert_array_equal(np.asarray(patch.crop), photo.bands[y0:y1, x0:x1])
         assert patch.guided is not None
-        assert patch.guided.shape[1:] == (patch.input_box[3] - patch.input_box[1], patch.input_box[2] - patch.input_box[0])
+        assert patch.guided.shape[1:] == (
+            patch.input_box[3] - patch.input_box[1],
+            patch.input_box[2] - patch.input_box[0],
+        )
     assert "has its stored value" in " ".join(found.notes)
     assert found.to_dict()[0].keys() == {"kind", "uri", "value", "row", "col", "box"}
 
@@ -121,9 +126,7 @@ def test_a_layer_shows_its_units(store: Store) -> None:
     assert found.sheet().image.size[0] > 300
 
 
-def test_a_changed_or_missing_photo_is_said(
-    model: Model, folder: Path, tmp_path: Path
-) -> None:
+def test_a_changed_or_missing_photo_is_said(model: Model, folder: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy"
@@ -228,7 +231,9 @@ def test_a_new_picture_has_the_neighbours_of_its_own_embedding(store: Store, fol
 
 
 def test_why_needs_a_mean_over_a_grid(folder: Path, tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 5), nn.ReLU(), nn.Linear(5, 3))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 5), nn.ReLU(), nn.Linear(5, 3)
+    )
     store = survey(wrap(net.eval(), size=24), folder, tmp_path / "store", top=2)
     ids = [row["sha256"] for row in store.table(["sha256"]).to_pylist()]
     with pytest.raises(MethodRefused, match="cosine has no places"):

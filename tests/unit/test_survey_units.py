@@ -36,7 +36,7 @@ def test_cutting_holds_every_picture_once() -> None:
 
 def test_scan_reads_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
-        Image.new("RGB", (4, 4), name == "a" and "red" or "blue").save(tmp_path / f"{name}.png")
+        Image.new("RGB", (4, 4), (name == "a" and "red") or "blue").save(tmp_path / f"{name}.png")
     first = {found.uri: found for found in scan(tmp_path)}
     assert len(first) == 2
     read: list[str] = []

@@ -78,7 +78,9 @@ def test_responses_are_maxima_with_the_first_place(memory: str, share: float) ->
     chosen = rng.random((4, 5)) < share
     values, places = responses(tensor, lambda v: chosen)
     np.testing.assert_array_equal(values, array.max((2, 3)))
-    assert {(p, c) for p, c in zip(places.pictures, places.channels, strict=True)} == set(zip(*np.nonzero(chosen)))
+    assert {(p, c) for p, c in zip(places.pictures, places.channels, strict=True)} == set(
+        zip(*np.nonzero(chosen), strict=True)
+    )
     for p, c, row, col in zip(places.pictures, places.channels, places.rows, places.cols, strict=True):
         assert row * 7 + col == array[p, c].ravel().argmax()
 
@@ -213,8 +215,12 @@ def test_layers_that_do_not_exist_or_fit_are_named() -> None:
 
 def test_perceptual_hash_sees_the_same_picture_and_tells_others_apart() -> None:
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((80, 60), Image.Resampling.BICUBIC)
-    other = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((80, 60), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+        (80, 60), Image.Resampling.BICUBIC
+    )
+    other = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+        (80, 60), Image.Resampling.BICUBIC
+    )
     again = open_thumbnail(encode(thumbnail(smooth.resize((160, 120)))))
     assert (phash(smooth) ^ phash(again)).bit_count() <= 4
     assert (phash(smooth) ^ phash(other)).bit_count() >= 16

@@ -171,8 +171,8 @@ def test_coco_with_polygons_run_lengths_and_crowds(tmp_path: Path, model: cs.Mod
     assert key.region is not None
     assert key.region.on_photo((20, 30)).sum() == 4
     assert dog.source == tmp_path / "a.png"
+    (tmp_path / "x.json").write_text("[]")
     with pytest.raises(UsageError, match="not COCO"):
-        (tmp_path / "x.json").write_text("[]")
         datasets.coco(tmp_path / "x.json", model)
 
 

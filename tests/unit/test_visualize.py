@@ -287,6 +287,21 @@ def test_pictures_of_a_diverse_group_differ_more_than_those_of_seeds_alone():
     assert alike(diverse) < alike(plain) - 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_another_precision_are_climbed(dtype):
+    model = small()
+    model.module.to(dtype)
+    for recipe in (Fourier(steps=3), Maco(steps=3, crops=2), Simonyan(steps=3), Yosinski(steps=3)):
+        assert np.isfinite(visualize(model, "ant", recipe=recipe).score)
+    assert all(p.dtype == dtype for p in model.module.parameters())
+
+
+def test_diverse_classes_differ_at_the_last_grid_and_a_flat_layer_is_refused():
+    assert len(visualize(small(), "ant", recipe=Fourier(steps=2), diverse=2)) == 2
+    with pytest.raises(LayerError, match="no grid"):
+        visualize(small(), "ant", recipe=Fourier(steps=2), diverse=2, layer="fc")
+
+
 def test_inversion_comes_close_to_the_features():
     photo = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     result = visualize(small(), objective="invert", image=photo, layer="conv", steps=300, settings={"variation": 0.0})
@@ -445,6 +460,7 @@ def test_the_command_refuses_in_one_sentence(cli, tmp_path):
 def test_toybox_pictures_are_classified_right_and_transfer_to_the_twin():
     """A short ascent; the full ones, of all classes and recipes, are in the docs."""
     model = cs.open_model("toybox")
-    results = visualize(model, ["fish", "house", "flower"], recipe=Fourier(steps=48), also=cs.open_model("toybox-twin"))
+    twin = cs.open_model("toybox-twin")
+    results = visualize(model, ["fish", "house", "flower"], recipe=Fourier(steps=48), also=twin)
     assert [one.rank for one in results] == [1, 1, 1]
     assert sum(one.also[0]["rank"] == 1 for one in results) >= 2

@@ -85,6 +85,8 @@ def occlude(
         if not json:
             facts = record["maps"]["occlusion"]["facts"]
             saved = f", {facts['saved']:.0%} of the multiply-adds saved" if facts["engine"] == "incremental" else ""
+            if facts["agreement"] is not None:
+                saved += f", rank correlation {facts['agreement']:.3f} with the exact map on sampled windows"
             say(f"{path}  {record['target']}  {facts['windows']} windows, {facts['engine']}{saved}")
 
     with common.progress("Occluding", len(paths), quiet=json) as bar:

@@ -65,6 +65,11 @@ def survey(
     unit_size: Annotated[
         int | None, typer.Option("--unit-size", min=1, help="Pictures in a unit; default: half a minute's work.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="local|ADDRESS", help="Work in several processes: here, or on a Ray cluster."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes of --ray.")] = None,
     json: JsonFlag = False,
 ) -> int:
     """Gather what every hidden unit responds to over a collection, and embed every picture.
@@ -73,6 +78,8 @@ def survey(
     """
     from ..survey import survey as run
 
+    if workers is not None and ray is None:
+        raise UsageError("--workers is the number of processes of --ray: add --ray local, or a cluster's address.")
     opened = open_from(model, options)
     layers = _layers(opened, layer)
     with common.progress("Listing pictures", quiet=json) as bar:
@@ -85,7 +92,10 @@ def survey(
             bar.at(at.done, at.total, what)
 
         source: Any = folder[0] if len(folder) == 1 else folder
-        found = run(opened, source, out, layers, _listed(embed), top, truth, tell, unit_size=unit_size)
+        found = run(
+            opened, source, out, layers, _listed(embed), top, truth, tell,
+            unit_size=unit_size, ray=ray, workers=workers,
+        )  # fmt: skip
     for note in found.notes:
         complain(f"Note: {note}")
     failed = found.table(["uri", "error"], "error IS NOT NULL").to_pylist()

@@ -95,10 +95,10 @@ def evaluate(
     given = [flag for flag, value in (("--boxes", boxes), ("--masks", masks), ("--voc", voc)) if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different truths: give one.")
-    opened = open_from(model, options)
     own = not given and images is None
-    if own and opened.spec not in ("toybox", "toybox-cheat"):
+    if own and model not in ("toybox", "toybox-cheat"):
         raise UsageError("Give pictures to measure on: --boxes FILE, --masks FILE, --voc FOLDER or --images FOLDER.")
+    opened = open_from(model, options)
     cases = _cases(opened, boxes, masks, voc, images, split, limit)
     settings = Settings(taken, tolerance, steps, insertion_fill, deletion_fill, resize=resize, seed=opened.seed)
     folder = out_folder(out)
@@ -179,7 +179,9 @@ def _cheat(model: Model, methods: list[Any], folder: Path, limit: int | None, js
             for name, one in found.items()
         ]
         say(common.columns(("method", "cheat", "honest", "p", "reveals"), rows))
-        say(f"{len(yes)} of {len(found)} reveal it at p < 0.01, corrected for their number, on {len(cases)} pictures.")
+        say(
+            f"{len(yes)} of {len(found)} reveal it at p < 0.01, corrected for their number, on {len(cases)} pictures."
+        )
         if len(cases) < 20:
             say("Fewer than 20 pictures cannot show it: raise --limit.")
     return {name: one.to_dict() for name, one in found.items()}

@@ -55,6 +55,8 @@ class Climber:
     layers: Collection[str] = ()
     output: bool = True
     call: Call = call_plainly
+    #: the network's own, where it is not float32
+    dtype: torch.dtype = torch.float32
     forwards: int = 0
     backwards: int = 0
     #: items ``[B]`` whose silent channels are to be woken, beside those that have no gradient at all
@@ -70,6 +72,7 @@ class Climber:
     def forward(self, inputs: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """The network's output (``None`` where it was not asked for) and the layers, with their graph."""
         rows = torch.arange(len(inputs))
+        inputs = inputs.to(self.dtype)
         self.forwards += 1
         if not self.layers:
             return self.call(self.network, inputs, rows), {}

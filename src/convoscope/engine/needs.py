@@ -117,7 +117,10 @@ class Dedicated(_At):
     """
 
     def answer(self, runner: Runner, inputs: Tensor, target: Scorer) -> Tensor:
-        """Run what is needed on ``inputs`` ``[B, ...]`` and return the answer."""
+        """Run what is needed on ``inputs`` ``[B, ...]`` and return the answer.
+
+        Raises :class:`MethodRefused` where the network cannot be seen through.
+        """
         raise NotImplementedError
 
 

@@ -98,6 +98,9 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
 
     ``size`` is the network's input in pixels; ``unknown`` names the operations on the way that no rule knows.
     """
+    if len(shape) == 5:  # a volume: rows and columns of its slices
+        rows, cols = (probe.amin(3) for probe in (track.rows, track.cols))
+        return place(track.places(rows, cols), (*shape[:2], *shape[3:]), size, unknown)
     why = f"it comes after {', '.join(unknown)}, whose reach is not known" if unknown else None
     if len(shape) != 4:
         return None, False, "its output is not a grid of cells"
@@ -117,7 +120,9 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
     return Geometry(row_axis, col_axis), last, None
 
 
-def place_tokens(track: Track, shape: Sequence[int], size: tuple[int, int], batch: int) -> tuple[Geometry, int] | None:
+def place_tokens(
+    track: Track, shape: Sequence[int], size: tuple[int, int], batch: int
+) -> tuple[Geometry, int] | None:
     """The geometry of a sequence of tokens ``[batch, tokens, channels]``, and how many tokens precede its grid.
 
     A grid in row-major order, perhaps after class and register tokens, which have no place. ``None`` if it is none.

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConvoscopeError
+from ..errors import ConvoscopeError, MethodRefused
 from .needs import INPUT, Activation, Dedicated, Gradient, Need, Perturbed, Replaced, Rule, Scorer, Scores
 from .perturb import perturbed_scores, replaced_scores
 from .recompute import Report
 from .runner import Recorded, Runner
+from .untouched import opaque_parts
 
 Answers = Mapping[Need, Tensor]
 Steps = Generator[Need | tuple[Need, ...], Answers, Any]
@@ -177,7 +178,16 @@ class Planner:
 
     def _varied(self, target: Scorer, need: Perturbed | Replaced | Dedicated) -> Tensor:
         if isinstance(need, Dedicated):
+            if opaque_parts(self.runner.network):
+                raise MethodRefused(
+                    "This method must see every operation, and inside a traced or scripted module none can be seen: "
+                    "give the original module, or use a pixel method (saliency, integrated-gradients, occlusion)."
+                )
             return need.answer(self.runner, self.inputs, target)
+        if isinstance(need, Perturbed) and self.inputs.ndim != 4:
+            raise MethodRefused(
+                "Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method."
+            )
         if isinstance(need, Replaced):
             return replaced_scores(self.runner, self.inputs, target, need)
         scores, self.reports[need] = perturbed_scores(self.runner, self.inputs, target, need, self.announce)

@@ -40,6 +40,11 @@ def lock_of(network: nn.Module) -> threading.RLock:
         return _locks[inner]
 
 
+def opaque_parts(network: nn.Module) -> bool:
+    """Whether there are traced or scripted modules, inside which no hook fires and no operation can be seen."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+
+
 def is_compiled(network: nn.Module) -> bool:
     return any(
         getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None) is not None
@@ -69,6 +74,19 @@ def untouched(network: nn.Module, *, gradients: bool = True) -> Iterator[nn.Modu
             yield network
         finally:
             state.restore()
+
+
+@contextmanager
+def constant_parameters(network: nn.Module) -> Iterator[None]:
+    """Inside the block only what depends on the input carries gradients; the caller holds :func:`untouched`."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 class _State:
@@ -101,7 +119,7 @@ class _State:
                 parameter.grad = grad
         with torch.no_grad():
             for module, name, buffer, value in self.buffers:
-                if module._buffers.get(name) is not buffer:
+                if dict(module._buffers.items()).get(name) is not buffer:
                     module._buffers[name] = buffer
                 if buffer.shape != value.shape or not _same(buffer, value):
                     buffer.data = value

@@ -46,6 +46,8 @@ class Layer:
     """How many ReLU-like operations lie between the picture and this output."""
     channels_last: bool
     """Whether a grid is ``[batch, rows, columns, channels]``."""
+    single: bool = True
+    """Whether the output is one tensor, which can be kept and has a gradient; not a tuple or a dictionary of some."""
     before: int | None = None
     """Of a sequence of tokens ``[batch, tokens, channels]`` that holds a grid: the class and register tokens before
     it. None for everything else."""
@@ -94,6 +96,7 @@ class _Visit:
     shape: tuple[int, ...] | None
     """None if the output holds no tensor."""
     track: Track | None
+    single: bool
 
 
 @dataclass
@@ -122,7 +125,8 @@ class _Visitor:
                 track = None if tensor is None else self.tracker.track(tensor)
             if self.kept is not None and isinstance(output, Tensor):
                 self.kept.append((name, output))
-            self.visits.append(_Visit(name, None if tensor is None else tuple(tensor.shape), track))
+            shape = None if tensor is None else tuple(tensor.shape)
+            self.visits.append(_Visit(name, shape, track, isinstance(output, Tensor)))
         finally:
             self.tracker.paused = False
 
@@ -165,6 +169,7 @@ def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[
             relu=track is not None and track.relu and leaf,
             relus=tracker.relus_in(track.past) if track is not None else 0,
             before=before,
+            single=visit.single,
         )
         layers.append((layer, track))
     return layers
@@ -204,7 +209,7 @@ def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[s
         classifier = next((s.name for s in seen if s.track.serial == head), None)
         embedding = _best_name([s for s in seen if s.track.serial == source.serial], stem)
         end = source.past
-    grids = [s for s in seen if s.layer.geometry is not None]
+    grids = [s for s in seen if s.layer.geometry is not None and s.layer.single]
     before = [s for s in grids if s.track.serial and end >> s.track.serial & 1] or grids
     if not before:
         return [None, embedding, classifier]

@@ -17,9 +17,11 @@ from .cams import EigenCAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM, HiResCAM, L
 from .extremal import ExtremalPerturbation
 from .fullgrad import FullGrad
 from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from .lrp import LRP
 from .occlusion import Occlusion
 from .random_masks import LIME, RISE
 from .score_cams import AblationCAM, ScoreCAM
+from .shap import DeepSHAP, GradientSHAP
 from .vargrad import VarGrad
 
 #: every method by its name, from the model to the data
@@ -28,7 +30,7 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, VarGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,  # noqa: E501
     )
 }  # fmt: skip
 
@@ -110,8 +112,39 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "EigenCAM",
-    "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
-    "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
-    "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
+    "CAM",
+    "LIME",
+    "LRP",
+    "METHODS",
+    "RISE",
+    "AblationCAM",
+    "About",
+    "AttentionGradient",
+    "AttentionRollout",
+    "Deconvnet",
+    "DeepSHAP",
+    "EigenCAM",
+    "ExtremalPerturbation",
+    "FullGrad",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GradientSHAP",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "HiResCAM",
+    "InputXGradient",
+    "IntegratedGradients",
+    "LayerCAM",
+    "Maps",
+    "Method",
+    "Occlusion",
+    "Part",
+    "Query",
+    "Saliency",
+    "ScoreCAM",
+    "SmoothGrad",
+    "XGradCAM",
+    "checked",
+    "describe",
+    "method",
 ]  # fmt: skip

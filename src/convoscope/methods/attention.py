@@ -102,5 +102,5 @@ def of_tokens(query: Query, relevance: Tensor, about: About) -> Maps:
     assert here.before is not None
     assert here.geometry is not None
     rows = relevance[:, 0] if here.before else relevance.mean(1)
-    grid = rows[:, here.before :].unflatten(1, here.geometry.cells)
+    grid = rows[:, here.before :].reshape(len(rows), *here.geometry.cells)
     return query.heatmap(grid, at=here.name, signed=False, unit=about.unit, reduction=about.reduction)

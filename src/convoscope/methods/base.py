@@ -158,9 +158,12 @@ class Query:
             )
         if values.ndim == 4:
             return values.movedim(-1, 1) if info.channels_last else values
+        if values.ndim == 5 and self.inputs.ndim == 5:
+            # slices one below the other: methods weigh and sum over places, whatever their arrangement
+            return values.flatten(2, 3)
         if values.ndim == 3 and info.before is not None and info.geometry is not None:
             # tokens: class and register tokens have no place, the others are the grid row by row
-            return values[:, info.before :].transpose(1, 2).unflatten(2, info.geometry.cells)
+            return values[:, info.before :].transpose(1, 2).reshape(len(values), -1, *info.geometry.cells)
         raise MethodRefused(
             f"Layer {layer!r} gives {tuple(values.shape)}, not a grid of channels: choose a layer with rows and "
             "columns (`convoscope layers` shows them)."
@@ -187,15 +190,27 @@ class Query:
         return maps
 
     def resample(self, grid: Tensor, at: str) -> tuple[Tensor, Geometry | None]:
-        """``[..., h, w]`` at layer ``at`` to the input's resolution, and the geometry used (or ``None``)."""
+        """``[..., h, w]`` at layer ``at`` to the input's resolution, and the geometry used (or ``None``).
+
+        Of a volume, ``[..., d·h, w]`` to ``[..., D, H, W]``: slices are interpolated linearly.
+        """
         from ..engine.geometry import Geometry
 
         geometry = self.watched.layers[at].geometry
+        if self.inputs.ndim == 5:
+            grid = grid.unflatten(-2, (self.watched.layers[at].shape[2], -1))  # type: ignore[no-untyped-call]
         if geometry is not None and (geometry.rows.length, geometry.cols.length) != tuple(grid.shape[-2:]):
             geometry = None
-        if geometry is None or self.plain_resize:
-            return Geometry.plain(grid, self.size), geometry
-        return geometry.resample(grid, self.size), geometry
+        plain = geometry is None or self.plain_resize
+        values = Geometry.plain(grid, self.size) if plain or geometry is None else geometry.resample(grid, self.size)
+        if self.inputs.ndim == 5:
+            from torch.nn import functional as F
+
+            flat = values.reshape(-1, 1, *values.shape[-3:])
+            depth = int(self.inputs.shape[2])
+            raised = F.interpolate(flat, (depth, *values.shape[-2:]), mode="trilinear", align_corners=False)
+            values = raised.reshape(*values.shape[:-3], depth, *values.shape[-2:])
+        return values, geometry
 
     def pixels(self, raw: Tensor, *, signed: bool, unit: str) -> Maps:
         """Maps from per-channel pixel values ``[B, C, H, W]``.

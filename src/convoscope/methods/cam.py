@@ -48,6 +48,8 @@ class CAM(Method):
 
         from ..targets import ClassScorer, logits
 
+        if query.watched.levels:
+            raise MethodRefused("CAM explains class scores: for detections use layercam or hirescam.")
         here = query.layer(None)
         maps_of_classes = list(_class_maps(query))
         needs = [Activation(here), *(Activation(name) for name in maps_of_classes)]
@@ -94,7 +96,9 @@ class CAM(Method):
 def _class_maps(query: Query) -> Iterator[str]:
     """Late layers with a grid of one channel a class, last first."""
     # one cell is what pooling leaves: the class map is what went into it
-    layers = [one for one in query.watched.layers.values() if one.has_grid and math.prod(one.shape[2:]) > 1]
+    layers = [
+        one for one in query.watched.layers.values() if one.has_grid and one.single and math.prod(one.shape[2:]) > 1
+    ]
     for layer in reversed(layers[-6:]):
         yield layer.name
 

@@ -20,6 +20,8 @@ _LAYER = "layer whose grid is drawn (default: the last grid before the class sco
 class WeightedLayer(Method):
     """Base of the methods that weigh a layer's activations by their gradients: subclasses write ``weigh``."""
 
+    #: one weight a channel, whatever the place: things of one kind cannot be told apart
+    spreads: ClassVar[bool] = False
     layer: str | None = setting(None, _LAYER)
     parts: int = setting(0, "keep this many of the strongest channel × weight maps", minimum=0)
 
@@ -44,6 +46,13 @@ class WeightedLayer(Method):
             for row in range(len(grid)):
                 if float(grid[row].max()) <= 0 and bool((grid[row] != 0).any()):
                     maps.doubt(row, "All of the map is negative before its ReLU: no evidence for the target here.")
+        if self.spreads and getattr(query.target, "one_place", False):
+            for row in range(len(grid)):
+                maps.doubt(
+                    row,
+                    f"{self.about.title} weighs a channel alike everywhere, so it shows all of a kind, not this one: "
+                    "use layercam or hirescam.",
+                )
         if self.parts:
             maps.parts = strongest(weights, a, self.parts)
         return maps
@@ -79,6 +88,8 @@ class GradCAM(WeightedLayer):
         reduction="ReLU of the weighted sum over channels",
     )
 
+    spreads: ClassVar[bool] = True
+
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient.mean((2, 3), keepdim=True)
 
@@ -104,6 +115,8 @@ class GradCAMPlusPlus(WeightedLayer):
         unit="score per cell",
         reduction="ReLU of the weighted sum over channels",
     )
+
+    spreads: ClassVar[bool] = True
 
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
         import torch
@@ -156,6 +169,8 @@ class XGradCAM(WeightedLayer):
         unit="score per cell",
         reduction="ReLU of the weighted sum over channels",
     )
+
+    spreads: ClassVar[bool] = True
 
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
         total = activation.sum((2, 3), keepdim=True)

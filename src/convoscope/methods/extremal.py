@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..engine.needs import Gradient
+from ..errors import MethodRefused
 from .base import About, Method, Query, setting
 from .fills import blurred
 
@@ -49,6 +50,10 @@ class ExtremalPerturbation(Method):
     def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
         import torch
 
+        if query.inputs.ndim != 4:
+            raise MethodRefused(
+                "Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method."
+            )
         inputs = query.inputs.float()
         levels = torch.stack([inputs, *(blurred(inputs, s) for s in torch.linspace(20 / 7, 20, 7).tolist())])
         parameters, raise_mask = _mask(self, query, inputs.device)

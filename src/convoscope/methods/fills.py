@@ -39,9 +39,16 @@ def fill_for(query: Query, fill: str) -> Tensor:
 
 
 def blurred(inputs: Tensor, sigma: float | None = None) -> Tensor:
-    """A Gaussian blur of ``[B, C, H, W]``, edges reflected; ``sigma`` in pixels (default: side / 20)."""
+    """A Gaussian blur of ``[B, C, H, W]``, edges reflected; ``sigma`` in pixels (default: side / 20).
+
+    Of a volume ``[B, C, D, H, W]`` every slice is blurred.
+    """
     import torch
     from torch.nn import functional as F
+
+    if inputs.ndim == 5:
+        slices = inputs.transpose(1, 2)
+        return blurred(slices.flatten(0, 1), sigma).unflatten(0, slices.shape[:2]).transpose(1, 2)  # type: ignore[no-any-return,no-untyped-call]
 
     height, width = inputs.shape[-2:]
     sigma = max(height, width) / 20 if sigma is None else sigma

@@ -40,7 +40,8 @@ class FullGrad(Method):
     rescale: bool = setting(True, "scale each channel's |part| to 0..1, as the paper does")
 
     def steps(self, query: Query) -> Steps:
-
+        if query.inputs.ndim != 4:
+            raise MethodRefused("FullGrad draws maps of single pictures, not of volumes: use integrated-gradients.")
         biases = {name: bias for name, bias in _biases(query).items() if bias is not None}
         if not query.watched.layers:
             raise MethodRefused(f"{query.model.name} has no named layers: FullGrad needs its biases.")

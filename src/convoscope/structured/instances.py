@@ -133,6 +133,7 @@ class InstanceScorer:
     size: tuple[int, int]
     part: str = "class"
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         items = items_of(output, len(rows), self.size)
@@ -150,8 +151,9 @@ class InstanceScorer:
         edge = EDGES.get(self.part)
         if edge is not None:
             # what is lost has not moved: an edge has no value that means "gone"
-            lost = matched is None
-            return anchor(item) + found.box[edge].to(item["boxes"]) if lost else item["boxes"][matched[0], edge]
+            if matched is None:
+                return anchor(item) + found.box[edge].to(item["boxes"])
+            return item["boxes"][matched[0], edge]
         if matched is None:
             return anchor(item)
         j, share = matched

@@ -103,6 +103,7 @@ class PeakScorer:
     cells: Tensor
     labels: tuple[str, ...]
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         maps = dense(output)
@@ -124,6 +125,7 @@ class KeypointScorer(_NoProbability):
     labels: tuple[str, ...]
     size: tuple[int, ...]
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         scores = []
@@ -141,6 +143,7 @@ class CoordinateScorer(_NoProbability):
     axis: int
     labels: tuple[str, ...]
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         places = next(t for _, t in tensors(output) if t.ndim == 3 and t.shape[-1] in (2, 3))

@@ -46,8 +46,8 @@ def preferred(
 ) -> list[str | None]:
     """For each target the layer that ``None`` stands for, or ``None``: the watched forward's own last grid.
 
-    Costs a forward and a backward for each target, and only where a method asks for the default layer of a network whose targets are
-    not class scores.
+    Costs a forward and a backward for each target, and only where a method asks for the default layer of a network
+    whose targets are not class scores.
     """
     nothing: list[str | None] = [None] * len(targets)
     asks = any(hasattr(one, "layer") and one.layer is None for one in methods.values())
@@ -62,7 +62,7 @@ def preferred(
             from ..grammar import parse
 
             structured = parse(target, model)
-            layers.extend(structured.wants(model) if hasattr(structured, "wants") else ())
+            layers.extend(structured.wants(model) if structured is not None and hasattr(structured, "wants") else ())
     if not names:
         return nothing
     recorded = runner.record(inputs, layers=[name for name in dict.fromkeys(layers) if name in watched.layers])
@@ -100,7 +100,7 @@ def _candidates(model: Model, watched: Watched) -> list[str]:
     layers = list(watched.layers.values())
     weighted = [one for one in layers if one.parameters and not _has_members(one.name, watched)]
     last = weighted[-1].index if weighted else -1
-    placed = [one for one in layers if one.geometry is not None and one.index < last]
+    placed = [one for one in layers if one.geometry is not None and one.single and one.index < last]
     return [one.name for one in placed][-40:]
 
 

@@ -49,7 +49,7 @@ class Merged(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        maps = dense(self.semantic((x - self.mean) / self.std))
+        maps = dense(self.semantic((x - self.mean) / self.std))  # type: ignore[operator]
         if maps is None:
             raise TargetError("The semantic network of the two returns no map of classes.")
         return {"semantic": maps, "instances": self.instances(list(x.unbind(0)))}
@@ -70,9 +70,7 @@ class PanopticSegment:
         """The scorer on this batch. Raises :class:`TargetError` where a picture shows no such segment."""
         size = pictures[0].tensor.shape[-2:]
         semantic = member(output, "semantic")
-        scorers = [
-            self._in(model, output, semantic, row, picture, size) for row, picture in enumerate(pictures)
-        ]
+        scorers = [self._in(model, output, semantic, row, picture, size) for row, picture in enumerate(pictures)]
         return PerPicture(scorers)
 
     def _in(self, model: Model, output: Any, semantic: Any, row: int, picture: Fitted, size: Sequence[int]) -> Any:
@@ -116,7 +114,7 @@ class PanopticSegment:
                 return None
             numbers = [int(owner[place])]
         else:
-            numbers = [int(n) for n in owner[owner >= 0].unique()]
+            numbers = [int(n) for n in torch.unique(owner[owner >= 0])]
         wanted = None if self.label is None else _class(self.label, model, maps.shape[0])
         best: tuple[int, Tensor, int] | None = None
         for number in numbers:
@@ -195,7 +193,7 @@ class QueryScorer:
         query = (share * logits.detach().softmax(-1)[..., self.label]).argmax(1)
         take = torch.arange(len(query), device=query.device)
         values = logits.float().softmax(-1) if probability else logits
-        return values[take, query, self.label] * share[take, query].to(logits)
+        return values[take, query, self.label] * share[take, query].to(logits)  # type: ignore[no-any-return]
 
 
 @dataclass(eq=False)
@@ -209,6 +207,7 @@ class PerPicture:
         return tuple(scorer.labels[0] for scorer in self.scorers)
 
     layers: tuple[str, ...] = ()
+    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return torch.stack([self._one(output, k, int(row), "score") for k, row in enumerate(rows)])

@@ -81,7 +81,7 @@ class Segment:
             region[place] = True
             return (region if self.single or not bool(mine[place]) else connected(mine, place)), index, name
         if not bool(mine.any()):
-            seen = ", ".join(model.label(int(c)) for c in found[found >= 0].unique()[:8]) or "nothing"
+            seen = ", ".join(model.label(int(c)) for c in torch.unique(found[found >= 0])[:8]) or "nothing"
             raise TargetError(
                 f"{picture.picture.name}: the network sees no {model.label(index)} ({seen}): name a point as well "
                 f"(segment:{model.label(index)}@x,y)."

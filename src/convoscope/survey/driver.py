@@ -15,10 +15,11 @@ from ..engine.untouched import untouched
 from ..errors import StoreError
 from ..models import Model
 from ..opening import open_model
+from .collections import is_collection, read_text
 from .recipe import Recipe, make_recipe
 from .store import Store
 from .units import Found, Item, Unit, class_of, cut, folder_labels, scan, truth_labels, unreadable
-from .work import compute
+from .work import UnitResult, compute
 
 #: seconds of work in a unit: what a kill loses at most
 UNIT_SECONDS = 30.0
@@ -53,14 +54,18 @@ def survey(
     *,
     unit_size: int | None = None,
     memory_format: str = "auto",
+    ray: str | None = None,
+    workers: int | None = None,
 ) -> Store:
     """Gather, in one forward a picture, what every hidden unit responds to and what the network makes of every
     picture.
 
-    ``folder`` is walked (or a list of folders, files, globs). ``layers``: default every activation with a grid, after
+    ``folder`` is walked (or a list of folders, files, globs, URIs, tar shards, tables: see
+    :mod:`convoscope.survey.collections`). ``layers``: default every activation with a grid, after
     its ReLU where there is one. ``embed``: further layers whose (pooled) output is kept as an embedding, beside the
     one before the classifier. ``top``: pictures kept at each end of each unit. ``truth``: a CSV file or a mapping of
-    file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named folders, ``False`` takes none.
+    file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named
+    folders; ``False`` takes none.
 
     Running it again does only what is missing: pictures that are new, and units that were not committed when the last
     run ended, however it ended. Ctrl-C (``KeyboardInterrupt``) loses at most the unit in hand. ``progress`` is called
@@ -68,6 +73,9 @@ def survey(
 
     ``unit_size`` is the number of pictures in a unit (default: about half a minute's work); ``memory_format`` is
     ``contiguous``, ``channels_last``, or ``auto``: whichever is faster here, decided once for a store.
+
+    ``ray`` does the units in ``workers`` processes: ``local`` on this machine, else the address of a Ray cluster
+    (:mod:`convoscope.survey.ray_engine`).
 
     Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another
     survey or is being written, layers that do not exist, a folder without pictures.
@@ -81,7 +89,10 @@ def survey(
         if todo and all(item.error for item in items):
             raise unreadable(found)
         units = _units(target, todo, unit_size, rate)
-        _run(target, opened, units, progress)
+        if ray is None:
+            _run(target, opened, units, progress)
+        else:
+            _run_on_ray(target, opened, units, progress, ray, workers)
         target.fold()
     finally:
         target.close()
@@ -121,11 +132,13 @@ def _list(
 
     found = list(scan(folder, known, tell))
     uris = [one.uri for one in found]
-    if truth is None and isinstance(folder, (str, Path)) and Path(folder).is_dir():
+    if truth is None and isinstance(folder, (str, Path)) and Path(folder).is_dir() and not is_collection(folder):
         beside = Path(folder, "truth.csv")
         labels = truth_labels(beside, uris) if beside.is_file() else folder_labels(folder, uris)
+    elif truth is None and (beside_uri := _truth_uri(folder)) is not None:
+        labels = truth_labels(beside_uri, uris)
     elif truth is None or truth is False:
-        labels = {}
+        labels = {one.uri: one.label for one in found if one.label is not None} if truth is None else {}
     else:
         labels = truth_labels(truth, uris)
     named = {uri: class_of(label, model.labels, None) for uri, label in labels.items()}
@@ -142,6 +155,14 @@ def _list(
     if conflicts:
         store.notes.append(f"{conflicts} pictures lie under two labels: the first counts.")
     return list(items.values()), found
+
+
+def _truth_uri(folder: Any) -> str | None:
+    """The ``truth.csv`` in a folder that is given as a URI."""
+    if not isinstance(folder, str) or "://" not in folder or Path(folder).suffix or any(m in folder for m in "*?[{"):
+        return None
+    uri = f"{folder.rstrip('/')}/truth.csv"
+    return uri if read_text(uri) is not None else None
 
 
 def _missing(store: Store, items: Sequence[Item]) -> list[Item]:
@@ -225,6 +246,24 @@ def _run(store: Store, model: Model, units: Sequence[Unit], progress: Tell | Non
         store.commit(result)
         meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
     meter.tell()
+
+
+def _run_on_ray(
+    store: Store, model: Model, units: Sequence[Unit], progress: Tell | None, address: str, workers: int | None
+) -> None:
+    """Do the units in other processes, committing each here."""
+    from .ray_engine import run
+
+    meter = _Meter(sum(len(unit.items) for unit in units), progress)
+    meter.tell()
+
+    def tell(result: UnitResult) -> None:
+        meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
+        meter.advance(result.pictures.num_rows)
+
+    crew = run(store, model, units, address, workers, tell)
+    if crew is not None and crew.replaced:
+        store.notes.append(f"{crew.replaced} workers died and were replaced; their units were done again.")
 
 
 class _Meter:

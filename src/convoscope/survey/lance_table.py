@@ -42,11 +42,14 @@ class Table:
     @classmethod
     def create(cls, path: str, schema: Any) -> Table:
         """A new, empty table. What an unfinished creation left there is replaced."""
+        allow_plain_http(path)
         if "://" not in path and Path(path).exists():
             shutil.rmtree(path)
         with _clear_errors(path):
             empty = pa.Table.from_batches([], schema=schema)
-            dataset = lance.write_dataset(empty, path, schema=schema, mode="create")
+            # on an object store there is no folder that could be removed first
+            mode = "overwrite" if "://" in path else "create"
+            dataset = lance.write_dataset(empty, path, schema=schema, mode=mode)
         table = cls(path, dataset)
         table._synced = set()
         table._sync()
@@ -54,6 +57,7 @@ class Table:
 
     @classmethod
     def open(cls, path: str) -> Table:
+        allow_plain_http(path)
         with _clear_errors(path):
             return cls(path, lance.dataset(path))
 
@@ -94,10 +98,15 @@ class Table:
 
     def read(self, columns: Sequence[str] | None = None, where: str | None = None, **settings: Any) -> Any:
         """The rows as a pyarrow table."""
+        settings |= {"columns": list(columns) if columns is not None else None, "filter": where}
         with _clear_errors(self.path):
-            return self.dataset.to_table(
-                columns=list(columns) if columns is not None else None, filter=where, **settings
-            )
+            try:
+                return self.dataset.to_table(**settings)
+            except (OSError, ValueError, RuntimeError) as error:
+                if "not found" not in str(error).lower():
+                    raise
+                self.dataset.checkout_latest()  # another process has compacted the table meanwhile
+                return self.dataset.to_table(**settings)
 
     def count(self) -> int:
         return int(self.dataset.count_rows())
@@ -141,8 +150,10 @@ def sync_file(path: str | Path) -> None:
         os.close(handle)
 
 
-def mend(path: str, aside: Path) -> list[str]:
+def mend(path: str, aside: Path, *, data: bool = True) -> list[str]:
     """Set damaged head manifests of a local table aside, into the folder ``aside``; sentences that say so.
+
+    ``data``: a version is also damaged where a data file that it names lately is missing or cut off.
 
     Raises :class:`StoreError` where no version is whole.
     """
@@ -157,7 +168,7 @@ def mend(path: str, aside: Path) -> list[str]:
                 f"{path}: no version of this table is whole; its manifests lie in {aside}. Nothing can be read of it."
             )
         head = os.path.join(versions, names[0])
-        why = _damage(path, head, _version(names[0]))
+        why = _damage(path, head, _version(names[0]), data)
         if why is None:
             return said
         aside.mkdir(exist_ok=True)
@@ -177,7 +188,7 @@ def _version(name: str) -> int:
     return _LARGEST_VERSION - number if number > 2**63 else number
 
 
-def _damage(path: str, manifest: str, version: int) -> str | None:
+def _damage(path: str, manifest: str, version: int, data: bool = True) -> str | None:
     """What is wrong with a version, as the end of a sentence; ``None`` where it is whole."""
     size = os.path.getsize(manifest)
     if size == 0:
@@ -189,13 +200,13 @@ def _damage(path: str, manifest: str, version: int) -> str | None:
         return "is cut off (the machine stopped while it was written)"
     try:
         fragments = lance.dataset(path, version=version).get_fragments()
-        newest = fragments[-3:]
+        newest = fragments[-3:] if data else []
         files = [(f.path, f.file_size_bytes) for fragment in newest for f in fragment.metadata.files]
     except (OSError, ValueError, RuntimeError) as error:
         return f"cannot be read ({str(error).splitlines()[0][:80]})"
     for name, wanted in files:
-        data = os.path.join(path, "data", name)
-        if not os.path.exists(data) or (wanted and os.path.getsize(data) != wanted):
+        file_name = os.path.join(path, "data", name)
+        if not os.path.exists(file_name) or (wanted and os.path.getsize(file_name) != wanted):
             return "names a data file that is missing or cut off"
     return None
 
@@ -222,8 +233,23 @@ def _clear_errors(path: str) -> Iterator[None]:
         raise StoreError(f"{path}: {text[:240]}") from error
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write a small JSON file so that it is there whole or not at all."""
+def allow_plain_http(path: str) -> None:
+    """Let Lance speak to an S3 server whose address the user gave as ``http://``; it would refuse otherwise."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if path.startswith("s3") and endpoint.startswith("http://"):
+        os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+
+
+def write_json(store: str, name: str, data: Any) -> None:
+    """Write a small JSON file into a store so that it is there whole or not at all."""
+    if "://" in store:
+        from .collections import filesystem
+
+        fs, where = filesystem(f"{store.rstrip('/')}/{name}")
+        with _clear_errors(store):
+            fs.pipe_file(where, json.dumps(data, indent=1).encode())
+        return
+    path = Path(store, name)
     with _clear_errors(str(path)):
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         with open(temporary, "w", encoding="utf-8") as file:

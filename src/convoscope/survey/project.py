@@ -156,7 +156,11 @@ def place(method: str, vectors: Points, points: Points, new: Points, seed: int =
         embedding = library.TSNEEmbedding(
             points.astype(np.float64), affinities, random_state=seed, n_jobs=jobs(len(vectors))
         )
-        placed = embedding.transform(new, perplexity=min(5.0, (len(vectors) - 1) / 3), k=min(25, len(vectors) - 1))
+        # not embedding.transform(), which on an embedding put together again moves points away from their neighbours
+        partial = embedding.prepare_partial(
+            new, initialization="median", k=min(10, len(vectors) - 1), perplexity=min(5.0, (len(vectors) - 1) / 3)
+        )
+        placed = partial.optimize(250, learning_rate=0.1, exaggeration=1.5, momentum=0.8)
         return np.asarray(placed, np.float32), "moved by t-SNE among the fixed points of the map"
     which, scores = exact(vectors, new, min(10, len(vectors)), "l2")
     weights = 1.0 / np.maximum(-scores, 1e-6)

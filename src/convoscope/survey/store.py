@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError, UsageError
 from .accumulators import State
-from .lance_table import Table, mend, sync_file
-from .lock import Lock
+from .lance_table import Table, _clear_errors, mend, sync_file
+from .lock import Lease, Lock
 from .recipe import FORMAT, Recipe, reopen, same_network
 from .rows import schema as pictures_schema
 from .units import Found, Item, Unit, make_unit
@@ -54,6 +54,10 @@ _PLAN = pa.schema(
     [("unit", pa.string()), ("sha256", pa.string()), ("uri", pa.string()), ("label", pa.string()),
      ("label_index", pa.int32()), ("error", pa.string())]
 )  # fmt: skip
+#: a store's tables, the ledger first
+TABLES = ("units", "pictures", "states", "folded", "files", "plan")
+#: how often a commit to an object store is tried
+ATTEMPTS = 6
 #: states are merged into one after this many units
 FOLD_AFTER = 16
 
@@ -64,7 +68,14 @@ class Store(Views):
     ``notes`` are sentences about what had to be mended on opening.
     """
 
-    def __init__(self, path: str, tables: dict[str, Table], recipe: Recipe, notes: Sequence[str], lock: Lock | None):
+    def __init__(
+        self,
+        path: str,
+        tables: dict[str, Table],
+        recipe: Recipe,
+        notes: Sequence[str],
+        lock: Lock | Lease | None,
+    ):
         self.path = path
         self.recipe = recipe
         self.notes = list(notes)
@@ -73,6 +84,7 @@ class Store(Views):
         self._model: Model | None = None
         self._merged: tuple[frozenset[str], State] | None = None
         self._folded_units: set[str] | None = None
+        self._done: set[str] | None = None
 
     # opening
 
@@ -87,18 +99,15 @@ class Store(Views):
         if local and not Path(path, "units.lance").is_dir():
             what = "is empty or no survey's store" if Path(path).is_dir() else "does not exist"
             raise StoreError(f"{path} {what}: make one with  convoscope survey MODEL FOLDER --out {path}")
-        lock = Lock.take(path, wait=not write) if local else None
+        lock = Lock.take(path, wait=not write)
         notes: list[str] = []
         try:
-            if lock is not None:  # nobody writes now: what is half written was left by a crash
-                for name in ("units", "pictures", "states", "folded", "files", "plan"):
+            if lock is not None and local:  # nobody writes now: what is half written was left by a crash
+                for name in TABLES:
                     notes += mend(_table(path, name), Path(path, "set-aside"))
-            elif write:
+            elif write and lock is None:
                 raise StoreError(Lock.refusal(path))
-            tables = {
-                name: Table.open(_table(path, name))
-                for name in ("units", "pictures", "states", "folded", "files", "plan")
-            }
+            tables = {name: Table.open(_table(path, name)) for name in TABLES}
             recipe = _recipe_of(tables["units"], path)
             store = cls(path, tables, recipe, notes, lock if write else None)
             if write:
@@ -115,8 +124,8 @@ class Store(Views):
     def create(cls, path: str | Path, recipe: Recipe) -> Store:
         """A new, empty store, open for writing. Raises :class:`StoreError` where something else lies there."""
         path = str(path)
-        lock = None
-        if "://" not in path:
+        local = "://" not in path
+        if local:
             folder = Path(path)
             if folder.exists() and (not folder.is_dir() or any(p.name not in _OURS for p in folder.iterdir())):
                 raise StoreError(f"{path} exists and is no survey's store: name a new folder.")
@@ -124,10 +133,12 @@ class Store(Views):
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StoreError(f"{path}: the folder cannot be made ({error.strerror}).") from None
-            lock = Lock.take(path, wait=False)
-            if lock is None:
-                raise StoreError(Lock.refusal(path))
+        lock = Lock.take(path, wait=False)
+        if lock is None:
+            raise StoreError(Lock.refusal(path))
         try:
+            if not local and _there(path):
+                raise StoreError(f"{path} holds a store that cannot be opened: try again, or give another --out.")
             tables = {
                 "pictures": Table.create(_table(path, "pictures"), pictures_schema(recipe)),
                 "states": Table.create(_table(path, "states"), _STATES),
@@ -138,11 +149,10 @@ class Store(Views):
             # the ledger comes last: with it, the store is there
             metadata = {_RECIPE: json.dumps(recipe.to_dict()).encode()}
             tables["units"] = Table.create(_table(path, "units"), pa.schema(_UNITS, metadata=metadata))
-            if lock is not None:
+            if local:
                 sync_file(path)
         except BaseException:
-            if lock is not None:
-                lock.release()
+            lock.release()
             raise
         return cls(path, tables, recipe, [], lock)
 
@@ -166,6 +176,7 @@ class Store(Views):
 
     def refresh(self) -> None:
         """See what other processes have committed since."""
+        self._done = None
         for table in self._tables.values():
             table.refresh()
 
@@ -216,7 +227,7 @@ class Store(Views):
 
     def state(self) -> State:
         """The merged state of all committed units."""
-        done = frozenset(self.units_done)
+        done = frozenset(self.units_done if self._lock is None else self._committed())
         if self._merged is not None and self._merged[0] == done:
             return self._merged[1]
         folded = self._tables["folded"].read().to_pylist()
@@ -240,31 +251,67 @@ class Store(Views):
 
         Raises :class:`StoreError` where the disk is full; what was committed before stays.
         """
+        return self.commit_all([result]) == 1
+
+    def commit_all(self, results: Sequence[UnitResult]) -> int:
+        """Commit some units at once, all or none, which costs hardly more than one; how many were new.
+
+        What an object store refuses is tried again: first what is half done is removed.
+        """
         self._must_write()
-        if result.unit in self.units_done:
-            return False
+        if self._lock is not None and not self._lock.renew():
+            raise StoreError(f"{self.path} was taken over by another survey: this one stops, nothing is lost.")
+        for attempt in range(ATTEMPTS if "://" in self.path else 1):
+            before = self._committed()
+            if attempt and all(result.unit in before for result in results):
+                return len(results)  # it was only the answer that got lost
+            try:
+                return self._commit_all(results)
+            except StoreError:
+                if attempt + 1 >= (ATTEMPTS if "://" in self.path else 1):
+                    raise
+                time.sleep(0.2 * 2**attempt)
+                self.refresh()
+                self._remove_orphans()
+        return 0
+
+    def _commit_all(self, results: Sequence[UnitResult]) -> int:
+        done = self._committed()
+        new = list({result.unit: result for result in results if result.unit not in done}.values())
+        if not new:
+            return 0
         state = self.state()
+        folded = self._units_folded()
+        fresh = [result for result in new if result.unit not in folded]
         try:
-            self._tables["pictures"].append(result.pictures)
-            folded = result.unit in self._units_folded()
-            if not folded:
-                row = {"unit": [result.unit], "state": [result.state.to_bytes()]}
-                self._tables["states"].append(pa.table(row, schema=_STATES))
-            failed = result.pictures["error"].null_count
-            rows = result.pictures.num_rows
-            entry = [result.unit, rows, rows - failed, result.seconds, result.forwards, time.time()]
-            self._tables["units"].append(
-                pa.table({name: [v] for (name, _), v in zip(_UNITS, entry, strict=True)}, schema=pa.schema(_UNITS))
-            )
+            self._tables["pictures"].append(pa.concat_tables([result.pictures for result in new]))
+            if fresh:
+                states = {"unit": [r.unit for r in fresh], "state": [r.state.to_bytes() for r in fresh]}
+                self._tables["states"].append(pa.table(states, schema=_STATES))
+            entries = []
+            for result in new:
+                rows, good = result.pictures.num_rows, result.pictures["error"].null_count
+                entries.append([result.unit, rows, rows - good, result.seconds, result.forwards, time.time()])
+            columns = dict(zip(dict(_UNITS), zip(*entries, strict=True), strict=True))
+            self._tables["units"].append(pa.table(columns, schema=pa.schema(_UNITS)))
         except BaseException:
+            self._done = None
             with contextlib.suppress(Exception):
                 self._remove_orphans()
             raise
-        done = frozenset(self.units_done)
-        self._merged = (done, state if folded else state.merged(result.state))
+        done.update(result.unit for result in new)
+        for result in fresh:
+            state = state.merged(result.state)
+        self._merged = (frozenset(done), state)
         if self._tables["states"].count() >= FOLD_AFTER:
             self.fold()
-        return True
+        return len(new)
+
+    def _committed(self) -> set[str]:
+        """The ids of the committed units, read once: who holds the lock writes alone."""
+        if self._done is None:
+            self._done = self.units_done
+        return self._done
 
     def fold(self) -> None:
         """Merge the units' states into one, which keeps the store small."""
@@ -272,7 +319,7 @@ class Store(Views):
         if not self._tables["states"].count():
             return
         state = self.state()
-        done = sorted(self.units_done | self._units_folded())
+        done = sorted(self._committed() | self._units_folded())
         self._tables["folded"].replace(pa.table({"units": [done], "state": [state.to_bytes()]}, schema=_FOLDED))
         self._folded_units = set(done)
         self._tables["states"].replace(_STATES.empty_table())
@@ -298,7 +345,7 @@ class Store(Views):
             self._delete("units", lost)
             self.notes.append(f"{len(lost)} units had lost rows to a damaged disk: they will be done again.")
         self._delete("states", [unit for unit in states if unit not in ledger or unit in lost])
-        self._merged = None
+        self._merged = self._done = None
 
     def _delete(self, table: str, units: Sequence[str]) -> None:
         for start in range(0, len(units), 500):
@@ -306,7 +353,7 @@ class Store(Views):
             self._tables[table].delete(f"unit IN ({names})")
 
     def _must_write(self) -> None:
-        if self._lock is None and "://" not in self.path:
+        if self._lock is None:
             raise UsageError(f"{self.path} is open for reading only: open it with Store.open(path, write=True).")
 
     # files and plan
@@ -378,6 +425,15 @@ _OURS = frozenset(
 
 def _table(path: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}.lance"
+
+
+def _there(path: str) -> bool:
+    """Whether an object store holds a ledger at ``path``."""
+    from .collections import filesystem
+
+    fs, where = filesystem(f"{_table(path, 'units')}/_versions")
+    with _clear_errors(path):
+        return bool(fs.exists(where))
 
 
 def _recipe_of(units: Table, path: str) -> Recipe:

@@ -249,11 +249,13 @@ def responses(
     if tensor.dtype != torch.float32:
         tensor = tensor.float()
     if tensor.stride(1) == 1 and tensor.shape[1] > 1:  # channels lie side by side: reduce over rows of pixels
-        by_rows = tensor.amax(3)
-        values = by_rows.amax(2).numpy()
+        # as rows × columns × channels, so that the result keeps that layout: the other way round is ten times slower
+        cells = tensor.permute(0, 2, 3, 1)
+        by_rows = cells.amax(2)
+        values = by_rows.amax(1).numpy()
         pictures, channels = np.nonzero(wanted(values))
-        row = _first_best(by_rows.numpy()[pictures, channels])
-        line = tensor.numpy()[pictures, channels, row]
+        row = _first_best(by_rows.numpy()[pictures, :, channels])
+        line = cells.numpy()[pictures, row, :, channels]
         return values, Places(pictures, channels, row, _first_best(line))
     flat = tensor.flatten(2)
     values = flat.amax(2).numpy()

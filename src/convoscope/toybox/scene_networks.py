@@ -23,9 +23,7 @@ WIDTHS: tuple[int, ...] = (16, 32, 48, 64)
 
 
 def _mixer(channels_in: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
 
 
 class Pyramid(nn.Module):
@@ -141,6 +139,9 @@ class ToyPanoptic(nn.Module):
     As in Panoptic-DeepLab (Cheng et al. 2020, https://arxiv.org/abs/1911.10194): a heat map of the things'
     centres, and at each pixel the way to the centre of its thing. :func:`decode_panoptic` joins the two.
     """
+
+    things = 10
+    """Classes below this number are things."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()

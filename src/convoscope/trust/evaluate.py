@@ -328,15 +328,17 @@ class _Ledger:
         if self.file is None or not self.file.is_file():
             return
         kept = []
-        for line in self.file.read_text(encoding="utf-8").splitlines():
+        text = self.file.read_text(encoding="utf-8")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self.rows[row.pop("case")] = row
                 kept.append(line)
             except (ValueError, KeyError):
                 continue
-        # a line that was cut off must not swallow the next one
-        self.file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        whole = "".join(line + "\n" for line in kept)
+        if whole != text:  # a line that was cut off must not swallow the next one
+            self.file.write_text(whole, encoding="utf-8")
 
     def add(self, key: str, row: dict[str, Any]) -> None:
         self.rows[key] = row

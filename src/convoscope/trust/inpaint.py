@@ -3,7 +3,7 @@
 Every missing pixel is the weighted mean of its eight neighbours (1/6 straight, 1/12 across; at the picture's border
 of those that exist). That is a sparse linear system, symmetric and positive definite; the reference implementation
 gives it to a direct solver. Here conjugate gradients solve it, preconditioned by a multigrid cycle, since the system
-is a Laplace equation on the hole: about eight iterations whatever the size of the hole.
+is a Laplace equation on the hole: about five iterations whatever the size of the hole.
 """
 
 from __future__ import annotations
@@ -82,8 +82,10 @@ class _Level:
         height, width = missing.shape[-2:]
         coarser = None
         if min(height, width) > 4 and bool(missing.any()):
-            padded = torch.nn.functional.pad(missing, (0, width % 2, 0, height % 2))
-            coarser = _Level.of(torch.nn.functional.max_pool2d(padded, 2))
+            known = torch.nn.functional.pad(1 - missing, (0, width % 2, 0, height % 2))
+            # a cell is missing where all of it is: with cells that reach over the hole's rim the cycle corrects
+            # what is known, and takes three times the iterations
+            coarser = _Level.of(1 - torch.nn.functional.max_pool2d(known, 2))
         return _Level(missing, diagonal, _DAMPING * missing / diagonal, coarser)
 
     def operator(self, values: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Published protocols, so that published figures can be had again: TorchRay's pointing game, RISE's two areas.
 
-Every trap of the protocols is a parameter with a name. TorchRay (Fong, Patrick, Vedaldi 2019; the protocol of Zhang et
-al. 2016): pictures go in at their own aspect with the short side at 224; the network is made fully convolutional and
-the score is a soft maximum over its places; maps are drawn at the original photo's size by the plain resize; gradient
-maps are then blurred with a deviation of 2 % of the longer side; a hit may miss by less than 15 pixels; accuracy is
-the mean over classes, not over pictures. RISE (Petsiuk et al. 2018): the predicted class's probability, 224 pixels a
-step, black-in-the-mean deletion and insertion into a blur of 5 pixels.
+Every trap of the protocols is a parameter with a name. TorchRay (Fong, Patrick, Vedaldi 2019; the protocol of Zhang
+et al. 2016): pictures go in at their own aspect with the short side at 224; the network is made fully convolutional
+and the score is a soft maximum over its places; maps are drawn at the original photo's size by the plain resize;
+gradient maps are then blurred with a deviation of 2 % of the longer side; a hit may miss by less than 15 pixels;
+accuracy is the mean over classes, not over pictures. RISE (Petsiuk et al. 2018): the predicted class's probability,
+224 pixels a step, black-in-the-mean deletion and insertion into a blur of 5 pixels.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ POINTING_VOC07: dict[str, dict[str, float]] = {
 class PointingProtocol:
     """TorchRay's protocol; other values are other games.
 
-    ``short_side``: pixels of the photo's shorter side at the network's input (``None``: the model's own preprocessing).
-    ``tolerance``: pixels of the original photo. ``smooth``: deviation of the blur, a share of the photo's longer side.
-    ``smoothed``: the methods whose maps are blurred. ``fully_convolutional``: evaluate at every place that fits.
-    ``resize``: how coarse maps are drawn. ``difficult``: small objects among other classes only.
+    ``short_side``: pixels of the photo's shorter side at the network's input (``None``: the model's own
+    preprocessing). ``tolerance``: pixels of the original photo. ``smooth``: deviation of the blur, a share of the
+    photo's longer side. ``smoothed``: the methods whose maps are blurred. ``fully_convolutional``: evaluate at every
+    place that fits. ``resize``: how coarse maps are drawn. ``difficult``: small objects among other classes only.
     """
 
     short_side: int | None = 224
@@ -125,7 +125,9 @@ def _explain(model: Model, photo: Picture, methods: list[Any], target: int | Non
         height, width = photo.size
         scale = protocol.short_side / min(height, width)
         size = (
-            (protocol.short_side, int(width * scale)) if height <= width else (int(height * scale), protocol.short_side)
+            (protocol.short_side, int(width * scale))
+            if height <= width
+            else (int(height * scale), protocol.short_side)
         )
         model = replace(model, preprocessing=_squashed(model.preprocessing, size))
     wanted: TargetLike = target if target is None else SoftPlaces(target)
@@ -164,9 +166,9 @@ def fully_convolutional(model: Model) -> Model:
 
     Linear layers become convolutions with the same weights, global or adaptive average pooling to n×n becomes average
     pooling of the grid that it saw at the model's own input size, with stride 1 (n = 1), or nothing (n > 1, the first
-    linear layer sees n×n). For networks of the shape features → pooling → flatten → linear layers: torchvision's ResNets
-    and VGGs, and their like. Raises :class:`~convoscope.errors.ModelError` for others. At the model's own input size
-    the scores are the same.
+    linear layer sees n×n). For networks of the shape features → pooling → flatten → linear layers: torchvision's
+    ResNets and VGGs, and their like. Raises :class:`~convoscope.errors.ModelError` for others. At the model's own
+    input size the scores are the same.
     """
     try:
         network = copy.deepcopy(model.module)
@@ -200,7 +202,7 @@ class _Head(nn.Module):
                 "convolutional: evaluate it with fully_convolutional=False."
             )
         features = nn.Sequential(*(children[name] for name in names[:-2]))
-        side = children[pools[0]].output_size
+        side: Any = children[pools[0]].output_size
         n = int(side[0] if isinstance(side, (tuple, list)) else side)
         size = model.preprocessing.size or (224, 224)
         example = torch.zeros((1, model.preprocessing.channels, *size), device=model.device, dtype=model.dtype)
@@ -214,8 +216,8 @@ class _Head(nn.Module):
             after = found(example.clone())
         if after.shape[-2:] != (1, 1) or not torch.allclose(after.flatten(1), before, rtol=1e-3, atol=1e-4):
             raise ModelError(
-                f"{model.name} gives other scores when made fully convolutional: its forward does more than features, "
-                "pooling and a linear head. Evaluate it with fully_convolutional=False."
+                f"{model.name} gives other scores when made fully convolutional: its forward does more than "
+                "features, pooling and a linear head. Evaluate it with fully_convolutional=False."
             )
         return found
 
@@ -249,9 +251,13 @@ def on_photo(values: Any, matrix: Any, size: tuple[int, int]) -> np.ndarray[Any,
     y = torch.from_numpy((np.arange(size[0]) - matrix[1, 2]) / matrix[1, 1]).float()
     x = torch.from_numpy((np.arange(size[1]) - matrix[0, 2]) / matrix[0, 0]).float()
     height, width = values.shape
-    grid = torch.stack(torch.broadcast_tensors(2 * (x + 0.5)[None] / width - 1, 2 * (y + 0.5)[:, None] / height - 1), -1)
+    across = (2 * (x + 0.5) / width - 1)[None].expand(size)
+    down = (2 * (y + 0.5) / height - 1)[:, None].expand(size)
+    grid = torch.stack([across, down], -1)
     source = torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32)))[None, None]
-    drawn = F.grid_sample(source, grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0, 0].numpy()
+    drawn = F.grid_sample(source, grid[None], mode="bilinear", padding_mode="border", align_corners=False)[
+        0, 0
+    ].numpy()
     outside = ((y < -0.5) | (y > height - 0.5))[:, None] | ((x < -0.5) | (x > width - 0.5))[None]
     drawn[outside.numpy()] = -np.inf
     return np.asarray(drawn)
@@ -261,8 +267,8 @@ def smoothed(values: np.ndarray[Any, Any], sigma: float) -> np.ndarray[Any, Any]
     """A Gaussian blur of a map ``[H, W]``, its edge repeated outside; ``sigma`` in pixels."""
     radius = max(1, int(np.ceil(2 * sigma)))
     at = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (at / sigma) ** 2)
-    kernel = torch.from_numpy(kernel / kernel.sum()).float()
+    weights = np.exp(-0.5 * (at / sigma) ** 2)
+    kernel = torch.from_numpy(weights / weights.sum()).float()
     known = np.where(np.isfinite(values), values, 0).astype(np.float32)
     padded = F.pad(torch.from_numpy(known)[None, None], (radius,) * 4, mode="replicate")
     rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))

@@ -83,7 +83,7 @@ def _polygon(points: NDArray[np.float64], size: tuple[int, int]) -> Mask:
             x = x0 + (centres[rows] - y0) * (x1 - x0) / (y1 - y0)
             # from this side on every pixel changes between outside and inside
             flips[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(int)] += 1
-    return np.cumsum(flips[:, :width], 1) % 2 == 1
+    return np.asarray(np.cumsum(flips[:, :width], 1) % 2 == 1, bool)
 
 
 def run_lengths(counts: str | Sequence[int], size: tuple[int, int]) -> Mask:

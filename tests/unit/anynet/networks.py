@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import detection as D
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
 
@@ -49,11 +52,13 @@ def _rcnn(kind: Any, seed: int, **more: Any) -> nn.Module:
     torch.manual_seed(seed)
     anchors = AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3)
     pool = MultiScaleRoIAlign(["0", "1", "2"], 5, 2)
-    settings: dict[str, Any] = dict(
+    settings: dict[str, Any] = dict(  # noqa: C408
         rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=64, max_size=96, box_score_thresh=0.0,
         box_detections_per_img=12, rpn_pre_nms_top_n_test=60, rpn_post_nms_top_n_test=30,
     )  # fmt: skip
-    net = kind(TinyPyramid(), **{"num_classes": 4, **settings, **more})
+    classes = more.pop("num_classes", 4)
+    settings |= {"box_head": TwoMLPHead(8 * 25, 32), "box_predictor": FastRCNNPredictor(32, classes)}
+    net = kind(TinyPyramid(), **{**settings, **more})
     return louder(net).eval()
 
 
@@ -70,12 +75,14 @@ def detector(name: str, seed: int = 0) -> nn.Module:
     if name == "faster-rcnn":
         return _rcnn(D.FasterRCNN, seed)
     if name == "mask-rcnn":
-        return _rcnn(D.MaskRCNN, seed, mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 6, 2))
+        return _rcnn(D.MaskRCNN, seed, mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 6, 2),
+                     mask_head=MaskRCNNHeads(8, (8, 8), 1), mask_predictor=MaskRCNNPredictor(8, 8, 4))  # fmt: skip
     if name == "keypoint-rcnn":
         pool = MultiScaleRoIAlign(["0", "1", "2"], 6, 2)
-        return _rcnn(D.KeypointRCNN, seed, num_classes=2, num_keypoints=17, keypoint_roi_pool=pool)
+        return _rcnn(D.KeypointRCNN, seed, num_classes=2, keypoint_roi_pool=pool, keypoint_head=KeypointRCNNHeads(8, (8, 8)),  # noqa: E501
+                     keypoint_predictor=KeypointRCNNPredictor(8, 17))  # fmt: skip
     torch.manual_seed(seed)
-    common: dict[str, Any] = dict(min_size=64, max_size=96, score_thresh=0.0, detections_per_img=12)
+    common: dict[str, Any] = dict(min_size=64, max_size=96, score_thresh=0.0, detections_per_img=12)  # noqa: C408
     if name == "retinanet":
         anchors = AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3)
         return louder(D.RetinaNet(TinyPyramid(), 4, anchor_generator=anchors, **common)).eval()

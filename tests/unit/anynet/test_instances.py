@@ -33,7 +33,9 @@ def test_a_detector_is_explained_without_saying_what(name: str) -> None:
     best = net([torch.from_numpy(photo()).permute(2, 0, 1) / 255])[0]
     assert explanation.score == pytest.approx(float(best["scores"].max()), rel=1e-4)
     assert "highest score" in explanation.provenance["target_chosen"]
-    assert explanation.prediction[0]["box"] == pytest.approx(best["boxes"][best["scores"].argmax()].tolist(), rel=1e-3)
+    assert explanation.prediction[0]["box"] == pytest.approx(
+        best["boxes"][best["scores"].argmax()].tolist(), rel=1e-3
+    )
     for heatmap in explanation.values():
         assert np.isfinite(heatmap.values).all()
         assert heatmap.values.shape == (64, 64)
@@ -57,7 +59,7 @@ def test_the_level_is_the_one_that_mattered_most() -> None:
         def keep(module: nn.Module, args: object, output: dict[str, Tensor]) -> None:
             for key, level in output.items():
                 level.retain_grad()
-                kept[key] = level
+                kept[key] = level  # noqa: B023
 
         handle = net.backbone.register_forward_hook(keep)
         net([image.clone().requires_grad_()])[0]["scores"].sort(descending=True, stable=True).values[index].backward()
@@ -82,7 +84,9 @@ class Boxes(nn.Module):
             keep = (scores > 0.2).nonzero()[:, 0]
             order = keep[scores[keep].argsort(descending=True)]
             boxes = torch.tensor(self.places, dtype=torch.float32)[order]
-            found.append({"boxes": boxes, "labels": torch.ones(len(order), dtype=torch.long), "scores": scores[order]})
+            found.append(
+                {"boxes": boxes, "labels": torch.ones(len(order), dtype=torch.long), "scores": scores[order]}
+            )
         return found
 
 

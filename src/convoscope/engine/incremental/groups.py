@@ -14,18 +14,19 @@ from convoscope.engine.incremental.tiles import Ints, Region
 
 MOST_CLASSES = 16
 #: What one step of one batch costs beyond its multiply-adds, in multiply-adds (about 60 microseconds).
-STEP_COST = 3e6
+STEP_COST = 6e6
 #: What one batch costs for each weight that it has to read.
 WEIGHT_COST = 40.0
 
 
-def groups(costs: Sequence[tuple[float, Region]], overhead: float, batch: int) -> list[Ints]:
+def groups(costs: Sequence[tuple[float, Region]], windows: int, overhead: float, batch: int) -> list[Ints]:
     """Split the windows of a scouting plan into groups; returns the members of each, ascending.
 
-    ``costs``: products per cell and region of each step on tiles; ``overhead``: of one batch, in multiply-adds.
+    ``costs``: products per cell and region of each step on tiles; ``windows``: how many there are; ``overhead``: of one
+    batch, in multiply-adds.
     """
     if not costs:
-        return []
+        return [np.arange(windows)]
     # Views and repeats of one size add nothing: sum the costs of steps that hold the same intervals.
     merged: dict[tuple[bytes, bytes], tuple[float, Region]] = {}
     for cost, region in costs:

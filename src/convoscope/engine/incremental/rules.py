@@ -162,8 +162,7 @@ def pointwise(p: Planner, node: fx.Node) -> bool:
                     return getters[source](work)
                 return constants[source] if source in constants else work.values[source]
 
-            args, kwargs = p.program.fill(node, value)
-            return call(*args, **kwargs)
+            return p.program.call(node, value, call)
 
         return run
 
@@ -185,23 +184,24 @@ def concatenation(p: Planner, node: fx.Node) -> bool:
     """Along channels: start from the undisturbed concatenation and paste each part's tiles into its channels."""
     parts = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    assert isinstance(parts, list | tuple) and isinstance(dim, int)
+    assert isinstance(parts, list | tuple)
+    assert isinstance(dim, int)
     shape = p.shapes[node]
     dim %= len(shape)
     tiles = [part for part in parts if part in p.regions]
-    first = p.regions[tiles[0]]
-    if dim in first.dims or dim == 0 or any(p.regions[part].dims != first.dims for part in tiles):
+    first = p.regions[tiles[0]]  # type: ignore[index]
+    if dim in first.dims or dim == 0 or any(p.regions[part].dims != first.dims for part in tiles):  # type: ignore[index]
         return False
     if any(part not in p.regions and part not in p.program.constants for part in parts):
         return False
     share = p.cap(node)
     out = Region(
-        union([p.regions[part].y for part in tiles], share), union([p.regions[part].x for part in tiles], share),
+        union([p.regions[part].y for part in tiles], share), union([p.regions[part].x for part in tiles], share),  # type: ignore[index]
         first.dims, shape,
     )  # fmt: skip
     if p.prefers_whole(out):
         return False
-    if len(tiles) == len(parts) and all(p.regions[part].same(out) for part in tiles):
+    if len(tiles) == len(parts) and all(p.regions[part].same(out) for part in tiles):  # type: ignore[index]
         return p.tile(node, out, tiles, lambda work: torch.cat([work.values[part] for part in tiles], dim))
     rank = len(shape)
     key, size = Key(node.name, out.dims), (out.y.size, out.x.size)
@@ -214,10 +214,10 @@ def concatenation(p: Planner, node: fx.Node) -> bool:
     pasted: list[tuple[fx.Node, Gather, slice]] = []
     start = 0
     for part in parts:
-        width = p.shapes[part][dim] if part in p.shapes else p.program.constants[part].shape[dim]
+        width = p.shapes[part][dim] if part in p.shapes else p.program.constants[part].shape[dim]  # type: ignore[index]
         if part in p.regions:
-            gather = Gather(key, size, y, x, p.regions[part], dry=p.scout)
-            pasted.append((part, gather, slice(start * inner, (start + width) * inner)))
+            gather = Gather(key, size, y, x, p.regions[part], dry=p.scout)  # type: ignore[index]
+            pasted.append((part, gather, slice(start * inner, (start + width) * inner)))  # type: ignore[arg-type]
         start += width
 
     def run(work: Work) -> Tensor:
@@ -263,8 +263,10 @@ def global_mean(p: Planner, node: fx.Node) -> bool:
     def run(work: Work) -> Tensor:
         base = work.bases[key]
         tiles = as_rows(work.values[source], region.dims)
-        change = (tiles - gather(base, None, work.batch)).sum((1, 2)).div_(area)
-        return change.add_(base.cells.mean(0)).view(work.count, *shape[1:])
+        # Summed in full precision, also where the network runs in less.
+        full = torch.promote_types(tiles.dtype, torch.float32)
+        change = (tiles - gather(base, None, work.batch)).sum((1, 2), dtype=full).div_(area)
+        return change.add_(base.cells.mean(0, dtype=full)).view(work.count, *shape[1:])
 
     del keep
     return p.value(node, [source], run, scratch=2 * region.cells)
@@ -322,8 +324,7 @@ def _same_call(
         def value(item: fx.Node) -> Any:
             return constants[item] if item in constants else work.values[item]
 
-        args, kwargs = p.program.fill(node, value)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return p.program.call(node, value)
 
     reads = [source, *[item for item in others if item not in constants]]
     return p.tile(node, out, reads, run, products=products, aliases=aliases)
@@ -387,7 +388,7 @@ def permute(p: Planner, node: fx.Node) -> bool:
     source, region = found
     rank = len(region.shape)
     if "transpose" in str(node.target):
-        a, b = (int(item) % rank for item in node.args[1:3])  # type: ignore[call-overload]
+        a, b = (int(item) % rank for item in node.args[1:3])  # type: ignore[arg-type,call-overload]
         order = list(range(rank))
         order[a], order[b] = order[b], order[a]
     else:
@@ -407,14 +408,14 @@ def slicing(p: Planner, node: fx.Node) -> bool:
     source, region = found
     values = [*node.args[1:], *[None] * (5 - len(node.args))]
     rank = len(region.shape)
-    dim = int(values[0] or 0) % rank  # type: ignore[call-overload]
+    dim = int(values[0] or 0) % rank  # type: ignore[arg-type,call-overload]
     shape = p.shapes[node]
     if dim == 0:
         return False
     if dim not in region.dims:
         return _same_call(p, node, source, region.with_shape(shape), aliases=True)
-    step = int(node.kwargs.get("step", 1) if values[3] is None else values[3])  # type: ignore[call-overload]
-    start = int(values[1] or 0)  # type: ignore[call-overload]
+    step = int(node.kwargs.get("step", 1) if values[3] is None else values[3])  # type: ignore[arg-type,call-overload]
+    start = int(values[1] or 0)  # type: ignore[arg-type,call-overload]
     size = region.shape[dim]
     start = min(max(start + size if start < 0 else start, 0), size)
     window = Window((1, 1), (step, step), (1, 1), (-start, -start, 0, 0))
@@ -449,7 +450,7 @@ def padding(p: Planner, node: fx.Node) -> bool:
     rank = len(region.shape)
     if not isinstance(amounts, list | tuple) or any(not isinstance(item, int) or item < 0 for item in amounts):
         return False
-    front = {rank - 1 - index // 2: int(amounts[index]) for index in range(0, len(amounts), 2)}  # type: ignore[call-overload]
+    front = {rank - 1 - index // 2: int(amounts[index]) for index in range(0, len(amounts), 2)}  # type: ignore[arg-type,call-overload]
     shape = p.shapes[node]
     if any(shape[dim] != region.shape[dim] for dim in range(rank) if dim not in region.dims):
         return False

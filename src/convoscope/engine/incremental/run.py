@@ -1,7 +1,7 @@
 """Exact occlusion that recomputes only what a mask changed.
 
-After Krypton (Nakandala, Kumar, Papakonstantinou: "Incremental and approximate inference for faster occlusion-based deep
-CNN explanations", SIGMOD 2019), on the exported graph of any network.
+After Krypton (Nakandala, Kumar, Papakonstantinou: "Incremental and approximate inference for faster occlusion-based
+deep CNN explanations", SIGMOD 2019), on the exported graph of any network.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from convoscope.engine.incremental.fast import low_precision
 from convoscope.engine.incremental.graph import ExportedGraph, NotIncremental, Program, export
 from convoscope.engine.incremental.plan import Planner, Work
-from convoscope.engine.incremental.stages import Estimate, Queue, Schedule, Settings, schedule
+from convoscope.engine.incremental.stages import Estimate, Queue, Schedule, Settings, is_grid, schedule
 from convoscope.engine.incremental.tiles import Base, Ints, Key
 from convoscope.engine.incremental.windows import Masks, as_masks, replace
 from convoscope.errors import UsageError
@@ -53,6 +53,7 @@ class Incremental:
         self.batch = batch or (BATCH if inputs.device.type == "cpu" else 4 * BATCH)
         self.device, self.dtype = inputs.device, inputs.dtype
         self.caps: Mapping[str, float] | float | None = fast
+        self.fast = fast
         self.share_dense = share_dense
         with torch.inference_mode():
             self.inputs = inputs.detach().contiguous(memory_format=torch.channels_last)
@@ -60,6 +61,10 @@ class Incremental:
             self.shapes: dict[fx.Node, Any] = {}
             self._bases: dict[Key, Base] = {}
             self._base_outputs = self._run_base(set())
+            low = low_precision(self.device) if fast is not None and self.dtype == torch.float32 else None
+            if low is not None:
+                self.program.lower(low, {node for node in self.program.nodes if is_grid(node, self.shapes)})
+                self._base_outputs = self._run_base(set())
         for value in self._base_outputs:
             if isinstance(value, Tensor) and value.dim() == 0:
                 raise NotIncremental("an output of the network is a single number for the whole batch")
@@ -93,8 +98,7 @@ class Incremental:
 
         store(program.input, self.inputs)
         for node in program.nodes:
-            args, kwargs = program.fill(node, look)
-            store(node, node.target(*args, **kwargs))  # type: ignore[operator]
+            store(node, program.call(node, look))
             for source in node.all_input_nodes:
                 left[source] -= 1
                 if left[source] <= 0 and source not in kept:
@@ -212,14 +216,14 @@ class Incremental:
 
     def _whole(self, planner: Planner, members: Ints, values: dict[fx.Node, Any], onward: Queue) -> None:
         """One batch through the part where everything has changed."""
-        kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))
+        kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))  # type: ignore[arg-type]
         onward.push(members, {**values, **kept})
 
     def _end(self, planner: Planner, members: Ints, values: dict[fx.Node, Any]) -> tuple[Tensor, list[Any]]:
         """The head, for many windows at once; the output's leaves."""
         count = len(members)
         with torch.inference_mode():
-            values.update(planner.execute(Work(slice(0, count), self._bases, dict(values))))
+            values.update(planner.execute(Work(slice(0, count), self._bases, dict(values))))  # type: ignore[arg-type]
             leaves = [
                 _per_window(values[node], count).reshape(count, *_one(base)) if node in values else base
                 for node, base in zip(self.program.outputs, self._base_outputs, strict=True)

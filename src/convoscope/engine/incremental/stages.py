@@ -7,6 +7,7 @@ the *head*, the matrix products behind the last grid: once for hundreds of windo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class Group:
         """Batches of nearly equal size."""
         pieces = -(-len(self.members) // self.most)
         edges = np.linspace(0, len(self.members), pieces + 1).astype(int).tolist()
-        return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+        return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,12 @@ def schedule(
         costs = [cost for node, cost in scout.costs.items() if node in inside]
         weights = sum(node.target.weight.numel() for node in early if isinstance(node.target, Conv))
         overhead = STEP_COST * len(early) + WEIGHT_COST * weights
-        for local in groups(costs, overhead, settings.batch):
+        for local in groups(costs, len(some), overhead, settings.batch):
             found.append((some[local], plan(early, some[local], to_body)))
     body_plan = plan(body, None, [node for node in to_head if node in set(body)])
     head_plan = plan(head, None, [node for node in outputs if node in set(head)])
 
-    size = 8 if settings.device.type == "cpu" and shapes.get("float64") else 4
+    size = 8 if settings.device.type == "cpu" and shapes.get("float64") else 4  # type: ignore[call-overload]
     fixed = held + _base_bytes({key for _, p in found for key in p.keys} - stored, program, shapes, size)
     fixed += sum(node.target.prepared_bytes() for node in program.nodes if isinstance(node.target, Conv))
     free = max(settings.memory - fixed, 0)
@@ -208,12 +209,12 @@ def _cut(
         elif region is not None:
             if region.changed >= SHARE_BODY:
                 late.add(node)
-        elif all(source not in scout.regions for source in sources) or _is_grid(node, shapes):
+        elif all(source not in scout.regions for source in sources) or is_grid(node, shapes):
             late.add(node)
     # The head: matrix products from which no grid follows any more.
     before_grid: set[fx.Node] = set()
     for node in reversed(program.nodes):
-        if node in scout.regions or _is_grid(node, shapes) or node in before_grid:
+        if node in scout.regions or is_grid(node, shapes) or node in before_grid:
             before_grid.add(node)
             before_grid.update(node.all_input_nodes)
     ending: set[fx.Node] = set()
@@ -230,7 +231,8 @@ def _cut(
     return tuple(_with_sizes(part, program) for part in parts)  # type: ignore[return-value]
 
 
-def _is_grid(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+def is_grid(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+    """Whether the node slides a window over a map of more than one cell."""
     if not isinstance(node.target, Conv | MaxPool | AvgPool):
         return False
     return int(np.prod(shapes[node][2:])) > 1

@@ -8,6 +8,8 @@ over the edge back inside keeps everything exact.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +35,7 @@ class Axis:
     @classmethod
     def cover(cls, size: int, low: Ints, high: Ints, share: float = 1.0) -> Axis:
         """Equal tiles that hold the intervals, cut about their middles to ``share`` of the axis."""
-        most = max(1, round(share * size))
+        most = max(1, math.ceil(share * size))
         if most < size:
             surplus = np.maximum(high - low - most, 0)
             low = low + surplus // 2
@@ -213,7 +215,7 @@ class Gather:
         table = np.stack(columns, 1)
         breaks = np.flatnonzero((table[1:] != table[:-1]).any(1)) + 1
         edges = [0, *breaks.tolist(), len(table)]
-        return [(a, b, *table[a].tolist()) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(a, b, *table[a].tolist()) for a, b in itertools.pairwise(edges)]
 
     def __call__(self, base: Base, tile: Tensor | None, batch: slice) -> Tensor:
         """[n, rows, columns, channels] for the windows ``batch``; ``tile``: their changed tiles."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,8 @@ class Asked:
             made = [(f"{p.name} {verb} at {self.layer}", None, p, s) for p, s in zip(images, starts, strict=True)]
         else:
             wanted = self._targets(targets, size)
-            scorers = [self._scorer(target, output, size) for target in wanted]
+            scorers = [self._scorer(target, output) for target in wanted]
+            self._try(scorers, size)
             pairs = list(zip(wanted, scorers, strict=True))
             if self.objective == "score":
                 if len(images) > 1:
@@ -92,20 +94,21 @@ class Asked:
             return [f"{layer}:{c}" for c in range(info.shape[-1] if info.channels_last else info.shape[1])]
         raise UsageError("Say what to visualise: a class, layer:channel (--target), or a layer for all its channels.")
 
-    def _scorer(self, target: TargetLike, output: Any, size: tuple[int, int]) -> Scorer:
+    def _scorer(self, target: TargetLike, output: Any) -> Scorer:
         scorer = resolve(target, self.model, output, [None])
         if isinstance(target, str) and target.startswith("top") and isinstance(scorer, ClassScorer):
             raise UsageError(f"{target} is a rank among a picture's classes: name the class to visualise.")
         if self.objective == "fool" and not (isinstance(scorer, ClassScorer) and scorer.against is None):
             raise UsageError("The network is fooled into saying a class: the target must be one class.")
-        self._try(scorer, size)
         return scorer
 
-    def _try(self, scorer: Scorer, size: tuple[int, int]) -> None:
+    def _try(self, scorers: Sequence[Scorer], size: tuple[int, int]) -> None:
         """Score the probe once, so that a channel or neuron that is not there is said before any work."""
-        returned, layers = measure.run(self.model, self._probe_input(size), scorer.layers, output=True)
+        wanted = tuple(dict.fromkeys(layer for scorer in scorers for layer in scorer.layers))
+        returned, layers = measure.run(self.model, self._probe_input(size), wanted, output=True)
         with torch.no_grad():
-            scorer.score(returned, layers, torch.zeros(1, dtype=torch.long))
+            for scorer in scorers:
+                scorer.score(returned, layers, torch.zeros(1, dtype=torch.long))
 
     def named_layer(self, layer: str | None, size: tuple[int, int]) -> str:
         watched = self.watched(size)

@@ -25,10 +25,9 @@ def blur(values: Tensor, width: float) -> Tensor:
     places = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
     kernel = torch.exp(-0.5 * (places / width) ** 2)
     kernel = kernel / kernel.sum()
-    channels = values.shape[1]
-    padded = functional.pad(values, (reach,) * 4, mode="reflect")
-    padded = functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    return functional.conv2d(padded, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    padded = functional.pad(values, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(1)
+    padded = functional.conv2d(functional.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return padded.view_as(values)
 
 
 def drop(values: Tensor, measure: Tensor, percentile: float) -> Tensor:

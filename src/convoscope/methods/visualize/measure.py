@@ -30,7 +30,8 @@ def read_again(model: Model, pictures: Sequence[Bands]) -> Tensor:
 
 def run(model: Model, inputs: Tensor, layers: Sequence[str], *, output: bool) -> tuple[Any, dict[str, Tensor]]:
     """One forward without gradients; the layers asked for, detached."""
-    climber = Climber(model.module, layers, output, call_plainly if model.call is None else model.call)
+    dtype = model.dtype if model.dtype.is_floating_point else torch.float32
+    climber = Climber(model.module, layers, output, call_plainly if model.call is None else model.call, dtype)
     with untouched(model.module, gradients=False):
         returned, found = climber.forward(inputs)
     return returned, {name: value.detach() for name, value in found.items()}

@@ -64,7 +64,7 @@ class Loop:
         self.size = size
         objective = batch.objective
         call = call_plainly if model.call is None else model.call
-        self.climber = Climber(model.module, objective.layers, objective.needs_output, call)
+        self.climber = Climber(model.module, objective.layers, objective.needs_output, call, floating(model))
         self.setup = setup
         self.randoms = setup.randoms
         with torch.inference_mode(False), torch.enable_grad():
@@ -183,6 +183,11 @@ class Loop:
             batch.facts = making.facts()
         if self._gradients is not None:
             batch.transparency = opacity(self._gradients)
+
+
+def floating(model: Model) -> torch.dtype:
+    """The dtype that the network's input has."""
+    return model.dtype if model.dtype.is_floating_point else torch.float32
 
 
 def asleep(objective: Objective, per_item: int, history: Sequence[Sequence[float]]) -> Tensor | None:

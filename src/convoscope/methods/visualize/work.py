@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import __version__
-from ...errors import UsageError
+from ...errors import LayerError, UsageError
 from ...models import Model
 from ...targets import ClassScorer
 from . import measure, natural
@@ -141,8 +141,13 @@ class Work:
             made = Scores([item.scorer for item in items if item.scorer is not None])
         if self.diverse > 1:
             size = self.model._side()
-            layer = self.layer or (made.layers[0] if made.layers else None)
-            made = Diverse(made, self.asked.named_layer(layer, size), [item.group for item in items], self.weight)
+            own = self.layer or (made.layers[0] if made.layers else None)
+            if self.layer is None and own is not None and not self.asked.watched(size).layers[own].has_grid:
+                own = None
+            layer = self.asked.named_layer(own, size)
+            if len(self.asked.watched(size).layers[layer].shape) < 3:
+                raise LayerError(f"Layer {layer!r} has no grid to tell pictures apart by: name one with --layer.")
+            made = Diverse(made, layer, [item.group for item in items], self.weight)
         return made
 
     def _spectrum(self, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Visualisation's parts against independent implementations: optimisers, parameterisations, transforms, objectives."""
+"""Visualisation's parts against independent implementations: optimisers, images, transforms, objectives."""
 
 from __future__ import annotations
 
