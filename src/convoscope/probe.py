@@ -16,6 +16,7 @@ from .engine.needs import INPUT
 from .engine.runner import Recorded, Runner, call_plainly
 from .engine.untouched import untouched
 from .errors import LayerError, ModelError, TargetError, UsageError
+from .grammar import parse
 from .methods.base import Query
 from .methods.fills import fill_for
 from .models import Model, forward_failed
@@ -186,7 +187,9 @@ class _Bench:
     def __init__(self, model: Model, fitted: Fitted, target: TargetLike) -> None:
         self.model, self.fitted = model, fitted
         self.runner = Runner(model.module, model.batch_size, call_plainly if model.call is None else model.call)
-        unit = parse_unit(target, model) if isinstance(target, str) else None
+        # a structured target such as instance:0 may look like a unit, and is none
+        text = target if isinstance(target, str) and parse(target, model) is None else None
+        unit = None if text is None else parse_unit(text, model)
         self.layers = () if unit is None else unit.layers
         self._guard = untouched(model.module, gradients=False)
 
