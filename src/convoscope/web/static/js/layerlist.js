@@ -45,7 +45,7 @@ function row(layer, under = "") {
 function named(members) {
   const under = `${group(members[0].name)}.`;
   const shared = members.filter((one) => one.name.startsWith(under));
-  if (shared.length < 4) return members.map((one) => row(one));
+  if (shared.length < 4 || members.every((one) => one.name.length <= 16)) return members.map((one) => row(one));
   return [h("p", { class: "group-name" }, under.slice(0, -1)), members.map((one) => row(one, one.name.startsWith(under) ? under : ""))];
 }
 
