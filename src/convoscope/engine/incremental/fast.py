@@ -27,7 +27,7 @@ def low_precision(device: torch.device) -> torch.dtype | None:
         return None
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(getattr(torch.cpu, name, bool)() for name in names)
-    return torch.bfloat16 if native and torch.backends.mkldnn.is_available() else None
+    return torch.bfloat16 if native and torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
 
 
 class Some:
