@@ -8,9 +8,11 @@ picture computed once.
 
 from __future__ import annotations
 
+import io
 import operator
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +57,8 @@ def export(network: nn.Module, example: Tensor) -> ExportedGraph:
     pair = example[:1].expand(2, *example.shape[1:]).contiguous()
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # what cannot be exported is told in one sentence below: torch would print the whole graph besides
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (pair,), dynamic_shapes=({0: batch},), strict=False)
             if not _make_functional(program.graph):
