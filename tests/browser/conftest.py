@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # browser_helpers
+
+from browser_helpers import until
 
 ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -88,20 +92,6 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
-
-
-def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) -> None:
-    """Wait until an expression (or a function of ``arg``) is true.
-
-    Playwright's own ``wait_for_function`` evaluates strings inside the page, which the page's policy forbids.
-    """
-    end = time.monotonic() + timeout
-    function = expression if re.match(r"(\(\)|\w+) => ", expression) else None
-    while time.monotonic() < end:
-        if page.evaluate(function, arg) if function else page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"waited {timeout:.0f} s for: {expression}")
 
 
 @dataclass

@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from browser_helpers import until
 from PIL import Image
 
 import convoscope
-from conftest import until
 
 pytestmark = pytest.mark.browser
 

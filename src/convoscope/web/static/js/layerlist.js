@@ -27,7 +27,7 @@ function square(layer) {
   return h("span", { class: "field", "aria-hidden": "true" }, layer.rf ? h("i", { style: { width: `${pixels}px`, height: `${pixels}px` } }) : null);
 }
 
-function row(layer) {
+function row(layer, under = "") {
   const shape = layer.grid ? `${layer.channels} · ${layer.grid[0]}×${layer.grid[1]}` : (layer.shape.slice(1).join("×") || "1");
   const rf = layer.rf?.size ? t("fieldTitle", { size: fieldWords(layer), stride: layer.rf.stride?.map((v) => (v === null ? "?" : v)).join("×") ?? "?" }) : layer.rf ? t("wholePicture") : "";
   return h("button", {
@@ -36,9 +36,17 @@ function row(layer) {
     onclick: () => set({ layer: layer.name, tab: "layer" }),
     onpointerenter: () => say("hover-layer", layer), onpointerleave: () => say("hover-layer", null),
     onfocus: () => say("hover-layer", layer), onblur: () => say("hover-layer", null),
-  }, square(layer), h("span", { class: "name" }, h("bdi", {}, layer.name, layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null)),
+  }, square(layer), h("span", { class: "name" }, layer.name.slice(under.length), layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
   h("span", { class: "shape" }, shape),
   layer.dead ? h("span", { class: "dead", title: t("deadTitle", { n: layer.dead }) }, t("deadUnits", { n: layer.dead })) : null);
+}
+
+/** The rows of a group; what all names begin with stands above them once. */
+function named(members) {
+  const under = `${group(members[0].name)}.`;
+  const shared = members.filter((one) => one.name.startsWith(under));
+  if (shared.length < 4) return members.map((one) => row(one));
+  return [h("p", { class: "group-name" }, under.slice(0, -1)), members.map((one) => row(one, one.name.startsWith(under) ? under : ""))];
 }
 
 export function drawLayers() {
@@ -63,7 +71,7 @@ function redraw(left) {
       if (!groups.has(group(layer.name))) groups.set(group(layer.name), []);
       groups.get(group(layer.name)).push(layer);
     }
-    fill(list, layers.length ? [...groups].map(([, members]) => h("div", { class: "group" }, members.map(row))) : h("p", { class: "soft" }, t("noLayer")));
+    fill(list, layers.length ? [...groups].map(([, members]) => h("div", { class: "group" }, named(members))) : h("p", { class: "soft" }, t("noLayer")));
     list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   };
   fill(left,
