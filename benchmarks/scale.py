@@ -4,8 +4,8 @@
     python benchmarks/scale.py --vectors 1000000 --json FILE  # the index: build, bytes, p50, p95, recall
 
 Everything is generated. The network of the workers' benchmark is the toybox's. The vectors are a mixture of 1,000
-clusters, each around a random centre in a random 16-dimensional plane of 512 dimensions with noise (``clusters``), and
-a harder one (``spread``): 64 intrinsic dimensions without clusters, with stronger noise.
+clusters, each around a random centre in a random 16-dimensional plane of 512 dimensions with noise (``clusters``),
+and a harder one (``spread``): 64 intrinsic dimensions without clusters, with stronger noise.
 """
 
 from __future__ import annotations

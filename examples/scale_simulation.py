@@ -4,9 +4,9 @@
     python examples/scale_simulation.py --workers 64 256 1024 --seconds 5 --commit 0.1
 
 A discrete-event simulation of the engine's own rules (units in a queue, a dead worker's unit is done again, slow
-units are repeated once nothing else is to be done, results wait for one committer, who takes all that wait at once). All
-times are seconds of simulated time; the defaults are measured figures of docs/scale.md.
-"""  # noqa: E501
+units are repeated once nothing else is to be done, results wait for one committer, who takes all that wait at
+once). All times are seconds of simulated time; the defaults are measured figures of docs/scale.md.
+"""
 
 from __future__ import annotations
 
