@@ -46,9 +46,13 @@ def main() -> None:
     detector = cs.open_model("toybox-detector", device="cpu")
     save("instance", [cs.explain(detector, image, methods, target=[f"instance:@{one}" for one in at])])
     panoptic = cs.open_model("toybox-panoptic", device="cpu")
-    save("segment", [cs.explain(panoptic, image, methods, target=[*(f"segment:@{one}" for one in at), "segment:@5,3"])])
+    save(
+        "segment", [cs.explain(panoptic, image, methods, target=[*(f"segment:@{one}" for one in at), "segment:@5,3"])]
+    )
     landmarks = cs.open_model("toybox-landmarks", device="cpu")
-    cat = next(made for seed in range(80_000, 80_400) if {"left_eye", "right_eye"} <= set((made := draw(seed)).landmarks))
+    cat = next(
+        made for seed in range(80_000, 80_400) if {"left_eye", "right_eye"} <= set((made := draw(seed)).landmarks)
+    )
     save("landmark", [cs.explain(landmarks, cat.image, methods, target=["landmark:left_eye", "landmark:nose"])])
     classifier = cs.open_model("toybox", device="cpu")
     one, other = (next(made for seed in range(start, start + 400) if (made := draw(seed)).label == "car")
