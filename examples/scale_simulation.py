@@ -3,9 +3,9 @@
     python examples/scale_simulation.py
     python examples/scale_simulation.py --workers 64 256 1024 --seconds 5 --commit 0.1
 
-A discrete-event simulation of the engine's own rules (units in a queue, a dead worker's unit is done again, slow units
-are repeated once nothing else is to be done, results wait for one committer, who takes all that wait at once). All
-times are seconds of simulated time; the defaults are measured figures of docs/scale.md.
+A discrete-event simulation of the engine's own rules (units in a queue, a dead worker's unit is done again, slow
+units are repeated once nothing else is to be done, results wait for one committer, who takes all that wait at
+once). All times are seconds of simulated time; the defaults are measured figures of docs/scale.md.
 """
 
 from __future__ import annotations
@@ -146,9 +146,8 @@ def main() -> None:
     parser.add_argument("--each", type=float, default=plain.each)
     given = parser.parse_args()
     print(f"{given.units} units of {given.seconds:g} s; a commit takes {given.commit:g} + {given.each:g} s a unit")
-    print(
-        f"{'workers':>8} {'hours':>7} {'ideal':>7} {'busy':>6} {'committer':>9} {'deaths':>7} {'repeated':>8} {'queue':>6}"  # noqa: E501
-    )
+    names = ("hours", "ideal", "busy", "committer", "deaths", "repeated", "queue")
+    print(" workers" + "".join(f"{name:>10}" for name in names))
     for workers in given.workers:
         setting = Setting(
             units=given.units, workers=workers, seconds=given.seconds, commit=given.commit, each=given.each
@@ -156,10 +155,9 @@ def main() -> None:
         found = simulate(setting)
         assert all(count == 1 for count in found.committed.values()), "a unit was committed twice"
         ideal = given.units * given.seconds / workers / 3600
-        print(
-            f"{workers:>8} {found.seconds / 3600:>7.2f} {ideal:>7.2f} {found.busy:>6.0%} {found.committing:>9.0%} "
-            f"{found.deaths:>7} {found.repeated:>8} {found.longest_queue:>6}"
-        )
+        row = (f"{found.seconds / 3600:.2f}", f"{ideal:.2f}", f"{found.busy:.0%}", f"{found.committing:.0%}")
+        row += (str(found.deaths), str(found.repeated), str(found.longest_queue))
+        print(f"{workers:>8}" + "".join(f"{cell:>10}" for cell in row))
     print(
         f"One committer keeps up to about {given.seconds / given.each:.0f} workers (all that wait go in one commit)."
     )

@@ -64,8 +64,9 @@ class LRP(Method):
 
         from ..engine.relevance import Relevance
         from ..engine.relevance_steps import Settings
+        from ..structured.calls import holds_detector
 
-        if query.watched.levels:
+        if holds_detector(query.model.module):
             raise MethodRefused(
                 "LRP has no rules for boxes that are proposed, cut out and thinned out: for detectors use grad-cam, "
                 "integrated-gradients or rise."

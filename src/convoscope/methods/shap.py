@@ -101,8 +101,9 @@ class DeepSHAP(Method):
 
     def steps(self, query: Query) -> Steps:
         from ..engine.deeplift import Multipliers
+        from ..structured.calls import holds_detector
 
-        if query.watched.levels:
+        if holds_detector(query.model.module):
             raise MethodRefused(
                 "Deep SHAP has no rules for boxes that are proposed, cut out and thinned out: for detectors use "
                 "gradient-shap."

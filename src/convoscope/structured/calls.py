@@ -20,9 +20,15 @@ def call_for(network: nn.Module) -> Call | None:
     return as_list if is_torchvision_detector(network) else None
 
 
+def holds_detector(network: nn.Module) -> bool:
+    """Whether the network is, or holds, one of torchvision's detectors."""
+    return any(is_torchvision_detector(module) for module in network.modules())
+
+
 def is_torchvision_detector(network: nn.Module) -> bool:
     """Whether this is one of torchvision's detection networks, or derived from one."""
     from ..engine.untouched import innermost
 
-    kinds = type(innermost(network)).__mro__
-    return any(kind.__module__.startswith("torchvision.models.detection.") for kind in kinds)
+    inner = innermost(network)
+    known = any(kind.__module__.startswith("torchvision.models.detection.") for kind in type(inner).__mro__)
+    return known and isinstance(getattr(inner, "backbone", None), nn.Module)

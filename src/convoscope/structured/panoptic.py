@@ -125,7 +125,7 @@ class PanopticSegment:
         if best is None:
             return None
         name = f"segment: {model.label(best[2])}, a thing of {best[0]} pixels"
-        return RegionScorer(best[1][None], torch.tensor([best[2]]), (name,))
+        return RegionScorer(best[1][None], torch.tensor([best[2]]), (name,), one_place=True)
 
     def _query(self, model: Model, output: Any, row: int, picture: Fitted) -> QueryScorer:
         """One query of a mask classifier: its class logit, found again by the overlap of its mask."""
@@ -207,7 +207,11 @@ class PerPicture:
         return tuple(scorer.labels[0] for scorer in self.scorers)
 
     layers: tuple[str, ...] = ()
-    one_place: bool = True
+
+    @property
+    def one_place(self) -> bool:
+        """Whether some of them mean one thing among others of its kind."""
+        return any(getattr(scorer, "one_place", False) for scorer in self.scorers)
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return torch.stack([self._one(output, k, int(row), "score") for k, row in enumerate(rows)])

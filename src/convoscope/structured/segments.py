@@ -55,7 +55,8 @@ class Segment:
             regions.append(region)
             classes.append(index)
             labels.append(name)
-        return RegionScorer(torch.stack(regions), torch.tensor(classes), tuple(labels))
+        one_place = self.at is not None or self.mask is not None
+        return RegionScorer(torch.stack(regions), torch.tensor(classes), tuple(labels), one_place=one_place)
 
     def _region(self, model: Model, found: Tensor, count: int, picture: Fitted) -> tuple[Tensor, int, str]:
         found = found.cpu()
@@ -115,6 +116,7 @@ class RegionScorer:
     chosen: Tensor
     labels: tuple[str, ...]
     layers: tuple[str, ...] = ()
+    one_place: bool = False
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return self._mean(self._maps(output), rows)

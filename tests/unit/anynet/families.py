@@ -10,12 +10,13 @@ import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.ops import SqueezeExcitation
 
 import convoscope as cs
 from convoscope.structured import Likeness, Merged
 from convoscope.structured.inputs import several
+from convoscope.toybox.networks import ToyNet
 
 from .networks import Segmenter, detector, photo
 
@@ -78,19 +79,26 @@ def _traced() -> nn.Module:
 
 
 def _vit() -> nn.Module:
-    return timm.create_model("vit_tiny_patch16_224", img_size=SIDE, depth=2, embed_dim=24, num_heads=2, num_classes=5)
+    return timm.create_model("vit_tiny_patch16_224", img_size=SIDE, depth=2, embed_dim=12, num_heads=2, num_classes=5)
 
 
 def _convnext() -> nn.Module:
     return timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 12, 16, 24), num_classes=5)
 
 
+def _gated() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), SqueezeExcitation(8, 4), nn.Conv2d(8, 8, 3, 2, 1, groups=8), nn.SiLU(),
+        nn.Conv2d(8, 12, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
 def _family(
-    make: Callable[[], nn.Module], target: Any = 1, picture: Any = None, **settings: Any
+    make: Callable[[], nn.Module], target: Any = 1, picture: Any = None, side: int = SIDE
 ) -> Callable[[], Family]:
     def build() -> Family:
-        model = cs.wrap(_seeded(make), size=SIDE, **settings)
-        return Family(model, photo(0, (SIDE, SIDE)) if picture is None else picture, target)
+        model = cs.wrap(_seeded(make), size=side)
+        return Family(model, photo(0, (side, side)) if picture is None else picture, target)
 
     return build
 
@@ -105,12 +113,12 @@ def _merged() -> nn.Module:
 
 #: the table's columns
 FAMILIES: dict[str, Callable[[], Family]] = {
-    "plain CNN": _family(_plain),
-    "ResNet": _family(lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5)),
-    "gated CNN (SE, SiLU)": _family(lambda: timm.create_model("mobilenetv3_small_050", num_classes=5)),
+    "plain CNN": _family(_plain, side=32),
+    "ResNet": _family(lambda: ToyNet(5, (8, 8, 12, 16)), side=32),
+    "gated CNN (SE, SiLU)": _family(_gated, side=32),
     "ConvNeXt": _family(_convnext),
     "ViT, DeiT": _family(_vit),
-    "Swin": _family(lambda: SwinTransformer([4, 4], 24, [1, 1], [2, 2], [4, 4], num_classes=5)),
+    "Swin": _family(lambda: SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], num_classes=5)),
     "segmenter": _family(Segmenter, "segment:2"),
     "two-stage detector": _family(lambda: detector("mask-rcnn"), "instance:0"),
     "one-stage detector": _family(lambda: detector("retinanet"), "instance:0"),

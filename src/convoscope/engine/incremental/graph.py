@@ -8,9 +8,11 @@ picture computed once.
 
 from __future__ import annotations
 
+import io
 import operator
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +57,8 @@ def export(network: nn.Module, example: Tensor) -> ExportedGraph:
     pair = example[:1].expand(2, *example.shape[1:]).contiguous()
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # what cannot be exported is told in one sentence below: torch would print the whole graph besides
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (pair,), dynamic_shapes=({0: batch},), strict=False)
             if not _make_functional(program.graph):
@@ -119,7 +122,7 @@ def _make_functional(graph: fx.Graph) -> bool:
             if order[other] > position or any(order[user] > position for user in other.users):
                 return False
         node.target = overload
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=position: order[user] > at)  # type: ignore[misc]
+        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=position: order[user] > at)
     return True
 
 
@@ -166,9 +169,6 @@ class Program:
         self.outputs = [by_name[name] if name is not None else None for name in exported.outputs]
         self.spec = exported.spec
         self._redirect: dict[fx.Node, fx.Node] = {}
-        #: See :meth:`lower`.
-        self.low: torch.dtype | None = None
-        self.precise: set[fx.Node] = set()
         with torch.inference_mode():
             self._fold_constants(device)
             self._check()
@@ -191,35 +191,6 @@ class Program:
         args = fx.map_arg(node.args, value)
         kwargs = fx.map_arg(node.kwargs, value)
         return args, dict(kwargs)
-
-    def call(self, node: fx.Node, value: Callable[[fx.Node], Any], target: Any = None) -> Any:
-        """Run the node's operation (or ``target`` in its place) on the values of its inputs."""
-        if self.low is not None:
-            wanted = torch.float32 if node in self.precise else self.low
-            given = value
-
-            def value(source: fx.Node) -> Any:
-                found = given(source)
-                mixed = isinstance(found, Tensor) and found.dtype in (torch.float32, self.low)
-                return found.to(wanted) if mixed else found
-
-        args, kwargs = self.fill(node, value)
-        return (node.target if target is None else target)(*args, **kwargs)  # type: ignore[operator]
-
-    def lower(self, low: torch.dtype, grids: set[fx.Node]) -> None:
-        """Compute in less precision up to the last of ``grids``; what follows (pooling, head) stays float32."""
-        before: set[fx.Node] = set()
-        for node in reversed(self.nodes):
-            if node in grids or node in before:
-                before.add(node)
-                before.update(node.all_input_nodes)
-        self.low, self.precise = low, set(self.nodes) - before
-        for node in before:
-            if isinstance(node.target, Conv | Affine):
-                node.target = node.target.to(low)
-        for node, value in self.constants.items():
-            if isinstance(value, Tensor) and value.dtype == torch.float32 and node in before:
-                self.constants[node] = value.to(low)
 
     def _check(self) -> None:
         for node in self.graph.nodes:
@@ -346,7 +317,7 @@ class Program:
         if dim == 0 or not isinstance(total, int):
             return
         if name == "aten.chunk.default":
-            sizes = -(-total // sizes)  # type: ignore[operator]
+            sizes = -(-total // sizes)
         if isinstance(sizes, int):
             sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
         if not all(isinstance(size, int) for size in sizes):
@@ -355,7 +326,7 @@ class Program:
         for user in list(node.users):
             index = user.args[1]
             user.target = aten.slice.Tensor
-            user.args = (source, dim, starts[index], starts[index] + sizes[index])  # type: ignore[index]
+            user.args = (source, dim, starts[index], starts[index] + sizes[index])
 
     def _fuse_batch_norm(self) -> None:
         """Fold every affine map that is the only reader of a convolution into that convolution."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,33 +105,27 @@ class Conv:
     def _direct(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         window = self.window
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
-        packed = self._packed_weights(x)
-        if packed is None:
+        packed, packed_conv = self._packed_weights(x, padding), _packed_convolution()
+        if packed is None or packed_conv is None:
             weight = self._prepared.get("plain")
             if weight is None:
                 weight = self._prepared["plain"] = self.weight.contiguous(memory_format=torch.channels_last)
             return F.conv2d(x, weight, self.bias, window.stride, padding, window.dilation, self.groups)
-        return _pointwise_convolution()(  # type: ignore[misc,no-any-return]
-            x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], ""
-        )  # type: ignore[no-any-return]
+        return packed_conv(x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], "")
 
     def prepared_bytes(self) -> int:
         """Memory of the forms of the weights that have been prepared so far."""
         return sum(item.numel() * self.weight.element_size() for item in self._prepared.values())
 
-    def _packed_weights(self, x: Tensor) -> Tensor | None:
+    def _packed_weights(self, x: Tensor, padding: tuple[int, int]) -> Tensor | None:
         """Weights in oneDNN's own order, so that small batches do not pay for reordering them each time."""
-        if not _packs(x) or "unpackable" in self._prepared:
+        if not _packs(x):
             return None
         if "packed" not in self._prepared:
             window = self.window
-            try:
-                self._prepared["packed"] = torch.ops.mkldnn._reorder_convolution_weight(
-                    self.weight.contiguous(), (0, 0), window.stride, window.dilation, self.groups, list(x.shape)
-                )
-            except RuntimeError:  # oneDNN has no order of its own for some groups: the plain weights do as well
-                self._prepared["unpackable"] = self.weight.new_empty(0)
-                return None
+            self._prepared["packed"] = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight.contiguous(), padding, window.stride, window.dilation, self.groups, list(x.shape)
+            )
         return self._prepared["packed"]
 
     def _winograd_weights(self) -> Tensor:
@@ -266,7 +259,7 @@ def pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
 
 
 @cache
-def _pointwise_convolution() -> Callable[..., Any] | None:
+def _packed_convolution() -> Callable[..., Tensor] | None:
     """oneDNN's convolution with packed weights (what PyTorch's own compiler calls), where this build has it."""
     try:
         ops = torch.ops.mkldnn
@@ -277,7 +270,7 @@ def _pointwise_convolution() -> Callable[..., Any] | None:
 
 def _packs(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)  # type: ignore[return-value]
+        x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and torch.backends.mkldnn.enabled and _pointwise_convolution() is not None
+        and bool(torch.backends.mkldnn.enabled) and _packed_convolution() is not None
     )  # fmt: skip

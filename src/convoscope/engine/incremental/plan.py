@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from convoscope.engine.incremental.graph import Program, counts_batch
+from convoscope.engine.incremental.graph import counts_batch
 from convoscope.engine.incremental.layers import Affine, AvgPool, Conv, MaxPool, Pads
+from convoscope.engine.incremental.program import Program
 from convoscope.engine.incremental.tiles import Base, Gather, Ints, Key, Region, as_rows
 
 Slot = Hashable
@@ -34,7 +35,7 @@ class Work:
     @property
     def count(self) -> int:
         """Number of windows."""
-        return self.batch.stop - self.batch.start  # type: ignore[no-any-return]
+        return int(self.batch.stop - self.batch.start)
 
 
 Run = Callable[[Work], Any]
@@ -349,8 +350,9 @@ def dense_products(node: fx.Node, shapes: Mapping[fx.Node, Any], constants: Mapp
     """Multiply-adds of a convolution or linear layer on one whole picture (0 for everything else)."""
     if isinstance(node.target, Conv):
         return node.target.products() * int(np.prod(shapes[node][2:]))
-    if str(node.target) == "aten.linear.default" and node.args[1] in constants:
-        return int(np.prod(shapes[node])) * int(shapes[node.args[0]][-1])  # type: ignore[index]
+    weight = node.args[1] if len(node.args) > 1 else None
+    if str(node.target) == "aten.linear.default" and isinstance(weight, fx.Node) and weight in constants:
+        return int(np.prod(shapes[node])) * int(constants[weight].shape[-1])
     return 0
 
 

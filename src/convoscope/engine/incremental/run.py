@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from convoscope.engine.incremental.fast import low_precision
-from convoscope.engine.incremental.graph import ExportedGraph, NotIncremental, Program, export
+from convoscope.engine.incremental.graph import ExportedGraph, NotIncremental, export
 from convoscope.engine.incremental.plan import Planner, Work
+from convoscope.engine.incremental.program import Program
 from convoscope.engine.incremental.stages import Estimate, Queue, Schedule, Settings, is_grid, schedule
 from convoscope.engine.incremental.tiles import Base, Ints, Key
 from convoscope.engine.incremental.windows import Masks, as_masks, replace
@@ -103,7 +104,8 @@ class Incremental:
                 left[source] -= 1
                 if left[source] <= 0 and source not in kept:
                     values.pop(source, None)
-        return [None if node is None else look(node) for node in program.outputs]
+        literals = program.literals
+        return [literals.get(i) if node is None else look(node) for i, node in enumerate(program.outputs)]
 
     def _ensure(self, planner: Planner) -> None:
         """Have every undisturbed value that a plan gathers from."""
@@ -118,7 +120,9 @@ class Incremental:
     # -- before running ------------------------------------------------------------------------------------
 
     def _schedule(self, masks: Masks) -> Schedule:
-        settings = Settings(self.memory, self.batch, self.share_dense, self.caps, self.device)
+        settings = Settings(
+            self.memory, self.batch, self.share_dense, self.caps, self.device, self.inputs.element_size()
+        )
         bounds = masks.bounds()
         height, width = self.inputs.shape[2:]
         top, bottom, left, right = bounds
@@ -216,14 +220,16 @@ class Incremental:
 
     def _whole(self, planner: Planner, members: Ints, values: dict[fx.Node, Any], onward: Queue) -> None:
         """One batch through the part where everything has changed."""
-        kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))  # type: ignore[arg-type]
+        kept = planner.execute(Work(slice(0, len(members)), self._bases, {node: values[node] for node in values}))
         onward.push(members, {**values, **kept})
 
     def _end(self, planner: Planner, members: Ints, values: dict[fx.Node, Any]) -> tuple[Tensor, list[Any]]:
         """The head, for many windows at once; the output's leaves."""
         count = len(members)
         with torch.inference_mode():
-            values.update(planner.execute(Work(slice(0, count), self._bases, dict(values))))  # type: ignore[arg-type]
+            values.update(
+                planner.execute(Work(slice(0, count), self._bases, {node: values[node] for node in values}))
+            )
             leaves = [
                 _per_window(values[node], count).reshape(count, *_one(base)) if node in values else base
                 for node, base in zip(self.program.outputs, self._base_outputs, strict=True)
