@@ -52,7 +52,7 @@ class Program:
         self.input = mapping[placeholders[exported.input]]
         by_name = {old.name: new for old, new in mapping.items()}
         self.outputs = [by_name[name] if name is not None else None for name in exported.outputs]
-        self.spec, self.literals = exported.spec, exported.literals
+        self.spec, self.literals = exported.spec, exported.literals  # type: ignore[attr-defined]
         self._redirect: dict[fx.Node, fx.Node] = {}
         #: See :meth:`lower`.
         self.low: torch.dtype | None = None
