@@ -15,7 +15,6 @@ members, a table's label column, or the folders' names.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import tarfile
 import threading
@@ -395,11 +394,6 @@ def read_text(uri: str) -> str | None:
         return None
     except _FAULTS as error:
         raise StoreError(f"{uri}: cannot be read ({_short(error)}).") from None
-
-
-def open_header(uri: str) -> Any:
-    """What Pillow can read a picture's size from: the local file, or the bytes."""
-    return io.BytesIO(read(uri)) if remote(uri) else uri
 
 
 def _short(error: BaseException) -> str:

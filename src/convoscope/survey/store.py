@@ -20,7 +20,6 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +30,10 @@ from numpy.typing import NDArray
 from ..errors import StoreError, UsageError
 from .accumulators import State
 from .lance_table import Table, _clear_errors, mend, sync_file
+from .lists import _FILES, _PLAN, Lists
 from .lock import Lease, Lock
 from .recipe import FORMAT, Recipe, reopen, same_network
 from .rows import schema as pictures_schema
-from .units import Found, Item, Unit, make_unit
 from .views import Views
 
 if TYPE_CHECKING:
@@ -46,14 +45,6 @@ _UNITS = [("unit", pa.string()), ("pictures", pa.int64()), ("failed", pa.int64()
           ("forwards", pa.int64()), ("committed", pa.float64())]  # fmt: skip
 _STATES = pa.schema([("unit", pa.string()), ("state", pa.large_binary())])
 _FOLDED = pa.schema([("units", pa.large_list(pa.string())), ("state", pa.large_binary())])
-_FILES = pa.schema(
-    [("uri", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64()),
-     ("label", pa.string()), ("error", pa.string())]
-)  # fmt: skip
-_PLAN = pa.schema(
-    [("unit", pa.string()), ("sha256", pa.string()), ("uri", pa.string()), ("label", pa.string()),
-     ("label_index", pa.int32()), ("error", pa.string())]
-)  # fmt: skip
 #: a store's tables, the ledger first
 TABLES = ("units", "pictures", "states", "folded", "files", "plan")
 #: how often a commit to an object store is tried
@@ -62,7 +53,7 @@ ATTEMPTS = 6
 FOLD_AFTER = 16
 
 
-class Store(Views):
+class Store(Lists, Views):
     """An open store: :meth:`open` reads one; :func:`convoscope.survey.survey` makes and fills one.
 
     ``notes`` are sentences about what had to be mended on opening.
@@ -355,51 +346,6 @@ class Store(Views):
     def _must_write(self) -> None:
         if self._lock is None:
             raise UsageError(f"{self.path} is open for reading only: open it with Store.open(path, write=True).")
-
-    # files and plan
-
-    def files(self) -> dict[str, Found]:
-        """The files seen, by URI, as they were last."""
-        rows = self._tables["files"].read().to_pylist()
-        return {row["uri"]: Found(**row) for row in rows}
-
-    def record_files(self, found: Sequence[Found]) -> None:
-        """Note files that are new or have changed."""
-        self._must_write()
-        columns = {name: [getattr(one, name) for one in found] for name in _FILES.names}
-        self._tables["files"].append(pa.table(columns, schema=_FILES))
-        self.__dict__.pop("uris", None)
-
-    @cached_property
-    def uris(self) -> dict[str, list[str]]:
-        """The URIs of every content hash."""
-        found: dict[str, list[str]] = {}
-        for uri, one in self.files().items():
-            found.setdefault(one.sha256, []).append(uri)
-        return {sha: sorted(listed) for sha, listed in found.items()}
-
-    def plan(self) -> list[Unit]:
-        """The units that were cut, in order."""
-        units: dict[str, list[Item]] = {}
-        for row in self._tables["plan"].read().to_pylist():
-            unit = row.pop("unit")
-            units.setdefault(unit, []).append(Item(**row))
-        return [Unit(unit, tuple(items)) for unit, items in units.items()]
-
-    def set_plan(self, units: Sequence[Unit]) -> None:
-        """Note how the pictures still to be done are cut."""
-        self._must_write()
-        columns: dict[str, list[Any]] = {name: [] for name in _PLAN.names}
-        for unit in units:
-            for item in unit.items:
-                columns["unit"].append(unit.id)
-                for name in _PLAN.names[1:]:
-                    columns[name].append(getattr(item, name))
-        self._tables["plan"].replace(pa.table(columns, schema=_PLAN))
-
-    def check_plan(self, units: Sequence[Unit]) -> bool:
-        """Whether every unit's id is that of its content: a plan that was tampered with is not followed."""
-        return all(make_unit(self.recipe.space, unit.items).id == unit.id for unit in units)
 
     # the network
 
