@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convoscope.engine.incremental import Boxes, Incremental, NotIncremental, dense_outputs, export, grid, winograd
-from convoscope.engine.incremental.fast import Some, low_precision, rank_correlation, spread
+from convoscope.engine.incremental.fast import low_precision
 from convoscope.engine.incremental.layers import AvgPool, Window
 from convoscope.engine.incremental.tiles import Axis
 from convoscope.engine.incremental.windows import FreeMasks
@@ -317,24 +317,7 @@ def test_fast_computes_less_and_stays_near(network: nn.Module, picture: Tensor) 
     truth, ours = exact.outputs(boxes, FILL), fast.outputs(boxes, FILL)
     assert fast.saved > exact.saved
     assert not torch.equal(truth, ours)
-    assert rank_correlation(truth[:, 0], ours[:, 0]) > 0.9
+    assert torch.corrcoef(torch.stack([truth[:, 0], ours[:, 0]]))[0, 1] > 0.9
     uncut = Incremental(network, picture, graph=exact.graph, fast=1.0)
     assert (uncut.outputs(boxes, FILL) - truth).abs().max() < 0.02 * truth.abs().max()
     assert uncut.program.low == low_precision(torch.device("cpu"))
-
-
-def test_rank_correlation_is_spearman() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    a = np.random.default_rng(0).integers(0, 9, 50)
-    b = a + np.random.default_rng(1).normal(size=50)
-    assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
-    assert np.isnan(rank_correlation(np.ones(4), np.arange(4)))
-
-
-def test_some_of_the_windows(network: nn.Module, picture: Tensor) -> None:
-    boxes = grid(64, 50, 12, 5)
-    which = spread(len(boxes), 10)
-    assert len(which) == 10
-    assert len(spread(7, 10)) == 7
-    engine = Incremental(network, picture)
-    assert close(engine.outputs(Some(boxes, which), FILL), engine.outputs(boxes, FILL)[which])

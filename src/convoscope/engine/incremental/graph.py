@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,7 +50,8 @@ def export(network: nn.Module, example: Tensor) -> ExportedGraph:
     pair = example[:1].expand(2, *example.shape[1:]).contiguous()
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # what cannot be exported is told in one sentence below: torch would print the whole graph besides
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (pair,), dynamic_shapes=({0: batch},), strict=False)
             if not _make_functional(program.graph):

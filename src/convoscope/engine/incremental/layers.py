@@ -119,13 +119,17 @@ class Conv:
 
     def _packed_weights(self, x: Tensor, padding: tuple[int, int]) -> Tensor | None:
         """Weights in oneDNN's own order, so that small batches do not pay for reordering them each time."""
-        if not _packs(x):
+        if not _packs(x) or "unpackable" in self._prepared:
             return None
         if "packed" not in self._prepared:
             window = self.window
-            self._prepared["packed"] = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight.contiguous(), padding, window.stride, window.dilation, self.groups, list(x.shape)
-            )
+            try:
+                self._prepared["packed"] = torch.ops.mkldnn._reorder_convolution_weight(
+                    self.weight.contiguous(), padding, window.stride, window.dilation, self.groups, list(x.shape)
+                )
+            except RuntimeError:  # oneDNN has no order of its own for some groups: the plain weights do as well
+                self._prepared["unpackable"] = self.weight.new_empty(0)
+                return None
         return self._prepared["packed"]
 
     def _winograd_weights(self) -> Tensor:
