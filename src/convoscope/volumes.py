@@ -59,7 +59,8 @@ class Volume(Picture):
         """Every slice as the network's input, ``[C, D, H, W]``; evenly chosen where the network fixes their number."""
         if to.frames is None:
             raise PictureError(
-                f"{self.name} is a volume of {len(self.slices)} slices: the network takes one picture."
+                f"{self.name} is a volume of {len(self.slices)} slices: the network takes one picture, an array H×W or "
+                "H×W×C, or a tensor C×H×W."
             )
         fitted = [one.fit(to.flat()) for one in self.chosen(to.frames)]
         return Fitted(self, torch.stack([one.tensor for one in fitted], 1), fitted[0].input_to_photo)

@@ -95,6 +95,11 @@ class Instance:
         j = chosen[self.index]
         masks = item.get("masks")
         mask = None if masks is None else masks[j].detach().reshape(masks.shape[-2:]) > 0.5
+        if self.part == "mask" and mask is not None and not bool(mask.any()):
+            raise TargetError(
+                f"{picture.picture.name}: no pixel of this instance's mask is above one half, so it has no inside to "
+                "explain: leave @mask away."
+            )
         rank = int((order == j).nonzero()[0, 0])
         return Found(boxes[j].clone(), int(names[j]), mask, rank, float(scores[j]))
 

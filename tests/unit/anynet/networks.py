@@ -72,6 +72,7 @@ def louder(net: nn.Module) -> nn.Module:
 
 def detector(name: str, seed: int = 0) -> nn.Module:
     """One of torchvision's five detectors and Keypoint R-CNN on a tiny backbone."""
+    torch.manual_seed(seed)  # before the heads are made, too
     if name == "faster-rcnn":
         return _rcnn(D.FasterRCNN, seed)
     if name == "mask-rcnn":

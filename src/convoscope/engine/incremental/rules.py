@@ -236,7 +236,9 @@ def global_mean(p: Planner, node: fx.Node) -> bool:
         # Summed in full precision, also where the network runs in less.
         full = torch.promote_types(tiles.dtype, torch.float32)
         change = (tiles - gather(base, None, work.batch)).sum((1, 2), dtype=full).div_(area)
-        return change.add_(base.cells.mean(0, dtype=full)).view(work.count, *shape[1:])
+        summed = change.add_(base.cells.mean(0, dtype=full)).view(work.count, *shape[1:])
+        # in the fast mode the head stays in full precision; a network of half precision gets its own back
+        return summed if p.program.low is not None else summed.to(tiles.dtype)
 
     return p.value(node, [source], run, scratch=2 * region.cells)
 
