@@ -33,22 +33,25 @@ def doubles(seed: int) -> tuple[np.ndarray, list[tuple[float, float]]]:
 
 def save(name: str, explanations: list[Explanation]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    image = contact_sheet(explanations).image
-    small = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
-    small.quantize(256).save(FOLDER / f"{name}.png", optimize=True)
+    contact_sheet(explanations).image.save(FOLDER / f"{name}.png", optimize=True)
+
 
 
 def main() -> None:
     """Draw all of them (about a minute)."""
-    methods = ["layercam", "grad-cam", cs.GradientSHAP(samples=300)]
+    methods = ["layercam", "grad-cam", cs.GradientSHAP(samples=90)]
     image, points = doubles(50_000)
     at = [f"{x:g},{y:g}" for x, y in points]
     detector = cs.open_model("toybox-detector", device="cpu")
     save("instance", [cs.explain(detector, image, methods, target=[f"instance:@{one}" for one in at])])
     panoptic = cs.open_model("toybox-panoptic", device="cpu")
-    save("segment", [cs.explain(panoptic, image, methods, target=[*(f"segment:@{one}" for one in at), "segment:@5,3"])])
+    save(
+        "segment", [cs.explain(panoptic, image, methods, target=[*(f"segment:@{one}" for one in at), "segment:@5,3"])]
+    )
     landmarks = cs.open_model("toybox-landmarks", device="cpu")
-    cat = next(made for seed in range(80_000, 80_400) if {"left_eye", "right_eye"} <= set((made := draw(seed)).landmarks))
+    cat = next(
+        made for seed in range(80_000, 80_400) if {"left_eye", "right_eye"} <= set((made := draw(seed)).landmarks)
+    )
     save("landmark", [cs.explain(landmarks, cat.image, methods, target=["landmark:left_eye", "landmark:nose"])])
     classifier = cs.open_model("toybox", device="cpu")
     one, other = (next(made for seed in range(start, start + 400) if (made := draw(seed)).label == "car")

@@ -22,10 +22,10 @@ from .methods import Maps, Method, Query, method
 from .models import Model, forward_failed
 from .opening import open_model
 from .pictures import Fitted, Picture
+from .results import Explanation, Explanations, Heatmap, Plan
 from .structured import found as structured_found
 from .structured import levels
 from .structured import note as target_note
-from .results import Explanation, Explanations, Heatmap, Plan
 from .targets import Scorer, TargetLike, logits, no_such_layer, parse_unit, resolve
 
 #: what is drawn when nobody says what
@@ -223,9 +223,12 @@ class _Run:
             structured = parse(target, self.model) if isinstance(target, str) else target
             if structured is not None and hasattr(structured, "wants"):
                 found.extend(structured.wants(self.model))
-            elif structured is None or isinstance(structured, str):
-                if isinstance(target, str) and (unit := parse_unit(target, self.model)) is not None:
-                    found.append(unit.layer)
+            elif (
+                isinstance(target, str)
+                and structured is None
+                and (unit := parse_unit(target, self.model)) is not None
+            ):
+                found.append(unit.layer)
         return found
 
     def _scores(

@@ -61,7 +61,9 @@ ZENNIT = {
 }
 
 
-def zennit_map(net: nn.Module, image: np.ndarray[Any, Any], name: str, canonizers: Any = None) -> np.ndarray[Any, Any]:
+def zennit_map(
+    net: nn.Module, image: np.ndarray[Any, Any], name: str, canonizers: Any = None
+) -> np.ndarray[Any, Any]:
     low, high = tensor(np.zeros_like(image)), tensor(np.ones_like(image))
     return by_zennit(net, tensor(image), ZENNIT[name](low, high, canonizers))[0].numpy()
 
@@ -79,7 +81,11 @@ def test_equal_to_zennit_on_a_plain_network(name: str, inplace: bool) -> None:
 
 
 def test_epsilon_and_z_plus_equal_zennit() -> None:
-    for name, kind in (("epsilon", zennit.rules.Epsilon), ("z-plus", zennit.rules.ZPlus), ("gamma", zennit.rules.Gamma)):
+    for name, kind in (
+        ("epsilon", zennit.rules.Epsilon),
+        ("z-plus", zennit.rules.ZPlus),
+        ("gamma", zennit.rules.Gamma),
+    ):
         layers = [
             ((nn.Conv2d, nn.Linear), kind()), ((nn.AvgPool2d,), zennit.rules.Norm()), ((nn.ReLU,), zennit.rules.Pass())
         ]  # fmt: skip
@@ -150,7 +156,7 @@ def test_epsilon_towards_nought_is_input_times_gradient_on_residual_and_batch_no
     assert close(found.raw, (x * jacobian)[0].float().numpy(), 1e-6)
     bias_free = Residual(bias=False, spelling=spelling).double().eval()
     found = cs.explain(cs.wrap(bias_free, mean=MEAN, std=STD), picture(),
-                       [method("lrp", {"composite": "epsilon", "epsilon": 1e-12}), "input-x-gradient"], target=1)  # fmt: skip
+                       [cs.LRP("epsilon", epsilon=1e-12), "input-x-gradient"], target=1)  # fmt: skip
     assert close(found["lrp"].raw, found["input-x-gradient"].raw, 1e-5)
     assert abs(found["lrp"].facts["relevance_of_biases"]) < 1e-9
     assert found["lrp"].facts["relevance_at_input"] == pytest.approx(found.score, rel=1e-3)

@@ -145,7 +145,9 @@ def test_gradient_shap_approaches_shapley_values() -> None:
             )
         )  # fmt: skip
     shap = cs.GradientSHAP(samples=64, background=(np.zeros((4, 4, 3), np.uint8),))
-    both = cs.explain(cs.wrap(made), image, [shap, cs.DeepSHAP(background=(np.zeros((4, 4, 3), np.uint8),))], target=0)
+    both = cs.explain(
+        cs.wrap(made), image, [shap, cs.DeepSHAP(background=(np.zeros((4, 4, 3), np.uint8),))], target=0
+    )
     for name in ("gradient-shap", "deep-shap"):
         values = both[name].values
         quadrants = [values[:2, :2].sum(), values[:2, 2:].sum(), values[2:, :2].sum(), values[2:, 2:].sum()]

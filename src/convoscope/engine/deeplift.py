@@ -76,7 +76,11 @@ class Differences(TorchFunctionMode):
             return _Step("joint", _alone(func, args, kwargs), live, self.nodes)
         if name in _PRODUCTS and len(live) == 2:
             return _Step("product", torch.mul, live, self.nodes)
-        if name in ("matmul", "bmm", "rmatmul") and len(live) == 2 and all(t.shape[0] == live[0].shape[0] for t in live):
+        if (
+            name in ("matmul", "bmm", "rmatmul")
+            and len(live) == 2
+            and all(t.shape[0] == live[0].shape[0] for t in live)
+        ):
             return _Step("product", torch.matmul, live, self.nodes)
         if name in ("div", "truediv", "divide", "true_divide", "itruediv") and any(args[1] is t for t in live):
             if len(live) == 2:
@@ -95,7 +99,12 @@ class Differences(TorchFunctionMode):
     def _attention(self, args: Any, kwargs: Any) -> _Step:
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        rest = [given.get("attn_mask"), given.get("is_causal", False), given.get("scale"), given.get("enable_gqa", False)]
+        rest = [
+            given.get("attn_mask"),
+            given.get("is_causal", False),
+            given.get("scale"),
+            given.get("enable_gqa", False),
+        ]
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return open_attention(query, key, *rest) @ value
@@ -116,8 +125,8 @@ def _alone(func: Any, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
     return apply
 
 
-_FLAGGED = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh",
-            "threshold"}  # fmt: skip
+_FLAGGED = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid",
+            "hardtanh", "threshold"}  # fmt: skip
 
 
 def _in_place(func: Any, args: Any, kwargs: Any) -> bool:

@@ -120,7 +120,9 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
     return Geometry(row_axis, col_axis), last, None
 
 
-def place_tokens(track: Track, shape: Sequence[int], size: tuple[int, int], batch: int) -> tuple[Geometry, int] | None:
+def place_tokens(
+    track: Track, shape: Sequence[int], size: tuple[int, int], batch: int
+) -> tuple[Geometry, int] | None:
     """The geometry of a sequence of tokens ``[batch, tokens, channels]``, and how many tokens precede its grid.
 
     A grid in row-major order, perhaps after class and register tokens, which have no place. ``None`` if it is none.

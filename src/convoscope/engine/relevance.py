@@ -40,7 +40,8 @@ _SHARED = {"mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate
 _SHARED |= {f"adaptive_avg_pool{d}" for d in ("1d", "2d", "3d")} | {"grid_sample"}
 #: these move values or choose among them: their gradient is the relevance's way back
 _MOVES = {
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "get", "contiguous", "split", "chunk", "unbind", "getitem", "narrow", "select", "index_select", "gather",
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "get", "contiguous", "split",
+    "chunk", "unbind", "getitem", "narrow", "select", "index_select", "gather",
     "squeeze", "unsqueeze", "expand", "expand_as", "repeat", "pad", "dropout", "dropout1d", "dropout2d", "dropout3d",
     "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "pixel_shuffle", "pixel_unshuffle", "roll", "to",
     "float", "type", "type_as", "clone", "detach", "flip", "channel_shuffle", "movedim", "swapaxes", "amax", "max",
@@ -139,7 +140,7 @@ class Relevant(TorchFunctionMode):
 
         step = Linear(apply, x, weight.detach(), None if bias is None else bias.detach(), rule, self.settings,
                       1 if transposed else 0, convolution)  # fmt: skip
-        if transposed and (groups := (rest[3] if len(rest) > 3 else named.get("groups", 1))) != 1:
+        if transposed and (rest[3] if len(rest) > 3 else named.get("groups", 1)) != 1:
             step.mergeable = False  # output channels lie in groups: a norm keeps its own step
         return self._run_weighted(step)
 
@@ -216,7 +217,9 @@ class Relevant(TorchFunctionMode):
 
     def _shared(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         rest = args[1:]
-        return run(Share([lambda x: func(x, *rest, **kwargs)], None, self.settings.stabiliser), self.ledger, [args[0]])
+        return run(
+            Share([lambda x: func(x, *rest, **kwargs)], None, self.settings.stabiliser), self.ledger, [args[0]]
+        )
 
     def _norm(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         """Layer and group norms: linear, but for their standard deviation, which is taken for a constant.
@@ -231,7 +234,8 @@ class Relevant(TorchFunctionMode):
         gain = torch.where(scale == 0, torch.zeros_like(value), (value - at_zero) / scale)
 
         def linear(x: Tensor) -> Tensor:
-            return (x - centre(x)) * gain
+            centred: Tensor = (x - centre(x)) * gain
+            return centred
 
         return run(Share([linear], at_zero, self.settings.stabiliser), self.ledger, [x])
 
@@ -287,7 +291,7 @@ class Relevant(TorchFunctionMode):
             return func(*args, **kwargs)
         with torch.no_grad():
             named = {**kwargs, "need_weights": True, "average_attn_weights": False}
-            weights = func(*args[:17], **named)[1].detach()
+            weights: Tensor = func(*args[:17], **named)[1].detach()
         width = value.shape[-1]
         values = self._linear(value, weight[2 * width :], None if bias is None else bias[2 * width :])
         tokens, batch = value.shape[:2]  # the sequence comes first here

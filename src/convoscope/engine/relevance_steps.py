@@ -145,7 +145,9 @@ def passed(x: Tensor, value: Tensor, in_place: bool, share: float = 1.0) -> Tens
     return out
 
 
-def run(step: Share | Joined, ledger: Ledger, xs: Sequence[Tensor], in_place: bool = False, batch_dim: int = 0) -> Tensor:
+def run(
+    step: Share | Joined, ledger: Ledger, xs: Sequence[Tensor], in_place: bool = False, batch_dim: int = 0
+) -> Tensor:
     """Run a step on its live operands."""
     out: Tensor = _Step.apply(step, ledger, batch_dim, in_place, *xs)  # type: ignore[no-untyped-call]
     return out
@@ -276,9 +278,7 @@ class Linear:
         up = None if bias is None else bias + gamma * bias.clamp(min=0)
         down = None if bias is None else bias + gamma * bias.clamp(max=0)
         above, below = x.clamp(min=0), x.clamp(max=0)
-        leaves, outs = self._terms(
-            [(above, more, up), (below, less, None), (above, less, down), (below, more, None)]
-        )
+        leaves, outs = self._terms([(above, more, up), (below, less, None), (above, less, down), (below, more, None)])
         z = self.value(x.detach())
         total = torch.zeros_like(x)
         kept = relevance.clone()

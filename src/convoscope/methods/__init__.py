@@ -20,8 +20,8 @@ from .gradients import Deconvnet, GuidedBackprop, InputXGradient, IntegratedGrad
 from .lrp import LRP
 from .occlusion import Occlusion
 from .random_masks import LIME, RISE
-from .shap import DeepSHAP, GradientSHAP
 from .score_cams import AblationCAM, ScoreCAM
+from .shap import DeepSHAP, GradientSHAP
 from .vargrad import VarGrad
 
 #: every method by its name, from the model to the data
@@ -30,7 +30,8 @@ METHODS: dict[str, type[Method]] = {
     for kind in (
         Saliency, InputXGradient, IntegratedGradients, SmoothGrad, VarGrad, Deconvnet, GuidedBackprop, CAM, GradCAM,
         GradCAMPlusPlus, HiResCAM, XGradCAM, LayerCAM, EigenCAM, FullGrad, GuidedGradCAM, Occlusion,
-        GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM, AblationCAM, ExtremalPerturbation,
+        GradientSHAP, DeepSHAP, LRP, AttentionRollout, AttentionGradient, RISE, LIME, ScoreCAM,
+        AblationCAM, ExtremalPerturbation,
     )
 }  # fmt: skip
 
@@ -112,8 +113,39 @@ def describe() -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "CAM", "LIME", "LRP", "METHODS", "RISE", "AblationCAM", "About", "AttentionGradient", "AttentionRollout", "Deconvnet", "DeepSHAP", "GradientSHAP", "EigenCAM",
-    "ExtremalPerturbation", "FullGrad", "GradCAM", "GradCAMPlusPlus", "GuidedBackprop", "GuidedGradCAM",
-    "HiResCAM", "InputXGradient", "IntegratedGradients", "LayerCAM", "Maps", "Method", "Occlusion",
-    "Part", "Query", "Saliency", "ScoreCAM", "SmoothGrad", "XGradCAM", "checked", "describe", "method",
+    "CAM",
+    "LIME",
+    "LRP",
+    "METHODS",
+    "RISE",
+    "AblationCAM",
+    "About",
+    "AttentionGradient",
+    "AttentionRollout",
+    "Deconvnet",
+    "DeepSHAP",
+    "EigenCAM",
+    "ExtremalPerturbation",
+    "FullGrad",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GradientSHAP",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "HiResCAM",
+    "InputXGradient",
+    "IntegratedGradients",
+    "LayerCAM",
+    "Maps",
+    "Method",
+    "Occlusion",
+    "Part",
+    "Query",
+    "Saliency",
+    "ScoreCAM",
+    "SmoothGrad",
+    "XGradCAM",
+    "checked",
+    "describe",
+    "method",
 ]  # fmt: skip

@@ -51,7 +51,9 @@ class ExtremalPerturbation(Method):
         import torch
 
         if query.inputs.ndim != 4:
-            raise MethodRefused("Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method.")
+            raise MethodRefused(
+                "Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method."
+            )
         inputs = query.inputs.float()
         levels = torch.stack([inputs, *(blurred(inputs, s) for s in torch.linspace(20 / 7, 20, 7).tolist())])
         parameters, raise_mask = _mask(self, query, inputs.device)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from .base import Steps
 
-_BACKGROUND = "pictures that stand for nothing in particular: a file, a folder or a pattern (default: black, grey, white)"
+_BACKGROUND = (
+    "pictures that stand for nothing in particular: a file, a folder or a pattern (default: black, grey, white)"
+)
 
 
 @dataclass(frozen=True)

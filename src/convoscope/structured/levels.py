@@ -46,8 +46,8 @@ def preferred(
 ) -> list[str | None]:
     """For each target the layer that ``None`` stands for, or ``None``: the watched forward's own last grid.
 
-    Costs a forward and a backward for each target, and only where a method asks for the default layer of a network whose targets are
-    not class scores.
+    Costs a forward and a backward for each target, and only where a method asks for the default layer of a network
+    whose targets are not class scores.
     """
     nothing: list[str | None] = [None] * len(targets)
     asks = any(hasattr(one, "layer") and one.layer is None for one in methods.values())

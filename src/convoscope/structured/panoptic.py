@@ -45,6 +45,8 @@ class Merged(nn.Module):
     ) -> None:
         super().__init__()
         self.semantic, self.instances = semantic, instances
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -70,9 +72,7 @@ class PanopticSegment:
         """The scorer on this batch. Raises :class:`TargetError` where a picture shows no such segment."""
         size = pictures[0].tensor.shape[-2:]
         semantic = member(output, "semantic")
-        scorers = [
-            self._in(model, output, semantic, row, picture, size) for row, picture in enumerate(pictures)
-        ]
+        scorers = [self._in(model, output, semantic, row, picture, size) for row, picture in enumerate(pictures)]
         return PerPicture(scorers)
 
     def _in(self, model: Model, output: Any, semantic: Any, row: int, picture: Fitted, size: Sequence[int]) -> Any:
@@ -194,8 +194,9 @@ class QueryScorer:
         share = both / either
         query = (share * logits.detach().softmax(-1)[..., self.label]).argmax(1)
         take = torch.arange(len(query), device=query.device)
-        values = logits.float().softmax(-1) if probability else logits
-        return values[take, query, self.label] * share[take, query].to(logits)
+        values: Tensor = logits.float().softmax(-1) if probability else logits
+        matched: Tensor = values[take, query, self.label] * share[take, query].to(logits)
+        return matched
 
 
 @dataclass(eq=False)

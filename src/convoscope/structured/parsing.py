@@ -111,7 +111,9 @@ def output(rest: str, model: Model) -> Output:
 
 def multilabel(rest: str, model: Model) -> MultiLabel:
     """``multilabel:cat+dog``."""
-    names = (rest,) if rest in (model.labels or ()) else tuple(part.strip() for part in rest.split("+") if part.strip())
+    names = (
+        (rest,) if rest in (model.labels or ()) else tuple(part.strip() for part in rest.split("+") if part.strip())
+    )
     if not names:
         raise TargetError("multilabel: needs class names or numbers with + between them (multilabel:cat+dog).")
     return MultiLabel(names)

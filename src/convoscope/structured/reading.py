@@ -85,7 +85,12 @@ def _queries(logits: Tensor, boxes: Tensor, size: Sequence[int]) -> dict[str, Te
 def dense(output: Any) -> Tensor | None:
     """Maps ``[B, K, h, w]`` with more than one cell: what a segmenter or a heat-map regressor returns, or ``None``."""
     if isinstance(output, Tensor):
-        if output.ndim == 3 and output.shape[-1] > 1 and output.shape[-2] > 2 and output.shape[-1] == output.shape[-2]:
+        if (
+            output.ndim == 3
+            and output.shape[-1] > 1
+            and output.shape[-2] > 2
+            and output.shape[-1] == output.shape[-2]
+        ):
             output = output[:, None]
         return output if output.ndim == 4 and output.shape[2] * output.shape[3] > 1 else None
     found = dict(members(output))

@@ -33,7 +33,9 @@ def test_a_detector_is_explained_without_saying_what(name: str) -> None:
     best = net([torch.from_numpy(photo()).permute(2, 0, 1) / 255])[0]
     assert explanation.score == pytest.approx(float(best["scores"].max()), rel=1e-4)
     assert "highest score" in explanation.provenance["target_chosen"]
-    assert explanation.prediction[0]["box"] == pytest.approx(best["boxes"][best["scores"].argmax()].tolist(), rel=1e-3)
+    assert explanation.prediction[0]["box"] == pytest.approx(
+        best["boxes"][best["scores"].argmax()].tolist(), rel=1e-3
+    )
     for heatmap in explanation.values():
         assert np.isfinite(heatmap.values).all()
         assert heatmap.values.shape == (64, 64)
@@ -54,7 +56,7 @@ def test_the_level_is_the_one_that_mattered_most() -> None:
     for index in range(12):
         kept: dict[str, Tensor] = {}
 
-        def keep(module: nn.Module, args: object, output: dict[str, Tensor]) -> None:
+        def keep(module: nn.Module, args: object, output: dict[str, Tensor], kept: dict[str, Tensor] = kept) -> None:
             for key, level in output.items():
                 level.retain_grad()
                 kept[key] = level
@@ -82,7 +84,9 @@ class Boxes(nn.Module):
             keep = (scores > 0.2).nonzero()[:, 0]
             order = keep[scores[keep].argsort(descending=True)]
             boxes = torch.tensor(self.places, dtype=torch.float32)[order]
-            found.append({"boxes": boxes, "labels": torch.ones(len(order), dtype=torch.long), "scores": scores[order]})
+            found.append(
+                {"boxes": boxes, "labels": torch.ones(len(order), dtype=torch.long), "scores": scores[order]}
+            )
         return found
 
 
@@ -136,6 +140,9 @@ def test_the_score_is_overlap_times_confidence() -> None:
 
 def test_masks_edges_and_points() -> None:
     net = detector("mask-rcnn")
+    with pytest.raises(TargetError, match="mask is empty"):
+        cs.explain(cs.wrap(net, size=64), photo(), "saliency", target="instance:0@mask")
+    nn.init.constant_(net.roi_heads.mask_predictor.mask_fcn_logits.bias, 1.0)
     model = cs.wrap(net, size=64)
     answer = net([torch.from_numpy(photo()).permute(2, 0, 1) / 255])[0]
     box = answer["boxes"][int(answer["scores"].argmax())].tolist()

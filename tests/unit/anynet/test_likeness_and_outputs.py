@@ -73,7 +73,9 @@ def test_a_layer_of_ones_own_and_networks_that_return_an_embedding(pictures: lis
     deep = cs.explain(cs.wrap(net, size=64), pictures[0], "saliency", target=f"similar:{pictures[1]}@body.0")
     hidden = [net.body[0](tensor(photo(k))).mean((2, 3)) for k in (0, 1)]
     assert deep.score == pytest.approx(float(F.cosine_similarity(*hidden).detach()), abs=1e-5)
-    as_output = cs.explain(cs.wrap(net, size=64), pictures[0], "saliency", target=Likeness((photo(1),), layer="output"))
+    as_output = cs.explain(
+        cs.wrap(net, size=64), pictures[0], "saliency", target=Likeness((photo(1),), layer="output")
+    )
     answers = [net(tensor(photo(k))) for k in (0, 1)]
     assert as_output.score == pytest.approx(float(F.cosine_similarity(*answers).detach()), abs=1e-5)
     with pytest.raises(LayerError, match="no layer 'nowhere'"):
@@ -90,7 +92,7 @@ class Answer:
     depth: Tensor
 
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024
+Pair = namedtuple("Pair", "first second")
 
 
 class Many(Net):

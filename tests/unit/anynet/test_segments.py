@@ -189,7 +189,11 @@ class TwoHeads(nn.Module):
 
 def test_a_thing_of_a_two_headed_network_is_not_the_other_thing_of_its_class() -> None:
     model = cs.wrap(TwoHeads(), size=64, labels=LABELS)
-    for target, rows in (("segment:red@8,8", range(4, 16)), ("segment:red@45,50", range(40, 60)), (None, range(40, 60))):
+    for target, rows in (
+        ("segment:red@8,8", range(4, 16)),
+        ("segment:red@45,50", range(40, 60)),
+        (None, range(40, 60)),
+    ):
         explanation = cs.explain(model, coloured(), "saliency", target=target)
         assert set(np.nonzero(explanation["saliency"].values)[0]) == set(rows)
         assert "a thing of" in explanation.target

@@ -70,7 +70,9 @@ def dilated(mask: Bools, by: int) -> Bools:
 
 
 def test_a_detection_is_explained_by_itself_and_not_by_another_of_its_class() -> None:
-    found = figures("toybox-detector", "instance", ["layercam", "hirescam", "saliency", cs.GradientSHAP(samples=6)], 12)
+    found = figures(
+        "toybox-detector", "instance", ["layercam", "hirescam", "saliency", cs.GradientSHAP(samples=6)], 12
+    )
     for method, rows in found.items():
         assert len(rows) >= 9, "most things are detected"
         hit, mine, others = rows.mean(0)
@@ -80,7 +82,9 @@ def test_a_detection_is_explained_by_itself_and_not_by_another_of_its_class() ->
     assert found["layercam"].mean(0)[0] > 0.85
     # Grad-CAM averages gradients over the grid and cannot tell the two apart: it says so
     _, image, *_, (x, y) = next(doubles(50_000, 1))
-    doubts = cs.explain(opened("toybox-detector"), image, "grad-cam", target=f"instance:@{x:g},{y:g}")["grad-cam"].doubts
+    doubts = cs.explain(opened("toybox-detector"), image, "grad-cam", target=f"instance:@{x:g},{y:g}")[
+        "grad-cam"
+    ].doubts
     assert any("use layercam or hirescam" in doubt for doubt in doubts)
 
 
