@@ -213,7 +213,7 @@ def layers(model: Model) -> list[dict[str, Any]]:
             "shape": list(layer.shape),
             "parameters": layer.parameters,
             "rf": layer.geometry.to_dict() if layer.geometry is not None else None,
-            "default": layer.name == watched.last_grid,
+            "default": layer.name in (watched.levels or (watched.last_grid,)),
         }
         for layer in watched.layers.values()
     ]
