@@ -85,7 +85,7 @@ def boxes(out: Path, data: Path, count: int) -> str:
 
 def boxes_faithfulness(out: Path, data: Path, count: int) -> str:
     cases = datasets.boxes_json(data / "boxes" / "boxes.json")
-    settings = Settings(measures=measures(["insertion", "deletion", "sensitivity-n", "infidelity"]))
+    settings = Settings(measures=measures(["insertion", "deletion", "sensitivity-n", "infidelity"]), steps=8)
     league = evaluate_cases(
         squeezenet(data), some(cases, count), methods(), settings=settings, out=out / "boxes-faithfulness",
         progress=told("boxes, faithfulness"),
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--toybox", type=int, default=60, help="toybox pictures")
     parser.add_argument("--cheat", type=int, default=40, help="tagged pictures")
     parser.add_argument("--photos", type=int, default=250, help="photos of the localisation table")
-    parser.add_argument("--faithfulness", type=int, default=50, help="photos of the faithfulness table")
+    parser.add_argument("--faithfulness", type=int, default=24, help="photos of the faithfulness table")
     given = parser.parse_args()
     made: dict[str, Callable[[], str]] = {
         "toybox": lambda: toybox(given.out, given.toybox),

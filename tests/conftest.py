@@ -42,8 +42,6 @@ def data_dir() -> Path:
     """The real weights and photos: ``CONVOSCOPE_DATA``, else ``../shared/data`` beside the checkout."""
     named = os.environ.get("CONVOSCOPE_DATA")
     places = [Path(named)] if named else [Path(__file__).resolve().parents[2] / "shared" / "data"]
-    # a worktree lies one level deeper than a checkout
-    places += [] if named else [Path(__file__).resolve().parents[3] / "shared" / "data"]
     found = next((place for place in places if (place / "weights").is_dir()), None)
     if found is None:
         reason = f"no real data at {places[0]} (set CONVOSCOPE_DATA)"

@@ -16,6 +16,7 @@ from .engine.needs import INPUT
 from .engine.runner import Recorded, Runner, call_plainly
 from .engine.untouched import untouched
 from .errors import LayerError, ModelError, TargetError, UsageError
+from .grammar import parse
 from .methods.base import Query
 from .methods.fills import fill_for
 from .models import Model, forward_failed
@@ -31,8 +32,8 @@ class Reading:
     """What the network makes of one picture.
 
     ``classes`` are rows of ``index``, ``label``, ``score``, ``probability``, best first; for detectors and segmenters
-    rows with a ``box`` (input pixels) or a ``share`` of the picture, for landmark networks rows with a ``point`` (x, y
-    in input pixels). Each has the ``target`` that names it. ``score`` and ``probability`` are the asked target's.
+    rows with a ``box`` (input pixels) or a ``share`` of the picture, for landmark networks rows with a ``point`` (x,
+    y in input pixels). Each has the ``target`` that names it. ``score`` and ``probability`` are the asked target's.
     """
 
     kind: str
@@ -159,7 +160,9 @@ def _check_channels(shape: tuple[int, ...], layer: str, units: list[UnitScorer])
     grid = shape[1:3] if last else shape[2:]
     for unit in units:
         if unit.channel >= have:
-            raise LayerError(f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}.")
+            raise LayerError(
+                f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}."
+            )
         if unit.place is not None and (len(grid) != 2 or unit.place[0] >= grid[0] or unit.place[1] >= grid[1]):
             raise LayerError(f"Layer {layer} has no neuron at row {unit.place[0]}, column {unit.place[1]}.")
 
@@ -184,7 +187,9 @@ class _Bench:
     def __init__(self, model: Model, fitted: Fitted, target: TargetLike) -> None:
         self.model, self.fitted = model, fitted
         self.runner = Runner(model.module, model.batch_size, call_plainly if model.call is None else model.call)
-        unit = parse_unit(target, model) if isinstance(target, str) else None
+        # a structured target such as instance:0 may look like a unit, and is none
+        text = target if isinstance(target, str) and parse(target, model) is None else None
+        unit = None if text is None else parse_unit(text, model)
         self.layers = () if unit is None else unit.layers
         self._guard = untouched(model.module, gradients=False)
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -21,15 +22,17 @@ from torch.nn import functional as F
 from convoscope.engine.incremental import Boxes, Incremental
 
 TORCHVISION = [
-    "alexnet", "vgg11", "vgg13_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "squeezenet1_0",
-    "squeezenet1_1", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "googlenet", "inception_v3", "mnasnet0_5",
-    "shufflenet_v2_x0_5", "regnet_x_400mf", "regnet_y_400mf", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_32",
+    "alexnet", "vgg11", "vgg13_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2",
+    "squeezenet1_0", "squeezenet1_1", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "googlenet",
+    "inception_v3", "mnasnet0_5", "shufflenet_v2_x0_5", "regnet_x_400mf", "regnet_y_400mf",
+    "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_32",
 ]  # fmt: skip
 TIMM = [
     "dla34", "hrnet_w18_small", "cspresnet50", "vovnet39a", "repvgg_a0", "ghostnet_100", "res2net50_26w_4s",
-    "convnextv2_atto", "dpn68", "xception41", "selecsls42b", "tf_efficientnet_lite0", "mixnet_s", "resnet18d",
-    "resnetv2_50", "poolformer_s12", "convmixer_768_32", "rexnet_100", "mobileone_s0", "nf_resnet26", "mobilevit_xxs",
-    "edgenext_xx_small", "tresnet_m", "densenet121", "efficientvit_b0", "skresnet18", "resnest14d", "coatnet_nano_rw_224",
+    "convnextv2_atto", "dpn68", "xception41", "selecsls42b", "tf_efficientnet_lite0", "mixnet_s",
+    "resnet18d", "resnetv2_50", "poolformer_s12", "convmixer_768_32", "rexnet_100", "mobileone_s0",
+    "nf_resnet26", "mobilevit_xxs", "edgenext_xx_small", "tresnet_m", "densenet121", "efficientvit_b0",
+    "skresnet18", "resnest14d", "coatnet_nano_rw_224",
 ]  # fmt: skip
 #: not rotated: these run every time
 ALWAYS = {"squeezenet1_0", "shufflenet_v2_x0_5", "timm:resnet18d"}
@@ -58,6 +61,16 @@ def build(name: str) -> nn.Module:
 def calibrated(network: nn.Module, pictures: Tensor) -> nn.Module:
     """Batch norm statistics of the pictures themselves, and the network in evaluation mode."""
     network.eval()
+    # residual branches that start at zero would hide half of the network
+    for module in network.modules():
+        for part in ("gamma", "layer_scale"):
+            value = getattr(module, part, None)
+            if isinstance(value, nn.Parameter):
+                nn.init.uniform_(value.data, 0.5, 1.0)
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.normal_(module.weight.data, std=0.1)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
+            nn.init.uniform_(module.weight.data, 0.5, 1.5)
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.momentum = None
@@ -66,14 +79,6 @@ def calibrated(network: nn.Module, pictures: Tensor) -> nn.Module:
     if norms:
         with torch.no_grad():
             network(pictures)
-    # residual branches that start at zero would hide half of the network
-    for module in network.modules():
-        for part in ("gamma", "layer_scale"):
-            value = getattr(module, part, None)
-            if isinstance(value, nn.Parameter):
-                nn.init.uniform_(value.data, 0.5, 1.0)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
-            nn.init.uniform_(module.weight.data, 0.5, 1.5)
     return network.eval()
 
 
@@ -84,10 +89,8 @@ def photo_like(count: int, channels: int, height: int, width: int) -> Tensor:
 
 def some_windows(height: int, width: int, rng: random.Random, count: int) -> Boxes:
     """Corners, borders, single pixels and rectangles anywhere."""
-    import numpy as np
-
-    rows = [(0, 0, 1, 1), (height - 1, width - 1, 1, 1), (0, width - height // 4, height // 4, height // 4),
-            (height // 2, 0, height // 3, height // 5), (height // 3, width // 3, height // 4, width // 4)]  # fmt: skip
+    rows = [(0, 0, 1, 1), (height - 1, width - 1, 1, 1), (0, width - height // 4, height // 4, height // 4)]
+    rows += [(height // 2, 0, height // 3, height // 5), (height // 3, width // 3, height // 4, width // 4)]
     while len(rows) < count:
         h, w = rng.randint(1, height // 2), rng.randint(1, width // 2)
         rows.append((rng.randint(0, height - h), rng.randint(0, width - w), h, w))
@@ -112,7 +115,7 @@ def plain_outputs(network: nn.Module, pictures: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_equals_dense_on_real_architectures(name: str) -> None:
     seed = zlib.crc32(name.encode())
-    size = FIXED_SIZE.get(name, 112)
+    size = FIXED_SIZE.get(name, 128)
     with seeded(seed):
         network = calibrated(build(name), photo_like(4, 3, size, size))
         picture, fill = photo_like(1, 3, size, size), torch.randn(3, 1, 1)
@@ -139,7 +142,8 @@ class Odd(nn.Module):
                 if kind == "conv":
                     groups = p["groups"] if now % p["groups"] == 0 else 1
                     out = p["out"] * groups
-                    layer = nn.Conv2d(now, out, (p["kh"], p["kw"]), p["stride"], (p["pad"], p["pad2"]), p["dilation"], groups)
+                    kernel, pads = (p["kh"], p["kw"]), (p["pad"], p["pad2"])
+                    layer = nn.Conv2d(now, out, kernel, p["stride"], pads, p["dilation"], groups)
                     now = out
                 elif kind == "wide":
                     layer, now = nn.Conv2d(now, 64, 3, 1, 1), 64
@@ -190,9 +194,11 @@ class Odd(nn.Module):
                 x = x * layer(x.mean((2, 3), keepdim=True)).sigmoid()
             elif kind == "last":
                 x = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            elif kind == "near":
+            elif kind == "near" and max(x.shape[2:]) < 50:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            elif kind not in ("shuffle", "crop", "halves"):
+            elif kind == "up":
+                x = layer(x) if max(x.shape[2:]) < 50 else x
+            elif kind not in ("shuffle", "crop", "halves", "near"):
                 x = layer(x)
         return self.head(x.mean((2, 3)))
 
@@ -208,12 +214,13 @@ LAYERS = st.one_of(
         "kh": number(1, 5), "kw": number(1, 5), "stride": number(1, 3), "pad": number(0, 3), "pad2": number(0, 3),
         "dilation": number(1, 2), "groups": number(1, 3), "out": number(2, 8)})),
     st.tuples(st.sampled_from(["max", "avg"]), st.fixed_dictionaries({
-        "k": number(2, 4), "stride": number(1, 3), "pad": number(0, 2), "ceil": number(0, 1), "count": number(0, 1)})),
+        "k": number(2, 4), "stride": number(1, 3), "pad": number(0, 2), "ceil": number(0, 1),
+        "count": number(0, 1)})),
     st.tuples(st.just("relu"), st.fixed_dictionaries({"in_place": number(0, 1)})),
     st.tuples(st.just("pad"), st.fixed_dictionaries({"a": number(0, 2), "b": number(0, 2), "c": number(0, 2)})),
     st.tuples(st.just("crop"), st.fixed_dictionaries({"a": number(0, 2), "b": number(0, 2), "step": number(1, 2)})),
-    st.tuples(st.sampled_from(["norm", "residual", "branch", "shuffle", "halves", "last", "near", "wide"]), st.just({})),
-    st.tuples(st.sampled_from(["gate", "up"]), st.just({})),
+    st.tuples(st.sampled_from(["norm", "residual", "branch", "shuffle", "halves"]), st.just({})),
+    st.tuples(st.sampled_from(["last", "near", "wide", "gate", "up"]), st.just({})),
 )  # fmt: skip
 
 
@@ -234,14 +241,14 @@ def check_odd(plan: list[tuple[str, dict[str, int]]], height: int, width: int, c
     assert (ours - dense).abs().max() <= 1e-4 * max(float(dense.abs().max()), float((dense - base).abs().max()))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES, derandomize=True)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES, derandomize=True)
 @given(st.lists(LAYERS, min_size=2, max_size=7), number(17, 45), number(17, 45), number(1, 4), number(0, 10**6))
 def test_equals_dense_on_odd_networks(plan, height, width, channels, seed) -> None:  # type: ignore[no-untyped-def]
     check_odd(plan, height, width, channels, seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(st.lists(LAYERS, min_size=2, max_size=9), number(17, 60), number(17, 60), number(1, 4), number(0, 10**6))
 def test_equals_dense_on_many_odd_networks(plan, height, width, channels, seed) -> None:  # type: ignore[no-untyped-def]
     check_odd(plan, height, width, channels, seed)
@@ -249,7 +256,8 @@ def test_equals_dense_on_many_odd_networks(plan, height, width, channels, seed) 
 
 def test_the_odd_networks_do_change() -> None:
     """The sweep above would be worth nothing if the masks changed no output."""
-    network = Odd([("conv", dict(kh=3, kw=3, stride=1, pad=1, pad2=1, dilation=1, groups=1, out=8)), ("relu", {"in_place": 1})], 3, 0).eval()  # fmt: skip
+    conv = {"kh": 3, "kw": 3, "stride": 1, "pad": 1, "pad2": 1, "dilation": 1, "groups": 1, "out": 8}
+    network = Odd([("conv", conv), ("relu", {"in_place": 1})], 3, 0).eval()
     with seeded(0):
         picture = photo_like(1, 3, 24, 24)
     boxes = some_windows(24, 24, random.Random(0), 9)

@@ -33,7 +33,9 @@ def toybox_store(toybox_model: Any, toybox_folder: Path, tmp_path_factory: pytes
     from convoscope.survey import survey
 
     folder = tmp_path_factory.mktemp("store") / "store"
-    return survey(toybox_model, toybox_folder, folder, ["layer1", "layer3.1.relu#2"], truth=toybox_folder / "truth.csv")
+    return survey(
+        toybox_model, toybox_folder, folder, ["layer1", "layer3.1.relu#2"], truth=toybox_folder / "truth.csv"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,8 @@ def test_the_whole_demo(cli, tmp_path):
 def test_all_parts_are_found_in_order():
     found = demo.parts()
     assert found.index(network.specimen) < found.index(decide.why) < found.index(shortcut.shortcut)
-    assert found[-1] is photo.photo
+    assert found.index(photo.photo) > found.index(shortcut.shortcut)
+    assert found[-1].__name__ == "report", "the demo ends with the report"
 
 
 def test_a_part_that_fails_does_not_take_the_others_along(tmp_path):

@@ -84,10 +84,9 @@ def scribble(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["units", "pictures", "states"])
-@pytest.mark.parametrize("which", [0, 3, -1])
-@pytest.mark.parametrize("damage", [Path.unlink, cut, scribble])
+@pytest.mark.parametrize(("damage", "which"), [(Path.unlink, 0), (cut, 3), (scribble, -1), (cut, -1)])
 def test_damaged_data_is_found_mended_and_done_again(
-    folder: Path, made: Path, store: Path, name: str, which: int, damage: Callable[[Path], None]
+    folder: Path, made: Path, store: Path, name: str, damage: Callable[[Path], None], which: int
 ) -> None:
     damage(data(store, name)[which])
     before = verify(store)

@@ -20,7 +20,14 @@ from convoscope.web.security import Guard
 
 
 def test_only_known_hosts_are_answered(web: Any) -> None:
-    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "127.0.0.1@evil.example:80"):
+    for host in (
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "",
+        "[::1",
+        "127.0.0.1@evil.example:80",
+    ):
         answer = web.get("/api/model", headers={"host": host})
         assert answer.status_code == 421, host
         assert "does not answer to the name" in answer.json()["detail"]
@@ -38,7 +45,13 @@ def test_an_address_bound_everywhere_takes_addresses_but_no_names() -> None:
 
 def test_other_sites_are_refused(web: Any) -> None:
     body = {"kind": "visualize", "target": "car"}
-    for origin in ("http://evil.example", "null", "https://localhost.evil.example", "http://127.0.0.1:9999", "file://"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "https://localhost.evil.example",
+        "http://127.0.0.1:9999",
+        "file://",
+    ):
         assert web.post("/api/jobs", json=body, headers={"origin": origin}).status_code == 403, origin
         assert web.get("/api/model", headers={"origin": origin}).status_code == 403, origin
     assert web.get("/api/model", headers={"sec-fetch-site": "cross-site"}).status_code == 403
@@ -91,7 +104,8 @@ def test_the_token_is_asked_and_leaves_the_address(toybox_model: Any, toybox_fol
 
 def test_paths_never_lead_out(web: Any) -> None:
     attempts = [
-        "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static/....//app.py", "/static//etc/passwd",
+        "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static/....//app.py",
+        "/static//etc/passwd",
         "/static/js/..%5c..%5capp.py", "/static/%00", "/plot/..%2f..%2fapp.py", "/plot/plotly.min.js/..", "/static/",
         "/api/pictures/..%2f..%2fetc%2fpasswd/photo", "/api/pictures/%2e%2e/photo", "/static/js", "/static/C:/x",
     ]  # fmt: skip

@@ -68,7 +68,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "webp cut": lambda: real("WEBP")[:30],
     "tiff of offsets": lambda: b"II*\x00\xff\xff\xff\xff" + b"\x00" * 64,
     "tiff that loops": lambda: b"II*\x00\x08\x00\x00\x00\x00\x00\x08\x00\x00\x00" + b"\x00" * 32,
-    "bmp of another size": lambda: b"BM" + struct.pack("<IHHIIiiHH", 60, 0, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24) + b"\x00" * 30,
+    "bmp of another size": lambda: (
+        b"BM" + struct.pack("<IHHIIiiHH", 60, 0, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24) + b"\x00" * 30
+    ),
     "ppm that promises": lambda: b"P6\n90000 90000\n255\n\x00",
     "icns": lambda: b"icns\x00\x00\x00\x20ic10" + b"\x00" * 30,
     "xcf": lambda: b"gimp xcf file\x00" + b"\x00" * 40,
@@ -110,7 +112,10 @@ def test_odd_but_honest_pictures_are_taken(web: Any, made: Callable[[], bytes]) 
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("../../etc/passwd", "passwd"), ("a\x00b\x1b[31m.png", "ab[31m.png"), ("C:\\x\\y.png", "y.png"), ("%2e%2e%2fz.png", "z.png"), ("", "picture")],
+    [
+        ("../../etc/passwd", "passwd"), ("a\x00b\x1b[31m.png", "ab[31m.png"), ("C:\\x\\y.png", "y.png"),
+        ("%2e%2e%2fz.png", "z.png"), ("", "picture"),
+    ],
 )  # fmt: skip
 def test_names_hold_no_paths_and_no_control_characters(toybox_model: Any, name: str, shown: str) -> None:
     from web_helpers import client

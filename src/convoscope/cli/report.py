@@ -20,16 +20,20 @@ def report(
     model: ModelArgument,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, globs.")],
     options: ModelOptions,
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The report: one .html file.")] = "report.html",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FILE", help="The report: one .html file.")
+    ] = "report.html",
     survey: Annotated[
-        str | None, typer.Option("--survey", metavar="STORE", help="Adds units, neighbours and the map of the collection.")
+        str | None,
+        typer.Option("--survey", metavar="STORE", help="Adds units, neighbours and the map of the collection."),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option("--method", "-m", help="a,b,c; default: grad-cam,guided-grad-cam,guided-backprop,saliency."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Class name or number, layer:channel; default: the predicted.")
+        str | None,
+        typer.Option("--target", "-t", help="Class name or number, layer:channel; default: the predicted."),
     ] = None,
     against: Annotated[str | None, typer.Option("--against", help="Class to contrast the target with.")] = None,
     set_: Annotated[
@@ -68,7 +72,9 @@ def report(
         complain(sentence)
     found.save(file)
     if json:
-        print_json({"file": str(file), "bytes": file.stat().st_size, "pictures": found.records, "failed": found.failed})
+        print_json(
+            {"file": str(file), "bytes": file.stat().st_size, "pictures": found.records, "failed": found.failed}
+        )
     else:
         size = file.stat().st_size / 1e6
         say(f"{len(found.records)} picture{'s' if len(found.records) != 1 else ''} in {file} ({size:.1f} MB).")

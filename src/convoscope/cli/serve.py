@@ -31,11 +31,12 @@ def serve(
         str | None, typer.Option("--images", metavar="DIR", help="Folder of pictures to show; nothing else is read.")
     ] = None,
     survey: Annotated[
-        str | None, typer.Option("--survey", metavar="STORE", help="Store of `convoscope survey`: units, map, mistakes.")
+        str | None,
+        typer.Option("--survey", metavar="STORE", help="Store of `convoscope survey`: units, map, mistakes."),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; beyond this machine a token is asked.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; beyond this machine a token is asked.")
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     token: Annotated[
         str | None, typer.Option("--token", help="Ask for this token; default: one is made where needed.")
@@ -47,8 +48,8 @@ def serve(
 ) -> None:
     """Show the network as a page: decisions, layers, units, the collection.
 
-    Only this machine can reach it unless --host says otherwise, and then only with the token. Pictures that are dropped
-    in stay in memory. Ctrl-C ends it.
+    Only this machine can reach it unless --host says otherwise, and then only with the token. Pictures that are
+    dropped in stay in memory. Ctrl-C ends it.
     """
     if token is not None and len(token) < 8:
         raise UsageError("--token must have at least 8 characters.")
@@ -73,7 +74,9 @@ def _listen(host: str, port: int) -> socket.socket:
         found.bind((host, port))
     except OSError as error:
         found.close()
-        raise UsageError(f"Cannot listen on {host}:{port} ({error.strerror or error}): choose another --port.") from None
+        raise UsageError(
+            f"Cannot listen on {host}:{port} ({error.strerror or error}): choose another --port."
+        ) from None
     return found
 
 

@@ -27,8 +27,8 @@ def report(stage: Stage) -> Section:
     found.save(stage.out / "report.html")
     return Section(
         "A report to send",
-        "The same views for three pictures, frozen into one file that needs no network. `convoscope serve toybox` shows "
-        "them alive: covering parts by hand, switching units off, walking through the collection.",
+        "The same views for three pictures, frozen into one file that needs no network. `convoscope serve toybox` "
+        "shows them alive: covering parts by hand, switching units off, walking through the collection.",
         [Item("report.html", "The report: predictions, maps with verdicts, layers, units.")],
     )
 

@@ -31,7 +31,7 @@ def wanted(stage: Stage) -> Section:
     return Section(
         "What does a class want to see?",
         "Gradient ascent on a class's score makes the picture that the network would like best (MACO: only the "
-        "phases of a natural spectrum are free; what did not matter is transparent). Each is measured after it was saved. "
+        "phases of a natural spectrum are free; what did not matter is transparent). Each is measured as saved. "
         f"{moved} of {len(results)} are also recognised by a second network, trained from another seed.",
         [Item(stage.save(sheet([("", cells)], columns=4, title="", size=110), "wanted.png"),
               "Each made picture beside a real example of its class.")],

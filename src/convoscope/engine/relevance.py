@@ -298,7 +298,7 @@ class Relevant(TorchFunctionMode):
 
         def attend(v: Tensor) -> Tensor:
             split = v.reshape(tokens, batch, heads, width // heads).permute(1, 2, 0, 3)
-            return (weights @ split).permute(2, 0, 1, 3).reshape(tokens, batch, width)
+            return (weights @ split).permute(2, 0, 1, 3).reshape(tokens, batch, width)  # type: ignore[no-any-return]
 
         mixed = run(Share([attend], None, self.settings.epsilon), self.ledger, [values], batch_dim=1)
         out = self._linear(mixed, out_weight, out_bias)

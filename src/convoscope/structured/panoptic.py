@@ -51,7 +51,7 @@ class Merged(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        maps = dense(self.semantic((x - self.mean) / self.std))
+        maps = dense(self.semantic((x - self.mean) / self.std))  # type: ignore[operator]
         if maps is None:
             raise TargetError("The semantic network of the two returns no map of classes.")
         return {"semantic": maps, "instances": self.instances(list(x.unbind(0)))}

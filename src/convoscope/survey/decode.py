@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 
 from ..errors import PictureError
 from ..pictures import Fitted, Picture, Preprocessing
+from . import collections
 from .units import Item
 
 #: longest side of a thumbnail in pixels
@@ -38,13 +38,14 @@ def decode(item: Item, preprocessing: Preprocessing) -> Decoded:
     if item.error is not None:
         return Decoded(item, None, error=item.error)
     try:
-        path = Path(item.uri)
-        picture = Picture.of(path)
+        path = item.uri
+        data = collections.read(path)
+        picture = Picture.of(data, path)
         if picture.sha256 != item.sha256:
             raise PictureError(f"{path}: the file changed after it was listed: run the survey again.")
         small = thumbnail(picture.image)
         height, width = picture.size
-        size = path.stat().st_size
+        size = len(data)
         return Decoded(item, picture.fit(preprocessing), width, height, size, encode(small), phash(small))
     except PictureError as error:
         return Decoded(item, None, error=str(error))
@@ -102,7 +103,8 @@ def header_shape(item: Item, preprocessing: Preprocessing) -> tuple[int, int]:
     if preprocessing.size is not None:
         return preprocessing.size
     try:
-        with Image.open(item.uri) as image:
+        source: Any = io.BytesIO(collections.read(item.uri)) if collections.remote(item.uri) else item.uri
+        with Image.open(source) as image:
             orientation: Any = image.getexif().get(0x0112, 1)
             width, height = image.size
             return (width, height) if orientation in (5, 6, 7, 8) else (height, width)

@@ -15,6 +15,7 @@ from ..engine.untouched import untouched
 from ..errors import StoreError
 from ..models import Model
 from ..opening import open_model
+from .collections import is_collection, read_text
 from .recipe import Recipe, make_recipe
 from .store import Store
 from .units import Found, Item, Unit, class_of, cut, folder_labels, scan, truth_labels, unreadable
@@ -59,7 +60,8 @@ def survey(
     """Gather, in one forward a picture, what every hidden unit responds to and what the network makes of every
     picture.
 
-    ``folder`` is walked (or a list of folders, files, globs). ``layers``: default every activation with a grid, after
+    ``folder`` is walked (or a list of folders, files, globs, URIs, tar shards, tables: see
+    :mod:`convoscope.survey.collections`). ``layers``: default every activation with a grid, after
     its ReLU where there is one. ``embed``: further layers whose (pooled) output is kept as an embedding, beside the
     one before the classifier. ``top``: pictures kept at each end of each unit. ``truth``: a CSV file or a mapping of
     file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named
@@ -130,11 +132,13 @@ def _list(
 
     found = list(scan(folder, known, tell))
     uris = [one.uri for one in found]
-    if truth is None and isinstance(folder, (str, Path)) and Path(folder).is_dir():
+    if truth is None and isinstance(folder, (str, Path)) and Path(folder).is_dir() and not is_collection(folder):
         beside = Path(folder, "truth.csv")
         labels = truth_labels(beside, uris) if beside.is_file() else folder_labels(folder, uris)
+    elif truth is None and (beside_uri := _truth_uri(folder)) is not None:
+        labels = truth_labels(beside_uri, uris)
     elif truth is None or truth is False:
-        labels = {}
+        labels = {one.uri: one.label for one in found if one.label is not None} if truth is None else {}
     else:
         labels = truth_labels(truth, uris)
     named = {uri: class_of(label, model.labels, None) for uri, label in labels.items()}
@@ -151,6 +155,14 @@ def _list(
     if conflicts:
         store.notes.append(f"{conflicts} pictures lie under two labels: the first counts.")
     return list(items.values()), found
+
+
+def _truth_uri(folder: Any) -> str | None:
+    """The ``truth.csv`` in a folder that is given as a URI."""
+    if not isinstance(folder, str) or "://" not in folder or Path(folder).suffix or any(m in folder for m in "*?[{"):
+        return None
+    uri = f"{folder.rstrip('/')}/truth.csv"
+    return uri if read_text(uri) is not None else None
 
 
 def _missing(store: Store, items: Sequence[Item]) -> list[Item]:

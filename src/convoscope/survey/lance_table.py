@@ -42,11 +42,14 @@ class Table:
     @classmethod
     def create(cls, path: str, schema: Any) -> Table:
         """A new, empty table. What an unfinished creation left there is replaced."""
+        allow_plain_http(path)
         if "://" not in path and Path(path).exists():
             shutil.rmtree(path)
         with _clear_errors(path):
             empty = pa.Table.from_batches([], schema=schema)
-            dataset = lance.write_dataset(empty, path, schema=schema, mode="create")
+            # on an object store there is no folder that could be removed first
+            mode = "overwrite" if "://" in path else "create"
+            dataset = lance.write_dataset(empty, path, schema=schema, mode=mode)
         table = cls(path, dataset)
         table._synced = set()
         table._sync()
@@ -54,6 +57,7 @@ class Table:
 
     @classmethod
     def open(cls, path: str) -> Table:
+        allow_plain_http(path)
         with _clear_errors(path):
             return cls(path, lance.dataset(path))
 
@@ -229,8 +233,23 @@ def _clear_errors(path: str) -> Iterator[None]:
         raise StoreError(f"{path}: {text[:240]}") from error
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write a small JSON file so that it is there whole or not at all."""
+def allow_plain_http(path: str) -> None:
+    """Let Lance speak to an S3 server whose address the user gave as ``http://``; it would refuse otherwise."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if path.startswith("s3") and endpoint.startswith("http://"):
+        os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+
+
+def write_json(store: str, name: str, data: Any) -> None:
+    """Write a small JSON file into a store so that it is there whole or not at all."""
+    if "://" in store:
+        from .collections import filesystem
+
+        fs, where = filesystem(f"{store.rstrip('/')}/{name}")
+        with _clear_errors(store):
+            fs.pipe_file(where, json.dumps(data, indent=1).encode())
+        return
+    path = Path(store, name)
     with _clear_errors(str(path)):
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         with open(temporary, "w", encoding="utf-8") as file:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..engine.untouched import untouched
 from ..errors import MissingExtra, PictureError, UsageError
 from ..pictures import Picture
+from .collections import read_text
 from .decode import open_thumbnail
 from .work import Watch
 
@@ -126,7 +127,7 @@ def neighbors(
         raise UsageError(f"The metric must be cosine or l2, not {metric!r}.")
     embedding = store.recipe.embedding(layer)
     query, vector, shown = _query(store, image, id, embedding.layer)
-    count = store.table(["sha256"], f"{embedding.column} IS NOT NULL").num_rows
+    count = sum(unit["pictures"] - unit["failed"] for unit in store.ledger())
     if not count:
         raise UsageError(f"{store.path} holds no picture yet.")
     recall = 1.0
@@ -187,7 +188,8 @@ def find(store: Store, id: str) -> dict[str, Any]:
     text = id.replace("'", "''")
     rows: list[dict[str, Any]] = []
     if len(id) >= 4 and all(c in "0123456789abcdef" for c in id.lower()):
-        rows = store.table(columns, f"sha256 LIKE '{text.lower()}%'").to_pylist()
+        low = text.lower()  # as a range, which an index on the column serves; g follows the hexadecimal digits
+        rows = store.table(columns, f"sha256 >= '{low}' AND sha256 < '{low}g'").to_pylist()
     if not rows:
         shas = [sha for sha, uris in store.uris.items() if any(u == id or Path(u).name == id for u in uris)]
         rows = store.table(columns, f"sha256 IN ({_quoted(shas)})").to_pylist() if shas else []
@@ -379,5 +381,8 @@ def depth(store: Store, image: Any = None, *, id: str | None = None, k: int = 10
 
 def read_index_record(store: Store) -> dict[str, Any]:
     """What is known of the store's indexes; empty where there is none."""
+    if "://" in store.path:
+        text = read_text(f"{store.path.rstrip('/')}/index.json")
+        return json.loads(text) if text is not None else {}
     path = Path(store.path, "index.json")
     return json.loads(path.read_text()) if path.is_file() else {}

@@ -17,8 +17,9 @@ from torch import Tensor
 from ..engine.runner import Runner, call_plainly
 from ..engine.untouched import untouched
 from ..errors import LayerError, MethodRefused, PictureError, UsageError
-from ..pictures import Fitted, Picture
+from ..pictures import Fitted
 from .accumulators import Extremes, State
+from .collections import picture as open_picture
 
 if TYPE_CHECKING:
     from ..draw.sheet import Sheet
@@ -291,7 +292,7 @@ def _reopen(store: Store, sha: str, model: Any) -> Fitted | str:
     said = f"{sha[:12]}: no file is known to hold this picture any more."
     for uri in store.uris.get(sha, []):
         try:
-            picture = Picture.of(uri)
+            picture = open_picture(uri)
         except PictureError as error:
             said = str(error)
             continue

@@ -53,7 +53,7 @@ class Refused:
         if self.kind == "MissingExtra":
             return ConvoscopeError(self.sentence)
         kind = getattr(errors, self.kind, ConvoscopeError)
-        return kind(self.sentence)  # type: ignore[no-any-return]
+        return kind(self.sentence)
 
 
 class Worker:
@@ -288,8 +288,9 @@ def run(
 ) -> Crew | None:
     """Do ``units`` on Ray and commit them to ``store``, which this process writes alone.
 
-    ``workers``: default one for every GPU of the cluster, or every CPU but one. ``tell`` is called with each committed
-    result. Returns the crew, which counts replaced workers and repeated units; ``None`` where there was nothing to do.
+    ``workers``: default one for every GPU of the cluster, or every CPU but one. ``tell`` is called with each
+    committed result. Returns the crew, which counts replaced workers and repeated units; ``None`` where there was
+    nothing to do.
 
     Raises :class:`MissingExtra` without Ray, :class:`UsageError` where no cluster can be had, and what a unit raises.
     """

@@ -20,7 +20,6 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +29,11 @@ from numpy.typing import NDArray
 
 from ..errors import StoreError, UsageError
 from .accumulators import State
-from .lance_table import Table, mend, sync_file
-from .lock import Lock
+from .lance_table import Table, _clear_errors, mend, sync_file
+from .lists import _FILES, _PLAN, Lists
+from .lock import Lease, Lock
 from .recipe import FORMAT, Recipe, reopen, same_network
 from .rows import schema as pictures_schema
-from .units import Found, Item, Unit, make_unit
 from .views import Views
 
 if TYPE_CHECKING:
@@ -46,27 +45,28 @@ _UNITS = [("unit", pa.string()), ("pictures", pa.int64()), ("failed", pa.int64()
           ("forwards", pa.int64()), ("committed", pa.float64())]  # fmt: skip
 _STATES = pa.schema([("unit", pa.string()), ("state", pa.large_binary())])
 _FOLDED = pa.schema([("units", pa.large_list(pa.string())), ("state", pa.large_binary())])
-_FILES = pa.schema(
-    [("uri", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64()),
-     ("label", pa.string()), ("error", pa.string())]
-)  # fmt: skip
-_PLAN = pa.schema(
-    [("unit", pa.string()), ("sha256", pa.string()), ("uri", pa.string()), ("label", pa.string()),
-     ("label_index", pa.int32()), ("error", pa.string())]
-)  # fmt: skip
 #: a store's tables, the ledger first
 TABLES = ("units", "pictures", "states", "folded", "files", "plan")
+#: how often a commit to an object store is tried
+ATTEMPTS = 6
 #: states are merged into one after this many units
 FOLD_AFTER = 16
 
 
-class Store(Views):
+class Store(Lists, Views):
     """An open store: :meth:`open` reads one; :func:`convoscope.survey.survey` makes and fills one.
 
     ``notes`` are sentences about what had to be mended on opening.
     """
 
-    def __init__(self, path: str, tables: dict[str, Table], recipe: Recipe, notes: Sequence[str], lock: Lock | None):
+    def __init__(
+        self,
+        path: str,
+        tables: dict[str, Table],
+        recipe: Recipe,
+        notes: Sequence[str],
+        lock: Lock | Lease | None,
+    ):
         self.path = path
         self.recipe = recipe
         self.notes = list(notes)
@@ -90,13 +90,13 @@ class Store(Views):
         if local and not Path(path, "units.lance").is_dir():
             what = "is empty or no survey's store" if Path(path).is_dir() else "does not exist"
             raise StoreError(f"{path} {what}: make one with  convoscope survey MODEL FOLDER --out {path}")
-        lock = Lock.take(path, wait=not write) if local else None
+        lock = Lock.take(path, wait=not write)
         notes: list[str] = []
         try:
-            if lock is not None:  # nobody writes now: what is half written was left by a crash
+            if lock is not None and local:  # nobody writes now: what is half written was left by a crash
                 for name in TABLES:
                     notes += mend(_table(path, name), Path(path, "set-aside"))
-            elif write:
+            elif write and lock is None:
                 raise StoreError(Lock.refusal(path))
             tables = {name: Table.open(_table(path, name)) for name in TABLES}
             recipe = _recipe_of(tables["units"], path)
@@ -115,8 +115,8 @@ class Store(Views):
     def create(cls, path: str | Path, recipe: Recipe) -> Store:
         """A new, empty store, open for writing. Raises :class:`StoreError` where something else lies there."""
         path = str(path)
-        lock = None
-        if "://" not in path:
+        local = "://" not in path
+        if local:
             folder = Path(path)
             if folder.exists() and (not folder.is_dir() or any(p.name not in _OURS for p in folder.iterdir())):
                 raise StoreError(f"{path} exists and is no survey's store: name a new folder.")
@@ -124,10 +124,12 @@ class Store(Views):
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StoreError(f"{path}: the folder cannot be made ({error.strerror}).") from None
-            lock = Lock.take(path, wait=False)
-            if lock is None:
-                raise StoreError(Lock.refusal(path))
+        lock = Lock.take(path, wait=False)
+        if lock is None:
+            raise StoreError(Lock.refusal(path))
         try:
+            if not local and _there(path):
+                raise StoreError(f"{path} holds a store that cannot be opened: try again, or give another --out.")
             tables = {
                 "pictures": Table.create(_table(path, "pictures"), pictures_schema(recipe)),
                 "states": Table.create(_table(path, "states"), _STATES),
@@ -138,11 +140,10 @@ class Store(Views):
             # the ledger comes last: with it, the store is there
             metadata = {_RECIPE: json.dumps(recipe.to_dict()).encode()}
             tables["units"] = Table.create(_table(path, "units"), pa.schema(_UNITS, metadata=metadata))
-            if lock is not None:
+            if local:
                 sync_file(path)
         except BaseException:
-            if lock is not None:
-                lock.release()
+            lock.release()
             raise
         return cls(path, tables, recipe, [], lock)
 
@@ -244,8 +245,28 @@ class Store(Views):
         return self.commit_all([result]) == 1
 
     def commit_all(self, results: Sequence[UnitResult]) -> int:
-        """Commit some units at once, all or none, which costs hardly more than one; how many were new."""
+        """Commit some units at once, all or none, which costs hardly more than one; how many were new.
+
+        What an object store refuses is tried again: first what is half done is removed.
+        """
         self._must_write()
+        if self._lock is not None and not self._lock.renew():
+            raise StoreError(f"{self.path} was taken over by another survey: this one stops, nothing is lost.")
+        for attempt in range(ATTEMPTS if "://" in self.path else 1):
+            before = self._committed()
+            if attempt and all(result.unit in before for result in results):
+                return len(results)  # it was only the answer that got lost
+            try:
+                return self._commit_all(results)
+            except StoreError:
+                if attempt + 1 >= (ATTEMPTS if "://" in self.path else 1):
+                    raise
+                time.sleep(0.2 * 2**attempt)
+                self.refresh()
+                self._remove_orphans()
+        return 0
+
+    def _commit_all(self, results: Sequence[UnitResult]) -> int:
         done = self._committed()
         new = list({result.unit: result for result in results if result.unit not in done}.values())
         if not new:
@@ -323,53 +344,8 @@ class Store(Views):
             self._tables[table].delete(f"unit IN ({names})")
 
     def _must_write(self) -> None:
-        if self._lock is None and "://" not in self.path:
+        if self._lock is None:
             raise UsageError(f"{self.path} is open for reading only: open it with Store.open(path, write=True).")
-
-    # files and plan
-
-    def files(self) -> dict[str, Found]:
-        """The files seen, by URI, as they were last."""
-        rows = self._tables["files"].read().to_pylist()
-        return {row["uri"]: Found(**row) for row in rows}
-
-    def record_files(self, found: Sequence[Found]) -> None:
-        """Note files that are new or have changed."""
-        self._must_write()
-        columns = {name: [getattr(one, name) for one in found] for name in _FILES.names}
-        self._tables["files"].append(pa.table(columns, schema=_FILES))
-        self.__dict__.pop("uris", None)
-
-    @cached_property
-    def uris(self) -> dict[str, list[str]]:
-        """The URIs of every content hash."""
-        found: dict[str, list[str]] = {}
-        for uri, one in self.files().items():
-            found.setdefault(one.sha256, []).append(uri)
-        return {sha: sorted(listed) for sha, listed in found.items()}
-
-    def plan(self) -> list[Unit]:
-        """The units that were cut, in order."""
-        units: dict[str, list[Item]] = {}
-        for row in self._tables["plan"].read().to_pylist():
-            unit = row.pop("unit")
-            units.setdefault(unit, []).append(Item(**row))
-        return [Unit(unit, tuple(items)) for unit, items in units.items()]
-
-    def set_plan(self, units: Sequence[Unit]) -> None:
-        """Note how the pictures still to be done are cut."""
-        self._must_write()
-        columns: dict[str, list[Any]] = {name: [] for name in _PLAN.names}
-        for unit in units:
-            for item in unit.items:
-                columns["unit"].append(unit.id)
-                for name in _PLAN.names[1:]:
-                    columns[name].append(getattr(item, name))
-        self._tables["plan"].replace(pa.table(columns, schema=_PLAN))
-
-    def check_plan(self, units: Sequence[Unit]) -> bool:
-        """Whether every unit's id is that of its content: a plan that was tampered with is not followed."""
-        return all(make_unit(self.recipe.space, unit.items).id == unit.id for unit in units)
 
     # the network
 
@@ -395,6 +371,15 @@ _OURS = frozenset(
 
 def _table(path: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}.lance"
+
+
+def _there(path: str) -> bool:
+    """Whether an object store holds a ledger at ``path``."""
+    from .collections import filesystem
+
+    fs, where = filesystem(f"{_table(path, 'units')}/_versions")
+    with _clear_errors(path):
+        return bool(fs.exists(where))
 
 
 def _recipe_of(units: Table, path: str) -> Recipe:

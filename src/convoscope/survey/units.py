@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import PictureError, UsageError
 from ..pictures import find_pictures
+from .collections import Listed, contents, is_collection, listing, read_text
 from .recipe import file_sha256
 
 
@@ -82,17 +83,24 @@ def scan(
     known: Mapping[str, Found] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Found]:
-    """Every picture of ``folder`` (or files, folders, globs), in order, without labels.
+    """Every picture of ``folder`` (or files, folders, globs, URIs, tar shards, tables), in order; only the last three
+    bring labels.
 
     A file whose size and time of change are as ``known`` is not read again. A file that cannot be read comes with its
     error. Raises :class:`PictureError` where there is no picture at all.
     """
-    sources = [folder] if isinstance(folder, (str, Path)) else list(folder)
+    given = [folder] if isinstance(folder, (str, Path)) else list(folder)
+    known = known or {}
+    for source in given:
+        if is_collection(source):
+            yield from _scan_collection(source, known, progress)
+    sources = [source for source in given if not is_collection(source)]
+    if not sources:
+        return
     for source in sources:
         if not any(mark in str(source) for mark in "*?[") and not Path(source).exists():
             raise PictureError(f"{source}: there is no such folder.")
     paths = [path.absolute() for path in find_pictures(sources) if not _is_truth(path)]
-    known = known or {}
 
     def read(path: Path) -> Found:
         uri = str(path)
@@ -115,6 +123,28 @@ def scan(
             if progress is not None:
                 progress(done, len(paths))
             yield found
+
+
+def _scan_collection(
+    source: str | Path, known: Mapping[str, Found], progress: Callable[[int, int], None] | None
+) -> Iterator[Found]:
+    """The pictures of an object store, of tar shards or of a table, with the labels that it gives them."""
+    listed = listing(source)
+
+    def before(one: Listed) -> str | None:
+        had = known.get(one.uri)
+        same = had is not None and had.error is None and had.changed == one.changed != 0
+        return had.sha256 if had is not None and same and one.bytes in (0, had.bytes) else None
+
+    for done, (one, sha, size, error) in enumerate(contents(listed, before), 1):
+        if progress is not None:
+            progress(done, len(listed))
+        if sha is None:
+            unreadable = hashlib.sha256(b"unreadable\0" + one.uri.encode("utf-8", "surrogateescape")).hexdigest()
+            yield Found(one.uri, unreadable, 0, 0, one.label, error)
+        else:
+            had = known.get(one.uri)
+            yield Found(one.uri, sha, size or (had.bytes if had is not None else 0), one.changed, one.label)
 
 
 _TRUTH_FOLDERS = frozenset({"masks", "parts", "instances", "semantic"})
@@ -144,7 +174,7 @@ def folder_labels(root: str | Path, uris: Sequence[str]) -> dict[str, str]:
 
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "picture", "name", "uri", "id")
-_LABEL_COLUMNS = ("label", "class", "class_index", "truth", "target", "category", "class_name", "y")
+LABEL_COLUMNS = ("label", "class", "class_index", "truth", "target", "category", "class_name", "y")
 
 
 def truth_labels(truth: str | Path | Mapping[str, Any], uris: Sequence[str]) -> dict[str, str]:
@@ -183,7 +213,9 @@ def _ends_with(path: Path, tail: Path) -> bool:
 
 def _read_truth(path: str | Path) -> dict[str, str]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(str(path)) if "://" in str(path) else Path(path).read_text(encoding="utf-8-sig")
+        if text is None:
+            raise FileNotFoundError
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such truth file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -193,7 +225,7 @@ def _read_truth(path: str | Path) -> dict[str, str]:
         raise UsageError(f"{path}: a truth file has a column of files and a column of labels, between commas.")
     head = [cell.strip().lower() for cell in rows[0]]
     file_at = next((head.index(name) for name in _FILE_COLUMNS if name in head), None)
-    label_at = next((head.index(name) for name in _LABEL_COLUMNS if name in head), None)
+    label_at = next((head.index(name) for name in LABEL_COLUMNS if name in head), None)
     if label_at is None and file_at is None:
         file_at, label_at = 0, 1  # no header
     else:

@@ -17,10 +17,11 @@ import lance
 
 from ..errors import StoreError
 from .lance_table import Table, _clear_errors, _damage, _version, mend
-from .lock import Lock
+from .lists import _FILES, _PLAN
+from .lock import Lease, Lock
 from .recipe import Recipe
 from .rows import schema as pictures_schema
-from .store import _FILES, _FOLDED, _PLAN, _STATES, TABLES, Store, _recipe_of, _table
+from .store import _FOLDED, _STATES, TABLES, Store, _recipe_of, _table
 
 Tell = Callable[[str, int, int], None]
 
@@ -231,7 +232,7 @@ def repair(path: str | Path) -> Report:
     return report
 
 
-def _writing(path: str) -> Lock | None:
+def _writing(path: str) -> Lock | Lease | None:
     if "://" in path:
         return None
     if not Path(path).is_dir():

@@ -19,6 +19,7 @@ from ..engine.runner import Runner, call_plainly
 from ..engine.untouched import untouched
 from ..errors import MethodRefused, PictureError, UsageError
 from ..pictures import Fitted, Picture
+from .collections import picture as open_picture
 from .neighbors import find
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _picture(store: Store, source: Any) -> Picture:
         return Picture.of(source)
     row = find(store, source)
     for uri in store.uris.get(row["sha256"], []):
-        picture = Picture.of(uri)
+        picture = open_picture(uri)
         if picture.sha256 == row["sha256"]:
             return picture
         raise PictureError(f"{uri}: the file has changed since the survey.")

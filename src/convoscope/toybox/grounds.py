@@ -135,9 +135,7 @@ def _cloth(rng: np.random.Generator, height: int, width: int) -> Floats:
     elif style == 1:
         pattern = 0.5 * (np.sin(2 * np.pi * u) > 0) + 0.5 * (np.sin(2 * np.pi * v) > 0)
     elif style == 2:
-        pattern = np.clip(
-            0.5 + sharp * 2 * (rng.uniform(0.16, 0.3) - np.hypot(u % 1 - 0.5, v % 1 - 0.5)), 0, 1
-        )
+        pattern = np.clip(0.5 + sharp * 2 * (rng.uniform(0.16, 0.3) - np.hypot(u % 1 - 0.5, v % 1 - 0.5)), 0, 1)
     else:
         pattern = 0.5 + 0.25 * np.sin(2 * np.pi * u * 2) + 0.25 * np.sin(2 * np.pi * v * 2)
     out = np.array(base, np.float32) + (np.array(other, np.float32) - np.array(base, np.float32)) * pattern[
@@ -165,15 +163,11 @@ def _lights(rng: np.random.Generator, height: int, width: int) -> Floats:
     a, b = pick(rng, FABRICS + SKIES + GRASSES), pick(rng, FABRICS + SKIES + GRASSES)
     y, x = _grid(height, width)
     turn = rng.uniform(0, 2 * np.pi)
-    t = np.clip(0.5 + 0.6 * ((x - 0.5) * float(np.cos(turn)) + (y - 0.5) * float(np.sin(turn))), 0, 1)[
-        ..., None
-    ]
+    t = np.clip(0.5 + 0.6 * ((x - 0.5) * float(np.cos(turn)) + (y - 0.5) * float(np.sin(turn))), 0, 1)[..., None]
     out = np.array(a, np.float32) * (1 - t) + np.array(b, np.float32) * t
     glow = np.zeros((height, width), np.float32)
     for cx, cy, r in rng.uniform((0, 0, 0.04), (1, 1, 0.16), (int(rng.integers(0, 9)), 3)).tolist():
-        glow = np.maximum(
-            glow, np.clip((r - np.hypot(x - cx, y - cy)) * height, 0, 1) * rng.uniform(0.2, 0.6)
-        )
+        glow = np.maximum(glow, np.clip((r - np.hypot(x - cx, y - cy)) * height, 0, 1) * rng.uniform(0.2, 0.6))
     out = out + (250 - out) * (0.6 * blur(glow, height / 64))[..., None]
     return out * (1 + 0.05 * noise(rng, height, width, 3, 3)[..., None])
 

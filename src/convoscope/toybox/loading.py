@@ -54,9 +54,7 @@ def path(name: str) -> Any:
         raise ModelError(f"The toybox has no network {name!r}: it has {', '.join(NAMES)}.")
     file = resources.files("convoscope.toybox") / "weights" / f"{name}.safetensors"
     if not file.is_file():
-        raise ModelError(
-            f"The weights of {name} are missing: make them with  python -m convoscope.toybox.train"
-        )
+        raise ModelError(f"The weights of {name} are missing: make them with  python -m convoscope.toybox.train")
     return file
 
 

@@ -63,9 +63,7 @@ def paint(sketch: Sketch, pose: Pose, height: int, width: int) -> Painted:
     sizes = [len(shape.points) for shape in sketch.shapes]
     points = pose.apply(np.concatenate([shape.points for shape in sketch.shapes]))
     x0, y0 = (max(int(v) - 1, 0) for v in points.min(0).tolist())
-    x1, y1 = (
-        min(max(int(v) + 2, 1), n) for v, n in zip(points.max(0).tolist(), (width, height), strict=True)
-    )
+    x1, y1 = (min(max(int(v) + 2, 1), n) for v, n in zip(points.max(0).tolist(), (width, height), strict=True))
     x0, y0 = min(x0, width - 1), min(y0, height - 1)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
     canvas = Image.new("L", ((x1 - x0) * FINE, (y1 - y0) * FINE), 0)
@@ -146,17 +144,13 @@ def relief(soft: Floats, light: tuple[float, float]) -> Floats:
     return out
 
 
-def lay(
-    ground: Floats, thing: Painted, light: tuple[float, float], size: float, detail: bool = True
-) -> Floats:
+def lay(ground: Floats, thing: Painted, light: tuple[float, float], size: float, detail: bool = True) -> Floats:
     """Put a painted thing onto the ground [H, W, 3]: its shadow first, then itself under the same light.
 
     ``size`` is the thing's length in pixels; it sets how far the shadow falls and how round the thing looks.
     """
     cover, reach = thing.cover, size * 0.05
-    shade = blur(
-        shifted(cover, round(-light[0] * reach), round(abs(light[1]) * reach)), max(reach * 0.55, 0.6)
-    )
+    shade = blur(shifted(cover, round(-light[0] * reach), round(abs(light[1]) * reach)), max(reach * 0.55, 0.6))
     height = blur(cover, size * 0.035) * (size * 0.02)
     if detail:
         height += blur(cover, size * 0.1) * (size * 0.05)

@@ -23,9 +23,7 @@ WIDTHS: tuple[int, ...] = (16, 32, 48, 64)
 
 
 def _mixer(channels_in: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
 
 
 class Pyramid(nn.Module):

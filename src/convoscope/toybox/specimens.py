@@ -94,9 +94,7 @@ def develop(rng: np.random.Generator, picture: Floats, light: Light) -> NDArray[
     y = (np.arange(h, dtype=np.float32) * (2 / (h - 1)) - 1)[:, None]
     x = (np.arange(w, dtype=np.float32) * (2 / (w - 1)) - 1)[None, :]
     level = (
-        1
-        + light.fall * 0.7 * (x * light.direction[0] + y * light.direction[1])
-        - 0.08 * light.fall * (x * x + y * y)
+        1 + light.fall * 0.7 * (x * light.direction[0] + y * light.direction[1]) - 0.08 * light.fall * (x * x + y * y)
     )
     out = picture * level[..., None]
     out *= light.tint
@@ -110,9 +108,7 @@ def sketch(label: str, rng: np.random.Generator) -> Sketch:
     return _SKETCHES[label](rng)
 
 
-def turned(
-    label: str, thing: Sketch, rng: np.random.Generator, length: float
-) -> tuple[NDArray[np.float64], bool]:
+def turned(label: str, thing: Sketch, rng: np.random.Generator, length: float) -> tuple[NDArray[np.float64], bool]:
     """A random linear map (mirror, stretch, lean) that makes the thing's longer side ``length`` pixels."""
     lean = np.deg2rad(rng.uniform(-1, 1) * _LEAN[label])
     mirror = bool(rng.random() < 0.5)

@@ -55,10 +55,7 @@ def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
     """The network's answers [N, classes] for a list of pictures."""
     network.eval()
     with torch.no_grad():
-        parts = [
-            network(normalize([s.image for s in specimens[k : k + 100]]))
-            for k in range(0, len(specimens), 100)
-        ]
+        parts = [network(normalize([s.image for s in specimens[k : k + 100]])) for k in range(0, len(specimens), 100)]
     return torch.cat(parts)
 
 
@@ -83,9 +80,7 @@ def steps(total: int, network: nn.Module, rate: float) -> Iterator[tuple[int, to
     network.eval()
 
 
-def classifier(
-    name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False
-) -> nn.Module:
+def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False) -> nn.Module:
     """Train one classifier on ``total`` batches of 64 pictures; ``tag`` as for ``toybox.pictures``."""
     torch.manual_seed(seed)
     settings = {"classes": len(CLASSES), "widths": widths}

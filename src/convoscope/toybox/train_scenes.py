@@ -198,10 +198,7 @@ def train_detector() -> None:
 def judge_detector(network: nn.Module, scenes: list[Scene]) -> float:
     """mAP at IoU 0.5."""
     answers = [one for out in _answers(network, [s.image for s in scenes]) for one in out]
-    truths = [
-        {"boxes": [i.box for i in s.instances], "labels": [i.class_index for i in s.instances]}
-        for s in scenes
-    ]
+    truths = [{"boxes": [i.box for i in s.instances], "labels": [i.class_index for i in s.instances]} for s in scenes]
     return mean_average_precision(answers, truths)
 
 

@@ -29,7 +29,7 @@ from .similarity import rank_correlation
 from .stability import max_sensitivity, noisy
 
 #: random maps of each kind that a map is held against
-RANDOM_MAPS = 6
+RANDOM_MAPS = 5
 #: random classifiers that a map is compared under
 RANDOM_CLASSIFIERS = 4
 #: a rank correlation above which a map counts as the same map
@@ -92,7 +92,7 @@ def verdicts(
     explanation: Explanation,
     target: TargetLike = None,
     *,
-    steps: int = 16,
+    steps: int = 12,
     noise: float = 0.02,
     variations: int = 3,
     seed: int = 0,
@@ -154,18 +154,20 @@ def _faithful(
     model: Model, explanation: Explanation, target: TargetLike, steps: int, seed: int
 ) -> dict[str, tuple[float, float, float, float]]:
     size = next(iter(explanation.values())).values.shape
-    pixels = [random((size[0], size[1]), seed * 1009 + k) for k in range(RANDOM_MAPS)]
-    coarse = [random_smooth((size[0], size[1]), seed * 1009 + k) for k in range(RANDOM_MAPS)]
     maps = [heatmap.values for heatmap in explanation.values()]
-    values = np.stack([*maps, *pixels, *coarse])
+    # scattered pixels harm a network more than patches: a map is held against random maps of its own kind
+    coarse = {heatmap.grid is not None for heatmap in explanation.values()}
+    places = {kind: len(maps) + RANDOM_MAPS * number for number, kind in enumerate(sorted(coarse))}
+    for kind in places:
+        make = random_smooth if kind else random
+        maps += [make((size[0], size[1]), seed * 1009 + k) for k in range(RANDOM_MAPS)]
+    values = np.stack(maps)
     with scoring(model, explanation.fitted, target, seed=seed) as scored:
         inserted = np.array([c.area for c in insertion(values, scored.filled("blur"), steps=steps, seed=seed)])
         deleted = np.array([c.area for c in deletion(values, scored.filled("mean"), steps=steps, seed=seed)])
-    mine = len(maps)
     found = {}
     for number, (name, heatmap) in enumerate(explanation.items()):
-        # scattered pixels harm a network more than patches: a map is held against random maps of its own kind
-        start = mine + RANDOM_MAPS if heatmap.grid is not None else mine
+        start = places[heatmap.grid is not None]
         rivals = slice(start, start + RANDOM_MAPS)
         net = inserted - deleted
         gain = (net[number] - net[rivals].mean()) / 2

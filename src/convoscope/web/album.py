@@ -165,7 +165,9 @@ def check(data: bytes, name: str) -> None:
     except Exception:
         raise PictureError(f"{name}: not a picture in a format that is read here ({', '.join(FORMATS)}).") from None
     if pixels > UPLOAD_PIXELS:
-        raise PictureError(f"{name}: {pixels / 1e6:.0f} million pixels; {UPLOAD_PIXELS // 1_000_000} are the limit here.")
+        raise PictureError(
+            f"{name}: {pixels / 1e6:.0f} million pixels; {UPLOAD_PIXELS // 1_000_000} are the limit here."
+        )
 
 
 def _digest(path: Path) -> str:

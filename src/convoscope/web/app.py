@@ -26,7 +26,7 @@ from .bench import Bench
 from .desk import BusyError
 from .jobs import Jobs
 from .security import Guard
-from .serving import bench_of
+from .serving import bench_of, json
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -48,8 +48,8 @@ def create_app(
 ) -> FastAPI:
     """The page of ``model`` (a :class:`~convoscope.Model` or a spec) as an ASGI app.
 
-    ``images`` is the folder whose pictures are shown; nothing outside it is read. ``store`` is a survey's store (a path
-    or an open one). ``token`` is asked of everybody. ``hosts`` are names that the server answers to besides the
+    ``images`` is the folder whose pictures are shown; nothing outside it is read. ``store`` is a survey's store (a
+    path or an open one). ``token`` is asked of everybody. ``hosts`` are names that the server answers to besides the
     loopback's. ``survey_into``: where a survey of ``images`` may be written when somebody asks for one.
 
     Raises :class:`ConvoscopeError` subclasses: no such folder, a store of another network.
@@ -97,13 +97,13 @@ def _gathered(store: Any, model: Model) -> Any:
 
 
 def _page(app: FastAPI) -> None:
-    @app.get("/api/model", tags=["model"], responses=schemas.REFUSALS)
-    async def model(request: Request) -> schemas.Model:
+    @app.get("/api/model", tags=["model"], responses=schemas.REFUSALS, response_model=schemas.Model)
+    async def model(request: Request) -> Response:
         """The network, and what can be done with it here."""
         from .about import about
 
         bench = bench_of(request)
-        return schemas.Model(**await bench.desk.once(f"model-{bench.survey_stamp}", lambda: about(bench)))
+        return await json(bench, f"model-{bench.survey_stamp}", lambda: schemas.Model(**about(bench)))
 
     @app.get("/api/colours/{name}", tags=["model"], responses=schemas.REFUSALS)
     async def colours(name: str) -> list[list[int]]:
@@ -164,7 +164,9 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        said = [f"{'.'.join(str(p) for p in one['loc'][1:]) or 'the request'}: {one['msg']}" for one in error.errors()]
+        said = [
+            f"{'.'.join(str(p) for p in one['loc'][1:]) or 'the request'}: {one['msg']}" for one in error.errors()
+        ]
         text = "; ".join(said)[:500].encode("utf-8", "replace").decode()
         return JSONResponse({"detail": text}, 422)
 

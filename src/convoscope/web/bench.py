@@ -1,4 +1,4 @@
-"""What the rooms of the page share: the model, the pictures, the collection, the cache, the line before the network."""
+"""What the rooms of the page share: the model, pictures, collection, cache, and the line before the network."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ class Ask:
     against: str | None = None
     methods: tuple[tuple[str, Method], ...] = field(default=(), compare=False)
 
-    def about(self, model: Model) -> list[Any]:
-        """What every answer depends on."""
-        return [model.fingerprint, self.picture, self.target, self.against]
+    fingerprint: str = ""
 
-    def key(self, model: Model, name: str) -> str:
+    def about(self) -> list[Any]:
+        """What every answer depends on."""
+        return [self.fingerprint, self.picture, self.target, self.against]
+
+    def key(self, name: str) -> str:
         """The key of one map."""
         chosen = dict(self.methods)[name]
-        return key_of("map", *self.about(model), chosen.about.name, dict(vars(chosen)))
+        return key_of("map", *self.about(), chosen.about.name, dict(vars(chosen)))
 
 
 @dataclass(eq=False)
@@ -76,11 +78,14 @@ class Bench:
     cache: Cache = field(default_factory=lambda: Cache(CACHE))
     jobs: Jobs = field(init=False)
     desk: Desk = field(init=False)
+    fingerprint: str = field(init=False)
     _twin: Model | None = field(default=None, init=False)
     _twin_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.cache)
+        # once: looking whether the weights have changed takes longer than a kept answer
+        self.fingerprint = self.model.fingerprint
 
     @property
     def survey_stamp(self) -> str:
@@ -99,7 +104,11 @@ class Bench:
                     try:
                         module = copy.deepcopy(self.model.module)
                         self._twin = dataclasses.replace(
-                            self.model, module=module, _watched=dict(self.model._watched), _graphs={}, _fingerprint=None
+                            self.model,
+                            module=module,
+                            _watched=dict(self.model._watched),
+                            _graphs={},
+                            _fingerprint=None,
                         )
                     except Exception:
                         self._twin = self.model
@@ -130,7 +139,8 @@ class Bench:
         for text in (target, against):
             if text is not None:
                 self.ask_target(text)
-        return Ask(picture, target or None, against or None, tuple(_read_methods(methods, layer, settings).items()))
+        read = tuple(_read_methods(methods, layer, settings).items())
+        return Ask(picture, target or None, against or None, read, self.fingerprint)
 
     def explain(
         self,
@@ -148,8 +158,8 @@ class Bench:
 
         asked = dict(ask.methods)
         names = list(asked) if names is None else list(names)
-        missing = {n: asked[n] for n in names if self.cache.get(ask.key(self.model, n)) is None}
-        decision_key = key_of("decision", *ask.about(self.model))
+        missing = {n: asked[n] for n in names if self.cache.get(ask.key(n)) is None}
+        decision_key = key_of("decision", *ask.about())
         decision = self.cache.get(decision_key)
         refused: dict[str, str] = {}
         if missing:
@@ -168,13 +178,13 @@ class Bench:
                 for name, own in zip(missing, _names(missing.values()), strict=True):
                     if own in found.heatmaps:
                         kept = keep(found.heatmaps[own], name, missing[name])
-                        self.cache.put(ask.key(self.model, name), kept, kept.nbytes)
+                        self.cache.put(ask.key(name), kept, kept.nbytes)
                     else:
                         refused[name] = found.refused.get(own, "There is no map.")
         if decision is None:
             decision = self._decide(ask)
             self.cache.put(decision_key, decision, 4096)
-        maps = {n: self.cache.get(ask.key(self.model, n)) for n in names if n not in refused}
+        maps = {n: self.cache.get(ask.key(n)) for n in names if n not in refused}
         return {"decision": decision, "maps": {n: k for n, k in maps.items() if k is not None}, "refused": refused}
 
     def _decide(self, ask: Ask) -> dict[str, Any]:

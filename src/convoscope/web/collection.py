@@ -12,7 +12,7 @@ from .bench import Bench, plain
 from .cache import key_of
 from .gathered import Gathered
 from .schemas import REFUSALS, PictureId
-from .serving import JPEG, bench_of, data
+from .serving import JPEG, bench_of, data, json
 
 router = APIRouter(prefix="/api/collection", tags=["collection"], responses=REFUSALS)
 
@@ -46,28 +46,31 @@ async def collection(request: Request) -> schemas.Collection:
     if bench.gathered is None:
         return schemas.Collection(there=False, can_survey=reason is None, why_not=reason, pictures=0)
     gathered = bench.gathered
-    key = key_of("collection", bench.model.fingerprint, bench.survey_stamp)
+    key = key_of("collection", bench.fingerprint, bench.survey_stamp)
     found = await bench.desk.once(key, lambda: plain(gathered.summary()), "files")
     return schemas.Collection(there=True, can_survey=reason is None, why_not=reason, **found)
 
 
-@router.get("/map")
+@router.get("/map", response_model=schemas.CollectionMap)
 async def collection_map(
     request: Request, method: Method = "tsne", picture: Annotated[str | None, Query(pattern="^[0-9a-f]{16}$")] = None
-) -> schemas.CollectionMap:
+) -> Response:
     """Every picture of the collection on the plane. ``picture`` is placed on it where it is not of the collection.
 
     A map that is not made yet takes its time: ask for it with a job of kind ``embedding`` to see progress.
     """
     bench = bench_of(request)
     gathered = gathered_of(bench)
-    key = key_of("map of all", bench.model.fingerprint, bench.survey_stamp, method)
-    found = dict(await bench.desk.once(key, lambda: columns(gathered, method), "files"))
+    key = key_of("map of all", bench.fingerprint, bench.survey_stamp, method)
     if picture is not None:
         bench.album.entry(picture)
-        place = key_of("placed", bench.model.fingerprint, bench.survey_stamp, method, picture)
-        found["placed"] = await bench.desk.once(place, lambda: _placed(bench, gathered, method, picture))
-    return schemas.CollectionMap(**found)
+    found = await bench.desk.once(key, lambda: columns(gathered, method), "files")
+
+    def make() -> schemas.CollectionMap:
+        placed = None if picture is None else _placed(bench, gathered, method, picture)
+        return schemas.CollectionMap(**found, placed=placed)
+
+    return await json(bench, key_of(key, picture), make)
 
 
 def columns(gathered: Gathered, method: Method, progress: Any = None) -> dict[str, Any]:
@@ -75,7 +78,8 @@ def columns(gathered: Gathered, method: Method, progress: Any = None) -> dict[st
     made = gathered.map(method, progress)
     rows = made.rows
     wrong = [
-        None if row["label"] is None or row["prediction"] is None else row["label"] != row["prediction"] for row in rows
+        None if row["label"] is None or row["prediction"] is None else row["label"] != row["prediction"]
+        for row in rows
     ]
     return dict(
         plain(
@@ -145,7 +149,7 @@ async def neighbors(
             )
         )  # fmt: skip
 
-    key = key_of("neighbors", bench.model.fingerprint, bench.survey_stamp, picture, k, metric)
+    key = key_of("neighbors", bench.fingerprint, bench.survey_stamp, picture, k, metric)
     return schemas.Neighbors(**await bench.desk.once(key, make))
 
 
@@ -163,10 +167,12 @@ async def mistakes(request: Request) -> schemas.Mistakes:
         for name, rows in (("worst", found.worst), ("confident", found.confident)):
             about[name] = [_row(gathered, row) for row in rows]
         for row in about["confusions"]:
-            row["examples"] = [{"id": sha[:16], "name": uri.rsplit("/", 1)[-1]} for sha, uri in row["examples"].items()]
+            row["examples"] = [
+                {"id": sha[:16], "name": uri.rsplit("/", 1)[-1]} for sha, uri in row["examples"].items()
+            ]
         return dict(plain(about))
 
-    key = key_of("mistakes", bench.model.fingerprint, bench.survey_stamp)
+    key = key_of("mistakes", bench.fingerprint, bench.survey_stamp)
     return schemas.Mistakes(**await bench.desk.once(key, make, "files"))
 
 
@@ -201,5 +207,5 @@ async def atlas(request: Request, number: int) -> Response:
     gathered = gathered_of(bench)
     if not 0 <= number <= len(gathered.rows) // 400:
         raise UsageError(f"There is no sheet {number} of thumbnails.")
-    key = key_of("atlas", bench.model.fingerprint, bench.survey_stamp, number)
+    key = key_of("atlas", bench.fingerprint, bench.survey_stamp, number)
     return data(await bench.desk.once(key, lambda: gathered.atlas(number), "files"), "image/jpeg")

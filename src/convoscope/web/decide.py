@@ -16,7 +16,7 @@ from .album import encoded
 from .bench import Ask, Bench, Kept, npy, plain
 from .cache import key_of
 from .schemas import REFUSALS, Against, Methods, PictureId, Settings, Target
-from .serving import NPY, PNG, address, bench_of
+from .serving import NPY, PNG, address, bench_of, json
 from .serving import npy as send_npy
 from .serving import png as send_png
 
@@ -27,27 +27,26 @@ MOST = 24
 _DEFAULT = ",".join(DEFAULT_METHODS)
 
 
-@router.get("/predict")
+@router.get("/predict", response_model=schemas.Reading)
 async def predict(
     request: Request,
     picture: PictureId,
     target: Target = None,
     against: Against = None,
     count: Annotated[int, Query(ge=1, le=1000)] = 10,
-) -> schemas.Reading:
+) -> Response:
     """What the network makes of a picture: its best classes (or boxes, segments, landmarks)."""
     bench = bench_of(request)
     ask = bench.ask(picture, target, against)
 
-    def make() -> dict[str, Any]:
+    def make() -> schemas.Reading:
         reading = probe.read(bench.model, bench.album.picture(picture), ask.target, ask.against, count=count)
-        return dict(plain(reading.to_dict()))
+        return schemas.Reading(**plain(reading.to_dict()))
 
-    found = await bench.desk.once(key_of("predict", *ask.about(bench.model), count), make)
-    return schemas.Reading(**found)
+    return await json(bench, key_of("predict", *ask.about(), count), make)
 
 
-@router.get("/explain")
+@router.get("/explain", response_model=schemas.Explanation)
 async def explain(
     request: Request,
     picture: PictureId,
@@ -56,7 +55,7 @@ async def explain(
     methods: Methods = _DEFAULT,
     layer: Annotated[str | None, Query(max_length=300)] = None,
     settings: Settings = None,
-) -> schemas.Explanation:
+) -> Response:
     """Maps of a picture by several methods, in as few passes as they can share.
 
     Methods that need hundreds of passes are listed in ``slow`` unless they were made before: ask for them with a job.
@@ -65,13 +64,18 @@ async def explain(
     ask = _ask(bench, picture, target, against, methods, layer, settings)
     known = [name for name, one in ask.methods if not one.about.slow or _there(bench, ask, name)]
     slow = [name for name, _ in ask.methods if name not in known]
-    key = key_of("explain", *ask.about(bench.model), *[ask.key(bench.model, name) for name in known])
-    found = await bench.desk.once(key + "-now", lambda: bench.explain(ask, known))
-    photo = await bench.desk.once(key_of("way", bench.model.fingerprint, picture), lambda: _way(bench, picture), "files")
-    return schemas.Explanation(
-        picture=picture, **_plain_decision(found["decision"]), **photo, refused=found["refused"], slow=slow,
-        maps=[_map(bench, ask, name, kept) for name, kept in found["maps"].items()],
-    )  # fmt: skip
+
+    def make() -> schemas.Explanation:
+        found = bench.explain(ask, known)
+        fitted = bench.model.fit(bench.album.picture(picture))
+        return schemas.Explanation(
+            picture=picture, **plain(found["decision"]), input_to_photo=fitted.input_to_photo.tolist(),
+            input=list(fitted.tensor.shape[-2:]), refused=found["refused"], slow=slow,
+            maps=[_map(bench, ask, name, kept) for name, kept in found["maps"].items()],
+        )  # fmt: skip
+
+    asked = [(name, ask.key(name)) for name in known]
+    return await json(bench, key_of("explain", *ask.about(), asked, slow), make)
 
 
 def _ask(
@@ -90,16 +94,7 @@ def _ask(
 
 
 def _there(bench: Bench, ask: Ask, name: str) -> bool:
-    return bench.cache.get(ask.key(bench.model, name)) is not None
-
-
-def _way(bench: Bench, picture: str) -> dict[str, Any]:
-    fitted = bench.model.fit(bench.album.picture(picture))
-    return {"input_to_photo": fitted.input_to_photo.tolist(), "input": list(fitted.tensor.shape[-2:])}
-
-
-def _plain_decision(decision: dict[str, Any]) -> dict[str, Any]:
-    return dict(plain(decision))
+    return bench.cache.get(ask.key(name)) is not None
 
 
 def map_query(ask: Ask, name: str) -> dict[str, Any]:
@@ -135,11 +130,11 @@ async def _kept(
     if not ask.methods:
         raise UsageError("Name a method.")
     name, chosen = ask.methods[0]
-    found = bench.cache.get(ask.key(bench.model, name))
+    found = bench.cache.get(ask.key(name))
     if found is None:
         if chosen.about.slow:
             raise UsageError(f"{name} needs hundreds of passes: ask for it with a job (POST /api/jobs).")
-        answer = await bench.desk.once(key_of("one map", ask.key(bench.model, name)), lambda: bench.explain(ask, [name]))
+        answer = await bench.desk.once(key_of("one map", ask.key(name)), lambda: bench.explain(ask, [name]))
         if name in answer["refused"]:
             raise MethodRefused(answer["refused"][name])
         found = answer["maps"][name]
@@ -173,7 +168,7 @@ async def map_image(
     """The map drawn over the photo (or over the network's input), as the library draws it."""
     bench = bench_of(request)
     kept = await _kept(request, method, picture, target, against, settings)
-    key = key_of("drawn", bench.model.fingerprint, picture, target, against, method, settings, on)
+    key = key_of("drawn", bench.fingerprint, picture, target, against, method, settings, on)
     return send_png(await bench.desk.once(key, lambda: encoded(kept.heatmap.overlay(on=on)), "files"))
 
 
@@ -195,10 +190,12 @@ async def cover(
     box = (x0, y0, x1, y1)
 
     def make() -> dict[str, Any]:
-        found = probe.cover(bench.model, bench.album.picture(picture), box, ask.target, ask.against, fill=fill, count=5)
+        found = probe.cover(
+            bench.model, bench.album.picture(picture), box, ask.target, ask.against, fill=fill, count=5
+        )
         return dict(plain(found.to_dict()))
 
-    return schemas.Change(**await bench.desk.once(key_of("cover", *ask.about(bench.model), box, fill), make))
+    return schemas.Change(**await bench.desk.once(key_of("cover", *ask.about(), box, fill), make))
 
 
 @router.get("/methods")

@@ -19,8 +19,8 @@ class BusyError(ConvoscopeError):
 class Desk:
     """Runs what is not in the cache, one network question at a time, at most ``waiting`` in line.
 
-    Two people who ask the same wait for the same answer. An answer is kept under its key, bounded by the cache. Errors
-    are not kept: the next who asks tries again.
+    Two people who ask the same wait for the same answer. An answer is kept under its key, bounded by the cache.
+    Errors are not kept: the next who asks tries again.
     """
 
     def __init__(self, cache: Cache, waiting: int = 64) -> None:

@@ -9,7 +9,14 @@ FORMULAS: dict[str, str] = {
     "saliency": "M(p) = max over channels |∂y/∂x(p)|",
     "input-x-gradient": "M(p) = Σ over channels x(p) · ∂y/∂x(p)",
     "integrated-gradients": "M(p) = Σ over channels (x − x₀)(p) · ∫₀¹ ∂y/∂x (x₀ + t (x − x₀))(p) dt",
+    "lrp": "Rⱼ = Σₖ (aⱼ wⱼₖ / Σⱼ' aⱼ' wⱼ'ₖ) Rₖ from the score down, with the rule of each layer; M = R at the input",
+    "gradient-shap": "M(p) = mean over backgrounds x₀ and t ∈ [0, 1] of (x − x₀)(p) · ∂y/∂x (x₀ + t (x − x₀))(p)",
+    "deep-shap": "M(p) = mean over backgrounds x₀ of (x − x₀)(p) · m(p), m: slopes Δoutput / Δinput, chained by layer",
     "smoothgrad": "M(p) = max over channels | mean over noise ε of ∂y/∂x (x + ε)(p) |",
+    "vargrad": "M(p) = max over channels Var over noise ε of ∂y/∂x (x + ε)(p)",
+    "attention-rollout": "M = class token's row of Πₗ ½ (Aₗ + 1), rows summing to 1; Aₗ: attention of layer l",
+    "attention-gradient": "R ← R + mean over heads of max(0, Aₗ ⊙ ∂y/∂Aₗ) · R, from R = 1; "
+    "M = class token's row of R − 1",
     "deconvnet": "∂y/∂x with every ReLU's backward pass replaced by g ↦ max(g, 0); M(p) = max over channels |·|",
     "guided-backprop": "∂y/∂x with every ReLU's backward pass replaced by g ↦ max(g, 0) · [activation > 0]; "
     "M(p) = max over channels |·|",

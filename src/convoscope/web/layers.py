@@ -18,7 +18,7 @@ from .album import encoded
 from .bench import Bench, npy, scale_dict
 from .cache import key_of
 from .schemas import REFUSALS, LayerName, PictureId
-from .serving import NPY, PNG, address, bench_of
+from .serving import NPY, PNG, address, bench_of, json
 from .serving import npy as send_npy
 from .serving import png as send_png
 
@@ -52,18 +52,18 @@ def rows_of(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-@router.get("/layers")
-async def layers(request: Request) -> list[schemas.Layer]:
+@router.get("/layers", response_model=list[schemas.Layer])
+async def layers(request: Request) -> Response:
     """The network's layers in the order of the forward: shape, receptive field, dead units."""
     bench = bench_of(request)
     there = bench.gathered.stamp if bench.gathered is not None else ""
-    rows = await bench.desk.once(key_of("layers", bench.model.fingerprint, there), lambda: rows_of(bench))
-    return [schemas.Layer(**row) for row in rows]
+    key = key_of("layers", bench.fingerprint, there)
+    return await json(bench, key, lambda: schemas.Layers([schemas.Layer(**row) for row in rows_of(bench)]))
 
 
 def activation_of(bench: Bench, picture: str, layer: str) -> tuple[Any, str]:
     """A layer's output on a picture, float32 ``[C, h, w]``, from the cache where it is there."""
-    key = key_of("activation", bench.model.fingerprint, picture, layer)
+    key = key_of("activation", bench.fingerprint, picture, layer)
     found = bench.cache.get(key)
     if found is None:
         _, found, _ = layer_activations(bench.model, bench.album.picture(picture), layer)
@@ -132,7 +132,7 @@ async def activations(
 ) -> schemas.Tiles:
     """What every channel of a layer makes of a picture, in an order; the values come as one array."""
     bench = bench_of(request)
-    key = key_of("tiles", bench.model.fingerprint, picture, layer, order, like, bench.survey_stamp)
+    key = key_of("tiles", bench.fingerprint, picture, layer, order, like, bench.survey_stamp)
 
     def make() -> dict[str, Any]:
         values, _ = activation_of(bench, picture, layer)
@@ -180,7 +180,7 @@ async def activation_values(
     """The values of some channels of a layer on a picture, float32 N×h×w, in the order asked for."""
     bench = bench_of(request)
     wanted = [int(c) for c in channels.split(",")][:TILES]
-    key = key_of("activation bytes", bench.model.fingerprint, picture, layer, wanted)
+    key = key_of("activation bytes", bench.fingerprint, picture, layer, wanted)
 
     def make() -> bytes:
         values, _ = activation_of(bench, picture, layer)
@@ -192,9 +192,7 @@ async def activation_values(
 
 
 @router.get("/filters.png", responses=PNG, response_class=Response)
-async def filters(
-    request: Request, layer: Annotated[str | None, Query(max_length=300)] = None
-) -> Response:
+async def filters(request: Request, layer: Annotated[str | None, Query(max_length=300)] = None) -> Response:
     """The weights of a convolution as pictures; default: the first convolution."""
     from ..methods.views import filters as draw
 
@@ -204,7 +202,7 @@ async def filters(
         with _drawing:
             return encoded(draw(bench.model, layer, limit=256).image, 2000)
 
-    return send_png(await bench.desk.once(key_of("filters", bench.model.fingerprint, layer), make, "files"))
+    return send_png(await bench.desk.once(key_of("filters", bench.fingerprint, layer), make, "files"))
 
 
 _drawing = threading.Lock()

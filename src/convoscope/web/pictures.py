@@ -44,9 +44,7 @@ async def list_pictures(
         }
     },
 )
-async def add_picture(
-    request: Request, name: Annotated[str, Query(max_length=300)] = "picture"
-) -> schemas.Picture:
+async def add_picture(request: Request, name: Annotated[str, Query(max_length=300)] = "picture") -> schemas.Picture:
     """Drop a picture in: the file's bytes are the body. It is kept in memory while the server runs."""
     body = await request.body()
     bench = bench_of(request)
@@ -82,9 +80,7 @@ def _label(bench: object, label: str | None, sha256: str) -> str | None:
 
 
 @router.get("/{id}/photo", responses=PNG | JPEG, response_class=Response)
-async def photo(
-    request: Request, id: PicturePath, side: Annotated[int, Query(ge=16, le=2048)] = 1024
-) -> Response:
+async def photo(request: Request, id: PicturePath, side: Annotated[int, Query(ge=16, le=2048)] = 1024) -> Response:
     """The photo, its longer side at most ``side`` pixels: PNG where it is small, JPEG where it is not."""
     bench = bench_of(request)
 
@@ -120,4 +116,4 @@ async def network_input(request: Request, id: PicturePath) -> Response:
         fitted = bench.model.fit(bench.album.picture(id))
         return encoded(input_image(fitted, bench.model.preprocessing.to_dict()))
 
-    return png(await bench.desk.once(key_of("input", bench.model.fingerprint, id), make, "files"))
+    return png(await bench.desk.once(key_of("input", bench.fingerprint, id), make, "files"))

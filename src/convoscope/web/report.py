@@ -1,4 +1,4 @@
-"""The report: one file with the page's views, frozen. It opens from disk, needs no network and no scripts, and prints.
+"""The report: one file with the page's views, frozen. It opens from disk, needs no network, no scripts, and prints.
 
 The numbers in it are those of ``explain --json``: the same documents stand in the file, as data.
 """
@@ -43,7 +43,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(eq=False)
 class Report:
-    """A finished report: ``html`` is the whole file, ``records`` the numbers in it, ``failed`` what could not be read."""
+    """A finished report: ``html`` is the file, ``records`` the numbers in it, ``failed`` what could not be read."""
 
     html: str
     records: list[dict[str, Any]]
@@ -68,8 +68,8 @@ def report(
     title: str | None = None,
     progress: Tell | None = None,
 ) -> Report:
-    """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours and
-    place among the collection.
+    """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
+    and place among the collection.
 
     ``trust`` adds a verdict to every map. ``progress(what, done, total)`` hears of each picture. Raises
     :class:`ConvoscopeError` where no picture can be explained.
@@ -259,7 +259,8 @@ def _collection(store: Store) -> str:
     try:
         mistakes = store.mistakes(12)
         parts.append(
-            f"<p>{mistakes.accuracy:.1%} of {mistakes.pictures:,} labelled pictures are right, {mistakes.wrong} wrong.</p>"
+            f"<p>{mistakes.accuracy:.1%} of {mistakes.pictures:,} labelled pictures are right, "
+            f"{mistakes.wrong} wrong.</p>"
         )
         figures = [
             _figure(
@@ -344,7 +345,7 @@ object, nor that it is right.</p>
 {"".join(sections)}
 <section id="methods"><h2>What am I looking at?</h2><dl>{methods}</dl></section>
 </main>
-<footer class="soft">Every number of this report stands in the file as JSON (the element with the id <code>numbers</code>),
+<footer class="soft">Every number of this report stands in the file as JSON (in the element <code>numbers</code>),
 the same as <code>convoscope explain --json</code> writes.</footer>
 <script type="application/json" id="numbers">{data}</script>
 </body>

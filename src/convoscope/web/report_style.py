@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 STYLE = """
-:root{color-scheme:light dark;--page:#fbfbfa;--ink:#1a1c20;--soft:#59616a;--line:#dfe2e6;--accent:#0b62a4;--track:#e6e9ec;
---bad:#a63603;--warn:#8a5a00;--good:#00694b}
+:root{color-scheme:light dark;--page:#fbfbfa;--ink:#1a1c20;--soft:#59616a;--line:#dfe2e6;--accent:#0b62a4;
+--track:#e6e9ec;--bad:#a63603;--warn:#8a5a00;--good:#00694b}
 @media (prefers-color-scheme:dark){:root{--page:#131518;--ink:#e8e9eb;--soft:#a1a9b3;--line:#2d3238;--accent:#6db3ec;
 --track:#2a2f35;--bad:#ff9b6b;--warn:#f0c04a;--good:#5fd0a8}}
 *{box-sizing:border-box}
@@ -28,7 +28,8 @@ figure{margin:0;min-width:0}
 figure img{display:block;width:100%;height:auto;border-radius:4px}
 figcaption{font-size:12.5px;color:var(--soft);margin-top:5px;overflow-wrap:anywhere}
 figcaption b{color:var(--ink)}
-.question{display:grid;grid-template-columns:minmax(160px,300px) minmax(0,1fr);gap:24px;align-items:start;margin-top:12px}
+.question{display:grid;grid-template-columns:minmax(160px,300px) minmax(0,1fr);gap:24px;align-items:start;
+margin-top:12px}
 .maps{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:18px}
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px;max-width:860px}
 .thumbs figcaption{font-size:11.5px;margin-top:2px}
@@ -50,7 +51,8 @@ dd{margin:0}
 .formula{font:italic 14px/1.5 "Cambria Math","STIX Two Math",Georgia,serif}
 .half{max-width:640px}
 .sheet img{background:#fff}
-@media (max-width:640px){header,main,footer{padding-left:14px;padding-right:14px}.question,dl{grid-template-columns:1fr}
+@media (max-width:640px){header,main,footer{padding-left:14px;padding-right:14px}
+.question,dl{grid-template-columns:1fr}
 .maps{grid-template-columns:1fr 1fr;gap:12px}dl{gap:2px}dd{margin-bottom:10px}}
 @media print{:root{--page:#fff;--ink:#000;--soft:#444;--line:#bbb}body{font-size:11pt}header{padding-top:0}
 header,main,footer{max-width:none;padding:0}section{break-before:page;border:0;margin:0;padding:0}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 #: ids of pictures: the beginning of the content's sha256
-PictureId = Annotated[str, Query(pattern="^[0-9a-f]{16}$", description="A picture's id, as `/api/pictures` gives it.")]
+PictureId = Annotated[
+    str, Query(pattern="^[0-9a-f]{16}$", description="A picture's id, as `/api/pictures` gives it.")
+]
 PicturePath = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="A picture's id.")]
 Target = Annotated[
     str | None,
@@ -85,6 +87,10 @@ class Layer(BaseModel):
     surveyed: bool
     dead: int | None = Field(description="Units that were nought in every picture of the survey.")
     relu: bool
+
+
+class Layers(RootModel[list[Layer]]):
+    """All layers, in the order of the forward."""
 
 
 class Picture(BaseModel):
@@ -197,7 +203,9 @@ class UnitCard(BaseModel):
     channel: int
     field: dict[str, Any] | None
     response: dict[str, Any] | None = Field(description="On the picture asked about: its strongest cell.")
-    survey: dict[str, Any] | None = Field(description="Over the collection: figures, histogram, classes, alike units.")
+    survey: dict[str, Any] | None = Field(
+        description="Over the collection: figures, histogram, classes, alike units."
+    )
 
 
 class Patches(BaseModel):

@@ -49,9 +49,7 @@ class Guard:
         self.app = app
         self.token = token
         self.body, self.upload = body, upload
-        self.hosts = {"localhost", "127.0.0.1", "::1", "testserver", *(host.lower() for host in hosts)} - {""}
-        if not any(host == "testserver" for host in hosts):
-            self.hosts.discard("testserver")
+        self.hosts = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in hosts)} - {""}
         #: bound to every address: any address literal will do, since a rebinding attack needs a name
         self.any_address = bool({"0.0.0.0", "::"} & self.hosts)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from fastapi import Request, Response
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from .bench import Bench
 
+Responses = dict[int | str, dict[str, Any]]
 #: answers that depend on nothing but their address and the network's fingerprint in it
 FOREVER = "private, max-age=86400, immutable"
 
@@ -46,10 +49,20 @@ def address(path: str, bench: Bench, **query: Any) -> str:
             pairs += [(name, one) for one in value]
         elif value is not None:
             pairs.append((name, value))
-    pairs.append(("v", bench.model.fingerprint[:8]))
+    pairs.append(("v", bench.fingerprint[:8]))
     return f"{path}?{urlencode(pairs)}"
 
 
-NPY = {200: {"content": {"application/x-npy": {}}, "description": "A NumPy array file (float32)."}}
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A picture."}}
-JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A picture."}}
+async def json(bench: Bench, key: str, make: Callable[[], BaseModel], room: str = "network") -> Response:
+    """What ``make`` answers, as JSON: written once, kept as bytes, sent again without another look."""
+
+    def written() -> bytes:
+        return make().model_dump_json().encode()
+
+    content: bytes = await bench.desk.once(f"json-{key}", written, room)
+    return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+NPY: Responses = {200: {"content": {"application/x-npy": {}}, "description": "A NumPy array file (float32)."}}
+PNG: Responses = {200: {"content": {"image/png": {}}, "description": "A picture."}}
+JPEG: Responses = {200: {"content": {"image/jpeg": {}}, "description": "A picture."}}

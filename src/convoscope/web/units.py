@@ -62,7 +62,7 @@ async def unit_card(
         }
         return dict(plain(found))
 
-    key = key_of("unit", bench.model.fingerprint, unit, picture, bench.survey_stamp)
+    key = key_of("unit", bench.fingerprint, unit, picture, bench.survey_stamp)
     return schemas.UnitCard(**await bench.desk.once(key, make))
 
 
@@ -97,7 +97,7 @@ def _patches(bench: Bench, unit: str, guided: bool) -> Any:
 async def patches(request: Request, unit: Unit) -> schemas.Patches:
     """The pieces of real pictures for which a unit fires most, typically and least, at its true receptive field."""
     bench = bench_of(request)
-    key = key_of("patches", bench.model.fingerprint, bench.survey_stamp, unit)
+    key = key_of("patches", bench.fingerprint, bench.survey_stamp, unit)
 
     def make() -> dict[str, Any]:
         found = _patches(bench, unit, guided=True)
@@ -130,7 +130,9 @@ async def patches(request: Request, unit: Unit) -> schemas.Patches:
         if row["there"]:
             links["image"] = address(f"/api/patches/{number}.png", bench, unit=unit, s=bench.survey_stamp)
         if f"{number}-guided" in made["pictures"]:
-            links["guided_image"] = address(f"/api/patches/{number}-guided.png", bench, unit=unit, s=bench.survey_stamp)
+            links["guided_image"] = address(
+                f"/api/patches/{number}-guided.png", bench, unit=unit, s=bench.survey_stamp
+            )
         listed.append({**row, **links})
     return schemas.Patches(unit=unit, about=made["about"], field=made["field"], patches=listed, notes=made["notes"])
 
@@ -141,7 +143,7 @@ async def patch_image(
 ) -> Response:
     """One patch, or the guided backpropagation of its neuron."""
     bench = bench_of(request)
-    key = key_of("patches", bench.model.fingerprint, bench.survey_stamp, unit)
+    key = key_of("patches", bench.fingerprint, bench.survey_stamp, unit)
     if bench.cache.get(key) is None:
         await patches(request, unit)
     made = bench.cache.get(key)
@@ -156,7 +158,7 @@ async def top_patch(request: Request, unit: Unit) -> Response:
     bench = bench_of(request)
     layer, channel = split(bench, unit)
     gathered = gathered_of(bench)
-    key = key_of("top patches", bench.model.fingerprint, bench.survey_stamp, layer)
+    key = key_of("top patches", bench.fingerprint, bench.survey_stamp, layer)
 
     def make() -> dict[int, bytes]:
         from ..survey.patches import patches as cut
@@ -191,7 +193,9 @@ def _relief(guided: Any) -> Image.Image:
 async def ablate(
     request: Request,
     picture: PictureId,
-    units: Annotated[list[str], Query(min_length=1, max_length=256, description="Units to switch off: layer:channel.")],
+    units: Annotated[
+        list[str], Query(min_length=1, max_length=256, description="Units to switch off: layer:channel.")
+    ],
     target: Target = None,
     against: Against = None,
 ) -> schemas.Change:
@@ -205,4 +209,4 @@ async def ablate(
         found = probe.switch_off(bench.model, bench.album.picture(picture), units, ask.target, ask.against, count=10)
         return dict(plain(found.to_dict()))
 
-    return schemas.Change(**await bench.desk.once(key_of("ablate", *ask.about(bench.model), sorted(units)), make))
+    return schemas.Change(**await bench.desk.once(key_of("ablate", *ask.about(), sorted(units)), make))

@@ -47,7 +47,7 @@ def _map(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
     if len(ask.methods) != 1:
         raise UsageError("A job makes one map: name one method.")
     name, chosen = ask.methods[0]
-    key = ask.key(bench.model, name)
+    key = ask.key(name)
 
     def work(handle: Handle) -> dict[str, Any]:
         total = _windows(bench, ask, chosen)
@@ -134,7 +134,15 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
         bench.album.entry(image)
     steps = asked.steps
     key = key_of(
-        "visualize", bench.model.fingerprint, targets, asked.recipe, asked.objective, image, asked.layer, steps, asked.seed
+        "visualize",
+        bench.fingerprint,
+        targets,
+        asked.recipe,
+        asked.objective,
+        image,
+        asked.layer,
+        steps,
+        asked.seed,
     )
 
     def work(handle: Handle) -> dict[str, Any]:
@@ -142,7 +150,8 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
 
         frames = visualize_frames(
             bench.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
-            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps, seed=asked.seed,
+            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps,
+            seed=asked.seed,
         )  # fmt: skip
         results = None
         try:
@@ -175,7 +184,7 @@ def _small(image: Image.Image) -> str:
 def _trust(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
     ask = _ask(bench, asked)
     names = [name for name, one in ask.methods]
-    key = key_of("trust", *ask.about(bench.model), [ask.key(bench.model, n) for n in names])
+    key = key_of("trust", *ask.about(), [ask.key(n) for n in names])
 
     def work(handle: Handle) -> dict[str, Any]:
         from ..explain import explain
@@ -204,7 +213,7 @@ def _survey(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
     reason = why_not(bench)
     if reason is not None:
         raise UsageError(reason)
-    key = key_of("survey", bench.model.fingerprint, str(bench.album.folder), bench.survey_into)
+    key = key_of("survey", bench.fingerprint, str(bench.album.folder), bench.survey_into)
 
     def work(handle: Handle) -> dict[str, Any]:
         from .collect import collect
@@ -222,7 +231,7 @@ def _embedding(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
     from .collection import columns, gathered_of
 
     gathered = gathered_of(bench)
-    key = key_of("map of all", bench.model.fingerprint, bench.survey_stamp, asked.method)
+    key = key_of("map of all", bench.fingerprint, bench.survey_stamp, asked.method)
 
     def work(handle: Handle) -> dict[str, Any]:
         def told(what: str, done: int, total: int) -> None:

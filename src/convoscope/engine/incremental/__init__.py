@@ -2,7 +2,8 @@
 
 from convoscope.engine.incremental.dense import dense_outputs
 from convoscope.engine.incremental.graph import ExportedGraph, NotIncremental, export
-from convoscope.engine.incremental.run import Estimate, Incremental
+from convoscope.engine.incremental.run import Incremental
+from convoscope.engine.incremental.stages import Estimate
 from convoscope.engine.incremental.windows import Boxes, FreeMasks, grid
 
 __all__ = [

@@ -1,26 +1,17 @@
-"""The network as a functional ATen graph, ready to be run on pieces of a picture.
-
-``export`` records the graph once per (network, input shape) with a free batch size. ``Program`` turns
-it into something that can be executed on tiles: batch norm folded into the convolutions before it
-(in copies: the user's weights are never touched), identities gone, everything that does not depend on the
-picture computed once.
-"""
+"""The network as a functional ATen graph, free in the batch size; recorded once per (network, input shape)."""
 
 from __future__ import annotations
 
 import io
-import operator
 import warnings
-from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
-from convoscope.engine.incremental.layers import Affine, AvgPool, Conv, MaxPool
 from convoscope.errors import MethodRefused
 
 aten = torch.ops.aten
@@ -34,8 +25,9 @@ class NotIncremental(MethodRefused):
 class ExportedGraph:
     """The functional ATen graph of one network for one input shape, free in the batch size.
 
-    Holds names of parameters and buffers, not their values: those are read from the network each time a
-    :class:`Program` is made, so that the graph may be cached while weights change.
+    ``outputs``: names of the nodes of the output's leaves, None for leaves that are no tensors; those are in
+    ``literals`` by their place. Holds names of parameters and buffers, not their values: those are read from the
+    network each time a program is made of it, so that the graph may be cached while weights change.
     """
 
     graph: fx.Graph
@@ -46,6 +38,7 @@ class ExportedGraph:
     spec: Any
     shape: tuple[int, ...]
     owner: Any
+    literals: dict[int, Any] = field(default_factory=dict)
 
 
 def export(network: nn.Module, example: Tensor) -> ExportedGraph:
@@ -73,15 +66,12 @@ def export(network: nn.Module, example: Tensor) -> ExportedGraph:
     constants: dict[str, Any] = {}
     for placeholder, name in getattr(signature, "inputs_to_lifted_tensor_constants", {}).items():
         constants[placeholder] = program.constants[name]
-    kinds = [str(spec.kind) for spec in signature.output_specs]
-    outputs = tuple(
-        getattr(spec.arg, "name", None) if "USER_OUTPUT" in kind else ""
-        for spec, kind in zip(signature.output_specs, kinds, strict=True)
-    )
+    leaves = [spec.arg for spec in signature.output_specs if "USER_OUTPUT" in str(spec.kind)]
+    outputs = tuple(None if hasattr(leaf, "value") else leaf.name for leaf in leaves)
+    literals = {index: leaf.value for index, leaf in enumerate(leaves) if hasattr(leaf, "value")}
     return ExportedGraph(
         program.graph, lifted, constants, signature.user_inputs[0],
-        tuple(name for name in outputs if name != ""), program.call_spec.out_spec,
-        tuple(example.shape[1:]), program.graph_module,
+        outputs, program.call_spec.out_spec, tuple(example.shape[1:]), program.graph_module, literals,
     )  # fmt: skip
 
 
@@ -122,8 +112,12 @@ def _make_functional(graph: fx.Graph) -> bool:
             if order[other] > position or any(order[user] > position for user in other.users):
                 return False
         node.target = overload
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=position: order[user] > at)
+        target.replace_all_uses_with(node, delete_user_cb=partial(_later, order, position))
     return True
+
+
+def _later(order: dict[fx.Node, int], position: int, user: fx.Node) -> bool:
+    return order[user] > position
 
 
 def _kinds(overload: Any) -> str:
@@ -134,246 +128,6 @@ def _kinds(overload: Any) -> str:
     return "CompositeImplicitAutograd" if keys(composite) else ""
 
 
-IDENTITIES = {
-    "aten.dropout.default", "aten.dropout_.default", "aten.feature_dropout.default", "aten.alpha_dropout.default",
-    "aten.clone.default", "aten.contiguous.default", "aten.detach.default", "aten.alias.default",
-    "aten.lift_fresh_copy.default", "aten.detach_.default",
-}  # fmt: skip
-RANDOM = "it draws random numbers"
-
-
-class Program:
-    """An executable, simplified copy of an :class:`ExportedGraph` with a network's present weights.
-
-    ``nodes``: the nodes that depend on the picture or on the batch size, in order.
-    ``constants``: node -> value of everything else. ``shapes``: node -> its shape for one picture.
-    """
-
-    def __init__(self, exported: ExportedGraph, network: nn.Module, device: torch.device, dtype: torch.dtype):
-        self.graph = fx.Graph()
-        mapping: dict[fx.Node, fx.Node] = {}
-        result = self.graph.graph_copy(exported.graph, mapping)
-        self.graph.output(result)
-        placeholders = {node.name: node for node in mapping if node.op == "placeholder"}
-        self.constants: dict[fx.Node, Any] = {}
-        for name, node in placeholders.items():
-            if name in exported.lifted:
-                self.constants[mapping[node]] = _lookup(network, exported.lifted[name])
-            elif name in exported.constants:
-                self.constants[mapping[node]] = exported.constants[name]
-        for node in mapping.values():
-            if node.op == "get_attr":
-                self.constants[node] = operator.attrgetter(str(node.target))(exported.owner)
-        self.input = mapping[placeholders[exported.input]]
-        by_name = {old.name: new for old, new in mapping.items()}
-        self.outputs = [by_name[name] if name is not None else None for name in exported.outputs]
-        self.spec = exported.spec
-        self._redirect: dict[fx.Node, fx.Node] = {}
-        with torch.inference_mode():
-            self._fold_constants(device)
-            self._check()
-            self._lower(dtype)
-            self._fuse_batch_norm()
-        self._sweep()
-
-    def _fold_constants(self, device: torch.device) -> None:
-        """Compute what depends neither on the picture nor on the batch size (weight standardisation, masks)."""
-        for node in self.graph.nodes:
-            if node.op != "call_function" or node in self.constants:
-                continue
-            if all(source in self.constants for source in node.all_input_nodes):
-                args, kwargs = self.fill(node, self.constants.__getitem__)
-                self.constants[node] = node.target(*args, **kwargs)
-
-    @staticmethod
-    def fill(node: fx.Node, value: Callable[[fx.Node], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The node's arguments with every node replaced by its value."""
-        args = fx.map_arg(node.args, value)
-        kwargs = fx.map_arg(node.kwargs, value)
-        return args, dict(kwargs)
-
-    def _check(self) -> None:
-        for node in self.graph.nodes:
-            if node.op != "call_function" or node in self.constants:
-                continue
-            tags = getattr(node.target, "tags", ())
-            name = str(node.target)
-            if "dropout" in name:
-                training = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", True)
-                if training:
-                    raise NotIncremental(f"{name} is active: {RANDOM}; the network is not in evaluation mode")
-            elif torch.Tag.nondeterministic_seeded in tags:
-                schema = getattr(node.target, "_schema", None)
-                given = schema is not None and any("dropout" in arg.name for arg in schema.arguments)
-                if not given:
-                    raise NotIncremental(f"the network uses {name}: {RANDOM}")
-            if name == "aten.batch_norm.default" and node.args[5]:
-                raise NotIncremental("a batch norm uses the statistics of the batch, which mixes the windows")
-            if name in ("aten.native_batch_norm.default", "aten._native_batch_norm_legit.default",
-                        "aten._native_batch_norm_legit.no_stats"):  # fmt: skip
-                raise NotIncremental("a batch norm uses the statistics of the batch, which mixes the windows")
-
-    def _lower(self, dtype: torch.dtype) -> None:
-        """Replace operations of many spellings by one of ours, and drop identities."""
-        for node in list(self.graph.nodes):
-            if node.op != "call_function" or node in self.constants:
-                continue
-            name = str(node.target)
-            if name in IDENTITIES or (name == "aten.to.dtype" and node.args[1] == dtype and self._floats(node)):
-                self._replace(node, node.args[0])
-            elif name in ("aten.conv2d.default", "aten.conv2d.padding", "aten.convolution.default"):
-                self._lower_conv(node, name)
-            elif name in ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default"):
-                self._lower_batch_norm(node)
-            elif name == "aten.max_pool2d.default":
-                source, *rest = self._arguments(node)
-                self._become(node, MaxPool.of(*rest), source)
-            elif name == "aten.max_pool2d_with_indices.default":
-                if all(user.target is operator.getitem and user.args[1] == 0 for user in node.users):
-                    source, *rest = self._arguments(node)
-                    for user in list(node.users):
-                        self._replace(user, node)
-                    self._become(node, MaxPool.of(*rest), source)
-            elif name == "aten.avg_pool2d.default":
-                source, *rest = self._arguments(node)
-                self._become(node, AvgPool.of(*rest), source)
-            elif name in ("aten.split.Tensor", "aten.split_with_sizes.default", "aten.chunk.default"):
-                self._lower_split(node, name)
-
-    def _floats(self, node: fx.Node) -> bool:
-        """Whether the node's input has the network's own dtype already (known for plain chains only)."""
-        value = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
-        return isinstance(value, Tensor) and value.dtype == node.args[1]
-
-    def _arguments(self, node: fx.Node) -> list[Any]:
-        """All arguments in the schema's order, defaults filled in."""
-        schema = node.target._schema  # type: ignore[union-attr]
-        values = []
-        for index, argument in enumerate(schema.arguments):
-            if index < len(node.args):
-                values.append(node.args[index])
-            else:
-                values.append(node.kwargs.get(argument.name, argument.default_value))
-        return values
-
-    def _become(self, node: fx.Node, call: Callable[..., Any], source: Any) -> None:
-        node.target = call
-        node.args = (source,)
-        node.kwargs = {}
-
-    def _replace(self, node: fx.Node, by: Any) -> None:
-        node.replace_all_uses_with(by)
-        self.outputs = [by if out is node else out for out in self.outputs]
-
-    def _lower_conv(self, node: fx.Node, name: str) -> None:
-        values = self._arguments(node)
-        if name == "aten.convolution.default":
-            source, weight, bias, stride, padding, dilation, transposed, _, groups = values
-            if transposed:
-                return
-        else:
-            source, weight, bias, stride, padding, dilation, groups = values
-        tensors = [item for item in (weight, bias) if isinstance(item, fx.Node)]
-        if any(item not in self.constants for item in tensors) or source in self.constants:
-            return
-        weights = self.constants[weight]
-        if weights.dim() != 4:
-            return
-        biases = None if bias is None else self.constants[bias]
-        self._become(node, Conv.of(weights, biases, stride, padding, dilation, groups), source)
-
-    def _lower_batch_norm(self, node: fx.Node) -> None:
-        legit = str(node.target) != "aten.batch_norm.default"
-        values = self._arguments(node)
-        source, weight, bias, mean, variance = values[:5]
-        epsilon = values[6 if legit else 7]
-        tensors = [item for item in (weight, bias, mean, variance) if isinstance(item, fx.Node)]
-        if any(item not in self.constants for item in tensors) or source in self.constants:
-            return
-        mean, variance = self.constants[mean].double(), self.constants[variance].double()
-        scale = (variance + epsilon).rsqrt()
-        if weight is not None:
-            scale = scale * self.constants[weight].double()
-        shift = -mean * scale
-        if bias is not None:
-            shift = shift + self.constants[bias].double()
-        if legit:
-            if not all(user.target is operator.getitem and user.args[1] == 0 for user in node.users):
-                return
-            for user in list(node.users):
-                self._replace(user, node)
-        self._become(node, Affine(scale, shift, self.constants[values[3]].dtype), source)
-
-    def _lower_split(self, node: fx.Node, name: str) -> None:
-        """``split`` and ``chunk`` become one slice per piece."""
-        if not all(user.target is operator.getitem for user in node.users):
-            return
-        source, sizes, dim = self._arguments(node)
-        meta = source.meta.get("val")
-        if meta is None or not isinstance(sizes, int | list | tuple):
-            return
-        dim = dim % meta.dim()
-        total = meta.shape[dim]
-        if dim == 0 or not isinstance(total, int):
-            return
-        if name == "aten.chunk.default":
-            sizes = -(-total // sizes)
-        if isinstance(sizes, int):
-            sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
-        if not all(isinstance(size, int) for size in sizes):
-            return
-        starts = [sum(sizes[:index]) for index in range(len(sizes))]
-        for user in list(node.users):
-            index = user.args[1]
-            user.target = aten.slice.Tensor
-            user.args = (source, dim, starts[index], starts[index] + sizes[index])
-
-    def _fuse_batch_norm(self) -> None:
-        """Fold every affine map that is the only reader of a convolution into that convolution."""
-        for node in list(self.graph.nodes):
-            if isinstance(node.target, Affine):
-                source = node.args[0]
-                if isinstance(source.target, Conv) and len(source.users) == 1 and source not in self.outputs:
-                    source.target = source.target.then(node.target)
-                    self._replace(node, source)
-
-    def _sweep(self) -> None:
-        """Keep what leads to an output."""
-        needed: set[fx.Node] = set()
-        stack = [out for out in self.outputs if out is not None]
-        while stack:
-            node = stack.pop()
-            if node not in needed:
-                needed.add(node)
-                stack.extend(node.all_input_nodes)
-        self.nodes = [
-            node for node in self.graph.nodes
-            if node in needed and node.op == "call_function" and node not in self.constants
-        ]  # fmt: skip
-        reads = {source for node in self.nodes for source in node.all_input_nodes} | needed
-        self.constants = {node: value for node, value in self.constants.items() if node in reads}
-        self.varying = {self.input}
-        for node in self.nodes:
-            # sym_size and arithmetic on it give batch sizes, not values of the picture.
-            if not counts_batch(node) and any(source in self.varying for source in node.all_input_nodes):
-                self.varying.add(node)
-        self.users: dict[fx.Node, list[fx.Node]] = {node: [] for node in [self.input, *self.nodes, *self.constants]}
-        for node in self.nodes:
-            for source in node.all_input_nodes:
-                self.users[source].append(node)
-
-    def structure(self, values: list[Any]) -> Any:
-        """The network's own output structure around the values of its output leaves."""
-        return pytree.tree_unflatten(values, self.spec)
-
-
 def counts_batch(node: fx.Node) -> bool:
     """Whether the node asks a value for its (batch) size."""
     return str(node.target) in ("aten.sym_size.int", "aten.sym_size.default", "aten.sym_numel.default")
-
-
-def _lookup(network: nn.Module, name: str) -> Tensor:
-    """The parameter or buffer of that full name, detached; never copied."""
-    path, _, leaf = name.rpartition(".")
-    value = getattr(network.get_submodule(path), leaf)
-    return value.detach()  # type: ignore[no-any-return]

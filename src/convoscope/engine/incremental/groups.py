@@ -22,8 +22,8 @@ WEIGHT_COST = 40.0
 def groups(costs: Sequence[tuple[float, Region]], windows: int, overhead: float, batch: int) -> list[Ints]:
     """Split the windows of a scouting plan into groups; returns the members of each, ascending.
 
-    ``costs``: products per cell and region of each step on tiles; ``windows``: how many there are; ``overhead``: of one
-    batch, in multiply-adds.
+    ``costs``: products per cell and region of each step on tiles; ``windows``: how many there are; ``overhead``: of
+    one batch, in multiply-adds.
     """
     if not costs:
         return [np.arange(windows)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +80,11 @@ class Conv:
         bias = affine.shift if self.bias is None else self.bias.double() * affine.scale + affine.shift
         return replace(self, weight=weight, bias=bias.to(self.weight.dtype), _prepared={})
 
+    def to(self, dtype: torch.dtype) -> Conv:
+        """The same with weights (and so results) of another precision."""
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return replace(self, weight=self.weight.to(dtype), bias=bias, _prepared={})
+
     def products(self) -> int:
         """Multiply-adds per output cell (all channels)."""
         return self.weight.numel()
@@ -100,22 +104,20 @@ class Conv:
 
     def _direct(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         window = self.window
-        x = x.contiguous(memory_format=torch.channels_last)
-        packed = self._packed_weights(x)
-        if packed is None:
+        x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+        packed, packed_conv = self._packed_weights(x, padding), _packed_convolution()
+        if packed is None or packed_conv is None:
             weight = self._prepared.get("plain")
             if weight is None:
                 weight = self._prepared["plain"] = self.weight.contiguous(memory_format=torch.channels_last)
             return F.conv2d(x, weight, self.bias, window.stride, padding, window.dilation, self.groups)
-        return _pointwise_convolution()(
-            x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], ""
-        )  # type: ignore[no-any-return]
+        return packed_conv(x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], "")
 
     def prepared_bytes(self) -> int:
         """Memory of the forms of the weights that have been prepared so far."""
         return sum(item.numel() * self.weight.element_size() for item in self._prepared.values())
 
-    def _packed_weights(self, x: Tensor) -> Tensor | None:
+    def _packed_weights(self, x: Tensor, padding: tuple[int, int]) -> Tensor | None:
         """Weights in oneDNN's own order, so that small batches do not pay for reordering them each time."""
         if not _packs(x) or "unpackable" in self._prepared:
             return None
@@ -123,7 +125,7 @@ class Conv:
             window = self.window
             try:
                 self._prepared["packed"] = torch.ops.mkldnn._reorder_convolution_weight(
-                    self.weight.contiguous(), (0, 0), window.stride, window.dilation, self.groups, list(x.shape)
+                    self.weight.contiguous(), padding, window.stride, window.dilation, self.groups, list(x.shape)
                 )
             except RuntimeError:  # oneDNN has no order of its own for some groups: the plain weights do as well
                 self._prepared["unpackable"] = self.weight.new_empty(0)
@@ -140,7 +142,7 @@ class Conv:
         window = self.window
         if (
             window.kernel != (3, 3) or window.stride != (1, 1) or window.dilation != (1, 1) or self.groups != 1
-            or x.device.type != "cpu" or x.dtype != torch.float32
+            or x.device.type != "cpu" or {x.dtype, self.weight.dtype} != {torch.float32}
         ):  # fmt: skip
             return False
         outputs, inputs = self.weight.shape[:2]
@@ -163,12 +165,16 @@ class Affine:
     dtype: torch.dtype
     _prepared: dict[str, Tensor] = field(default_factory=dict)
 
+    def to(self, dtype: torch.dtype) -> Affine:
+        """The same with results of another precision."""
+        return replace(self, dtype=dtype, _prepared={})
+
     def __call__(self, x: Tensor) -> Tensor:
         shape = (-1,) + (1,) * (x.dim() - 2)
         if "scale" not in self._prepared:
             self._prepared["scale"] = self.scale.to(self.dtype).view(shape)
             self._prepared["shift"] = self.shift.to(self.dtype).view(shape)
-        return torch.addcmul(self._prepared["shift"], x, self._prepared["scale"])
+        return torch.addcmul(self._prepared["shift"], x.to(self.dtype), self._prepared["scale"])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -257,7 +263,7 @@ def pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
 
 
 @cache
-def _pointwise_convolution() -> Callable[..., Any] | None:
+def _packed_convolution() -> Callable[..., Tensor] | None:
     """oneDNN's convolution with packed weights (what PyTorch's own compiler calls), where this build has it."""
     try:
         ops = torch.ops.mkldnn
@@ -268,7 +274,7 @@ def _pointwise_convolution() -> Callable[..., Any] | None:
 
 def _packs(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu" and x.dtype == torch.float32
+        x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and torch.backends.mkldnn.enabled and _pointwise_convolution() is not None
+        and bool(torch.backends.mkldnn.enabled) and _packed_convolution() is not None
     )  # fmt: skip

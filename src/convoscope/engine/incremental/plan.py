@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from convoscope.engine.incremental.graph import Program, counts_batch
+from convoscope.engine.incremental.graph import counts_batch
 from convoscope.engine.incremental.layers import Affine, AvgPool, Conv, MaxPool, Pads
+from convoscope.engine.incremental.program import Program
 from convoscope.engine.incremental.tiles import Base, Gather, Ints, Key, Region, as_rows
 
 Slot = Hashable
@@ -34,7 +35,7 @@ class Work:
     @property
     def count(self) -> int:
         """Number of windows."""
-        return self.batch.stop - self.batch.start
+        return int(self.batch.stop - self.batch.start)
 
 
 Run = Callable[[Work], Any]
@@ -176,8 +177,7 @@ class Planner:
             return lambda source: work.values[slots[source]] if source in slots else constants[source]
 
         def run(work: Work) -> Any:
-            args, kwargs = program.fill(node, look(work))
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return program.call(node, look(work))
 
         plain = isinstance(node.target, Conv | Affine | AvgPool | MaxPool) or is_pointwise(node)
         in_place = None
@@ -185,8 +185,7 @@ class Planner:
         if twin is not None:
 
             def in_place(work: Work) -> Any:
-                args, kwargs = program.fill(node, look(work))
-                return twin(*args, **kwargs)
+                return program.call(node, look(work), twin)
 
         products = dense_products(node, self.shapes, constants)
         varying = node in self.program.varying
@@ -212,7 +211,8 @@ class Planner:
             # The input itself: later nodes read it under its own name.
             self.steps.append(Step(source, (source,), run, cells=_numel(shape)))
             return source
-        self.steps.append(Step(slot, (source,), run, cells=_numel(shape)))
+        covered = fetch.gather.covered
+        self.steps.append(Step(slot, (source,), run, not covered, covered, cells=_numel(shape)))
         return slot
 
     # -- tiles with surroundings ---------------------------------------------------------------------------
@@ -350,8 +350,9 @@ def dense_products(node: fx.Node, shapes: Mapping[fx.Node, Any], constants: Mapp
     """Multiply-adds of a convolution or linear layer on one whole picture (0 for everything else)."""
     if isinstance(node.target, Conv):
         return node.target.products() * int(np.prod(shapes[node][2:]))
-    if str(node.target) == "aten.linear.default" and node.args[1] in constants:
-        return int(np.prod(shapes[node])) * int(shapes[node.args[0]][-1])
+    weight = node.args[1] if len(node.args) > 1 else None
+    if str(node.target) == "aten.linear.default" and isinstance(weight, fx.Node) and weight in constants:
+        return int(np.prod(shapes[node])) * int(constants[weight].shape[-1])
     return 0
 
 

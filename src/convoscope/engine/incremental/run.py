@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from convoscope.engine.incremental.graph import ExportedGraph, NotIncremental, Program, export
+from convoscope.engine.incremental.fast import low_precision
+from convoscope.engine.incremental.graph import ExportedGraph, NotIncremental, export
 from convoscope.engine.incremental.plan import Planner, Work
-from convoscope.engine.incremental.stages import Estimate, Queue, Schedule, Settings, schedule
+from convoscope.engine.incremental.program import Program
+from convoscope.engine.incremental.stages import Estimate, Queue, Schedule, Settings, is_grid, schedule
 from convoscope.engine.incremental.tiles import Base, Ints, Key
 from convoscope.engine.incremental.windows import Masks, as_masks, replace
 from convoscope.errors import UsageError
@@ -52,6 +54,7 @@ class Incremental:
         self.batch = batch or (BATCH if inputs.device.type == "cpu" else 4 * BATCH)
         self.device, self.dtype = inputs.device, inputs.dtype
         self.caps: Mapping[str, float] | float | None = fast
+        self.fast = fast
         self.share_dense = share_dense
         with torch.inference_mode():
             self.inputs = inputs.detach().contiguous(memory_format=torch.channels_last)
@@ -59,6 +62,10 @@ class Incremental:
             self.shapes: dict[fx.Node, Any] = {}
             self._bases: dict[Key, Base] = {}
             self._base_outputs = self._run_base(set())
+            low = low_precision(self.device) if fast is not None and self.dtype == torch.float32 else None
+            if low is not None:
+                self.program.lower(low, {node for node in self.program.nodes if is_grid(node, self.shapes)})
+                self._base_outputs = self._run_base(set())
         for value in self._base_outputs:
             if isinstance(value, Tensor) and value.dim() == 0:
                 raise NotIncremental("an output of the network is a single number for the whole batch")
@@ -92,13 +99,13 @@ class Incremental:
 
         store(program.input, self.inputs)
         for node in program.nodes:
-            args, kwargs = program.fill(node, look)
-            store(node, node.target(*args, **kwargs))  # type: ignore[operator]
+            store(node, program.call(node, look))
             for source in node.all_input_nodes:
                 left[source] -= 1
                 if left[source] <= 0 and source not in kept:
                     values.pop(source, None)
-        return [None if node is None else look(node) for node in program.outputs]
+        literals = program.literals
+        return [literals.get(i) if node is None else look(node) for i, node in enumerate(program.outputs)]
 
     def _ensure(self, planner: Planner) -> None:
         """Have every undisturbed value that a plan gathers from."""
@@ -113,7 +120,9 @@ class Incremental:
     # -- before running ------------------------------------------------------------------------------------
 
     def _schedule(self, masks: Masks) -> Schedule:
-        settings = Settings(self.memory, self.batch, self.share_dense, self.caps, self.device)
+        settings = Settings(
+            self.memory, self.batch, self.share_dense, self.caps, self.device, self.inputs.element_size()
+        )
         bounds = masks.bounds()
         height, width = self.inputs.shape[2:]
         top, bottom, left, right = bounds
@@ -211,14 +220,16 @@ class Incremental:
 
     def _whole(self, planner: Planner, members: Ints, values: dict[fx.Node, Any], onward: Queue) -> None:
         """One batch through the part where everything has changed."""
-        kept = planner.execute(Work(slice(0, len(members)), self._bases, dict(values)))
+        kept = planner.execute(Work(slice(0, len(members)), self._bases, {node: values[node] for node in values}))
         onward.push(members, {**values, **kept})
 
     def _end(self, planner: Planner, members: Ints, values: dict[fx.Node, Any]) -> tuple[Tensor, list[Any]]:
         """The head, for many windows at once; the output's leaves."""
         count = len(members)
         with torch.inference_mode():
-            values.update(planner.execute(Work(slice(0, count), self._bases, dict(values))))
+            values.update(
+                planner.execute(Work(slice(0, count), self._bases, {node: values[node] for node in values}))
+            )
             leaves = [
                 _per_window(values[node], count).reshape(count, *_one(base)) if node in values else base
                 for node, base in zip(self.program.outputs, self._base_outputs, strict=True)

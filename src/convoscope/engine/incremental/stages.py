@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from convoscope.engine.incremental.graph import Program
 from convoscope.engine.incremental.groups import STEP_COST, WEIGHT_COST, groups
 from convoscope.engine.incremental.layers import AvgPool, Conv, MaxPool
 from convoscope.engine.incremental.plan import Planner, dense_products
+from convoscope.engine.incremental.program import Program
 from convoscope.engine.incremental.tiles import Axis, Ints, Key, Region
 
 #: The body begins where this share of a map has changed, on the mean over the windows.
@@ -38,6 +38,8 @@ class Settings:
     share_dense: float
     caps: Mapping[str, float] | float | None
     device: torch.device
+    #: Bytes of one value.
+    item: int
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def schedule(
     body_plan = plan(body, None, [node for node in to_head if node in set(body)])
     head_plan = plan(head, None, [node for node in outputs if node in set(head)])
 
-    size = 8 if settings.device.type == "cpu" and shapes.get("float64") else 4
+    size = settings.item
     fixed = held + _base_bytes({key for _, p in found for key in p.keys} - stored, program, shapes, size)
     fixed += sum(node.target.prepared_bytes() for node in program.nodes if isinstance(node.target, Conv))
     free = max(settings.memory - fixed, 0)
@@ -209,12 +211,12 @@ def _cut(
         elif region is not None:
             if region.changed >= SHARE_BODY:
                 late.add(node)
-        elif all(source not in scout.regions for source in sources) or _is_grid(node, shapes):
+        elif all(source not in scout.regions for source in sources) or is_grid(node, shapes):
             late.add(node)
     # The head: matrix products from which no grid follows any more.
     before_grid: set[fx.Node] = set()
     for node in reversed(program.nodes):
-        if node in scout.regions or _is_grid(node, shapes) or node in before_grid:
+        if node in scout.regions or is_grid(node, shapes) or node in before_grid:
             before_grid.add(node)
             before_grid.update(node.all_input_nodes)
     ending: set[fx.Node] = set()
@@ -231,7 +233,8 @@ def _cut(
     return tuple(_with_sizes(part, program) for part in parts)  # type: ignore[return-value]
 
 
-def _is_grid(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+def is_grid(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+    """Whether the node slides a window over a map of more than one cell."""
     if not isinstance(node.target, Conv | MaxPool | AvgPool):
         return False
     return int(np.prod(shapes[node][2:])) > 1

@@ -9,6 +9,7 @@ over the edge back inside keeps everything exact.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Axis:
     @classmethod
     def cover(cls, size: int, low: Ints, high: Ints, share: float = 1.0) -> Axis:
         """Equal tiles that hold the intervals, cut about their middles to ``share`` of the axis."""
-        most = max(1, round(share * size))
+        most = max(1, math.ceil(share * size))
         if most < size:
             surplus = np.maximum(high - low - most, 0)
             low = low + surplus // 2

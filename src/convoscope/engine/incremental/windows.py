@@ -70,7 +70,7 @@ class FreeMasks:
         found: list[Ints] = []
         for dim in (2, 1):
             # A slice at a time: a comparison of all masks at once would double their memory.
-            touched = torch.cat([(part != 0).any(dim) for part in self.masks.split(64)]).cpu().numpy()
+            touched = torch.cat([(part != 0).any(dim) for part in torch.split(self.masks, 64)]).cpu().numpy()
             some = touched.any(1)
             low = np.where(some, touched.argmax(1), 0)
             high = np.where(some, touched.shape[1] - touched[:, ::-1].argmax(1), 0)

@@ -1,6 +1,6 @@
 // The network's answer: class bars to choose the target and its rival, or boxes, segments and landmarks to click.
 import { app, hear } from "./app.js";
-import { fill, h, number, percent, s } from "./dom.js";
+import { fill, h, keepFocus, number, percent, s } from "./dom.js";
 import { photoBox } from "./frames.js";
 import { t } from "./i18n.js";
 import { set, state } from "./state.js";
@@ -23,6 +23,10 @@ export function showChange(what) {
 }
 
 function draw() {
+  keepFocus(node, redraw);
+}
+
+function redraw() {
   const reading = app.reading;
   if (!node || !reading) return;
   const rows = [...reading.classes];
@@ -62,13 +66,13 @@ function line(row, rank, rows, whole, later) {
   const rival = state.against !== "" && (state.against === row.target || state.against === row.label);
   const name = `${row.label}`;
   return h("li", { class: `${target ? "is-target" : ""} ${rival ? "is-rival" : ""}` },
-    h("button", { type: "button", class: "bar-row", "aria-pressed": String(target), title: `${t("explain")}: ${name} · ${t("score")} ${number(row.score)}`,
+    h("button", { type: "button", class: "bar-row", dataset: { key: `class ${row.target}` }, "aria-pressed": String(target), title: `${t("explain")}: ${name} · ${t("score")} ${number(row.score)}`,
       onclick: () => set({ target: rank === 0 && !row.box ? "" : row.target, against: rival ? "" : state.against }) },
     h("span", { class: "label" }, name), h("span", { class: "track" },
       h("i", { style: { width: `${Math.max(0.3, (100 * Math.abs(value ?? 0)) / whole)}%` } }),
       later?.probability != null ? h("b", { style: { left: `${100 * later.probability}%` } }) : null),
     h("span", { class: "figure" }, shown, later?.probability != null ? h("em", {}, ` → ${later.probability.toFixed(2)}`) : null)),
-    app.reading.kind === "classifier" ? h("button", { type: "button", class: "rival", "aria-pressed": String(rival), disabled: target, title: t("ratherTitle"),
+    app.reading.kind === "classifier" ? h("button", { type: "button", class: "rival", dataset: { key: `rival ${row.target}` }, "aria-pressed": String(rival), disabled: target, title: t("ratherTitle"),
       "aria-label": `${t("rather")} ${name}`, onclick: () => set({ against: rival ? "" : row.target }) }, t("rather")) : null);
 }
 

@@ -8,6 +8,7 @@ export const app = {
   layers: [],
   pictures: [],
   picture: null, // the details of the chosen picture
+  failed: null, // the picture that could not be opened
   reading: null, // what the network makes of it
 };
 

@@ -66,6 +66,7 @@ const refresh = latest(async () => {
   stopWorks();
   trust = {};
   layout(names);
+  panel.classList.toggle("stale", app.failed !== state.picture);
   if (app.picture?.id !== state.picture) return; // the details are on their way: "reading" comes back here
   panel.classList.add("stale");
   try {

@@ -2,7 +2,8 @@
 import { fill, h } from "./dom.js";
 
 const root = document.getElementById("docs");
-const api = await (await fetch("/openapi.json")).json();
+// docstrings mark names with double backticks
+const api = JSON.parse((await (await fetch("/openapi.json")).text()).replaceAll("``", ""));
 
 const named = (ref) => api.components.schemas[ref.split("/").at(-1)];
 

@@ -43,6 +43,14 @@ export function fill(node, ...children) {
   return node;
 }
 
+/** Redraw a part without losing the keyboard's place in it: what has the focus is found again by its data-key. */
+export function keepFocus(node, redraw) {
+  const active = document.activeElement;
+  const key = node?.contains(active) ? active.dataset.key : null;
+  redraw();
+  if (key) node.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
 /** Run the latest call only, after a pause. */
 export function debounce(work, pause = 120) {
   let timer = 0;

@@ -1,6 +1,6 @@
 // The network from top to bottom: shape, receptive field to scale, dead units.
 import { app, say } from "./app.js";
-import { fill, h } from "./dom.js";
+import { fill, h, keepFocus } from "./dom.js";
 import { t } from "./i18n.js";
 import { on, prefer, set, state } from "./state.js";
 
@@ -27,22 +27,34 @@ function square(layer) {
   return h("span", { class: "field", "aria-hidden": "true" }, layer.rf ? h("i", { style: { width: `${pixels}px`, height: `${pixels}px` } }) : null);
 }
 
-function row(layer) {
+function row(layer, under = "") {
   const shape = layer.grid ? `${layer.channels} · ${layer.grid[0]}×${layer.grid[1]}` : (layer.shape.slice(1).join("×") || "1");
   const rf = layer.rf?.size ? t("fieldTitle", { size: fieldWords(layer), stride: layer.rf.stride?.map((v) => (v === null ? "?" : v)).join("×") ?? "?" }) : layer.rf ? t("wholePicture") : "";
   return h("button", {
-    type: "button", class: "layer", "aria-current": layer.name === state.layer ? "true" : null, dataset: { layer: layer.name },
+    type: "button", class: "layer", "aria-current": layer.name === state.layer ? "true" : null, dataset: { layer: layer.name, key: layer.name },
     title: `${layer.name} · ${layer.type} · ${layer.shape.slice(1).join("×")}${rf ? ` · ${rf}` : ""}${layer.default ? ` · ${t("defaultLayer")}` : ""}`,
     onclick: () => set({ layer: layer.name, tab: "layer" }),
     onpointerenter: () => say("hover-layer", layer), onpointerleave: () => say("hover-layer", null),
     onfocus: () => say("hover-layer", layer), onblur: () => say("hover-layer", null),
-  }, square(layer), h("span", { class: "name" }, layer.name, layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
+  }, square(layer), h("span", { class: "name" }, layer.name.slice(under.length), layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
   h("span", { class: "shape" }, shape),
   layer.dead ? h("span", { class: "dead", title: t("deadTitle", { n: layer.dead }) }, t("deadUnits", { n: layer.dead })) : null);
 }
 
+/** The rows of a group; what all names begin with stands above them once. */
+function named(members) {
+  const under = `${group(members[0].name)}.`;
+  const shared = members.filter((one) => one.name.startsWith(under));
+  if (shared.length < 4 || members.every((one) => one.name.length <= 16)) return members.map((one) => row(one));
+  return [h("p", { class: "group-name" }, under.slice(0, -1)), members.map((one) => row(one, one.name.startsWith(under) ? under : ""))];
+}
+
 export function drawLayers() {
   const left = document.getElementById("left");
+  keepFocus(left, () => redraw(left));
+}
+
+function redraw(left) {
   const all = prefer.get("all-layers", "") === "1";
   const list = h("div", { class: "list" });
   const filter = h("input", { type: "search", placeholder: t("filter"), "aria-label": t("filter"), oninput: () => show() });
@@ -59,7 +71,7 @@ export function drawLayers() {
       if (!groups.has(group(layer.name))) groups.set(group(layer.name), []);
       groups.get(group(layer.name)).push(layer);
     }
-    fill(list, layers.length ? [...groups].map(([, members]) => h("div", { class: "group" }, members.map(row))) : h("p", { class: "soft" }, t("noLayer")));
+    fill(list, layers.length ? [...groups].map(([, members]) => h("div", { class: "group" }, named(members))) : h("p", { class: "soft" }, t("noLayer")));
     list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   };
   fill(left,

@@ -38,7 +38,7 @@ export function layerTab(node) {
       state.tiles === "activation" ? choice(t("scaleTitle"), [["own", t("ownScale")], ["shared", t("sharedScale")]], state.scale, (value) => { set({ scale: value }, true); layerTab(panel); }) : null,
       h("label", {}, h("span", {}, `${t("order")} `), h("select", { "aria-label": t("order"), onchange: (event) => set({ order: event.target.value }) },
         orders.map(([value, word]) => h("option", { value, selected: value === state.order }, word))))),
-    tiles, h("div", { class: "below" }));
+    h("div", { class: "above" }), tiles, h("div", { class: "below" }));
   show();
 }
 
@@ -83,7 +83,8 @@ async function draw() {
   below(h("p", { class: "soft" }, t("channelsShown", { shown: found.channels.length, total: found.total }), ". ", t("tileHint"),
     state.scale === "shared" && state.tiles === "activation" ? h("span", { class: "legend" }, " ", number(found.scale.low), line, number(found.scale.high)) : null),
   found.total > found.channels.length ? h("button", { type: "button", onclick: () => { limit = Math.min(512, limit * 2); show(); } }, t("more")) : null,
-  state.tiles === "wants" ? wantsBar() : null);
+  null);
+  fill(panel.querySelector(".above"), state.tiles === "wants" ? wantsBar() : null);
 }
 
 function tile(unit, one, i, scale, colours, rows, columns, from) {
@@ -92,7 +93,9 @@ function tile(unit, one, i, scale, colours, rows, columns, from) {
   canvas.getContext("2d").putImageData(paint(values.data, columns, rows, scale, colours, from), 0, 0);
   let picture = canvas;
   if (state.tiles === "wants") {
-    picture = h("img", { alt: "", src: wants.get(unit) ?? null, class: wants.has(unit) ? "" : "missing" });
+    // until it is made, the channel's activation stands there, faintly
+    canvas.classList.add("faint");
+    picture = [canvas, h("img", { alt: "", src: wants.get(unit) ?? null, class: wants.has(unit) ? "" : "missing" })];
   } else if (state.tiles === "patch") {
     picture = app.model.survey ? h("img", { alt: "", loading: "lazy", src: `/api/top-patch?unit=${encodeURIComponent(unit)}`, onerror: (event) => event.target.classList.add("missing") }) : h("img", { alt: "", class: "missing" });
   }

@@ -28,11 +28,13 @@ async function choosePicture() {
     ]);
     if (state.picture !== id) return;
     app.picture = details;
+    app.failed = null;
     app.reading = reading;
     say("reading");
   } catch (error) {
     if (state.picture !== id) return;
     app.picture = null;
+    app.failed = id;
     failed(error);
     say("reading");
   }
@@ -97,6 +99,8 @@ async function start() {
     return;
   }
   if (!state.picture && app.pictures.length) set({ picture: app.pictures[0].id }, true);
+  if (state.model && state.model !== app.model.name) tell(t("otherModel", { asked: state.model, here: app.model.name }), "error");
+  state.model = app.model.name;
   if (!state.methods) state.methods = app.model.default_methods.join(",");
   if (!state.layer) state.layer = app.model.last_grid ?? app.layers.at(-1)?.name ?? "";
   drawAll();

@@ -1,7 +1,7 @@
 // What is looked at: kept in the address, so that a link shows the same view, and told to whoever listens.
 
 const DEFAULTS = {
-  picture: "", target: "", against: "", methods: "", layer: "", unit: "", tab: "decide",
+  model: "", picture: "", target: "", against: "", methods: "", layer: "", unit: "", tab: "decide",
   tiles: "activation", order: "strength", like: "", scale: "own", off: "", set: "",
   map: "tsne", colour: "label", thumbs: "", opacity: "",
 };

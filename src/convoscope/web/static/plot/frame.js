@@ -43,7 +43,7 @@
     const data = traces(given);
     const spot = given.here >= 0 ? [given.x[given.here], given.y[given.here]] : given.placed ? [given.placed.x, given.placed.y] : null;
     if (spot) {
-      data.push({ type: "scatter", mode: "markers+text", name: given.words.here, x: [spot[0]], y: [spot[1]], text: [given.words.here], textposition: "top center", textfont: { color: style.ink, size: 12 }, hoverinfo: "skip", showlegend: false,
+      data.push({ type: "scatter", mode: "markers+text", name: given.words.here, x: [spot[0]], y: [spot[1]], text: [given.words.here], textposition: "top center", textfont: { color: style.ink, size: 12 }, hoverinfo: "skip", showlegend: false, selected: { marker: { opacity: 1 }, textfont: { color: style.ink } }, unselected: { marker: { opacity: 1 }, textfont: { color: style.ink } },
         marker: { size: 17, symbol: "circle-open", color: style.ink, line: { width: 2 } } });
     }
     const range = (values) => Math.max(...values) - Math.min(...values) || 1;
@@ -54,7 +54,7 @@
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style.ink, family: "system-ui, sans-serif", size: 12 }, margin: { l: 8, r: 8, t: 8, b: 8 },
       xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, dragmode: drawn?.dragmode ?? "lasso", hovermode: "closest", images, uirevision: `${given.ids.length}-${given.x[0]}`,
-      legend: narrow ? { orientation: "h", y: -0.02 } : { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(0,0,0,0)" }, showlegend: given.colour !== "trust", modebar: { color: style.soft, activecolor: style.accent, bgcolor: "rgba(0,0,0,0)" },
+      legend: narrow ? { orientation: "h", y: -0.02 } : { x: 1, xanchor: "right", y: 0.94, bgcolor: "rgba(0,0,0,0)" }, showlegend: given.colour !== "trust", modebar: { color: style.soft, activecolor: style.accent, bgcolor: "rgba(0,0,0,0)" },
     };
     Plotly.react(map, data, layout, { displaylogo: false, responsive: true, scrollZoom: true, modeBarButtonsToRemove: ["toImage", "autoScale2d"] }).then(() => {
       if (drawn) return;

@@ -50,6 +50,7 @@ export default {
   kept: "right", wrongWord: "wrong",
   welcome: "New here? Take the tour", next: "Next", back: "Back", done: "Done", step: "{n} of {total}",
   keys: "Keys", keyArrows: "previous, next picture", keyTabs: "Decide, Layer, Collection", keyZoom: "larger, smaller pictures", keyHelp: "this help", keyEscape: "close, leave", keyTheme: "light or dark", keyMask: "point, mask, region",
+  otherModel: "The link is of {asked}; this page shows {here}.",
   error: "Something went wrong", offline: "The server does not answer: is it still running?",
   boxes: "Found", share: "{p} of the picture", clickHint: "Click a box, a segment or a landmark to explain it.",
   left: "about {s} s left", of: "{done} of {total}", queued: "waiting in line",

@@ -50,6 +50,7 @@ export default {
   kept: "맞음", wrongWord: "틀림",
   welcome: "처음이신가요? 둘러보기", next: "다음", back: "이전", done: "끝", step: "{total}개 중 {n}",
   keys: "단축키", keyArrows: "이전, 다음 사진", keyTabs: "판단, 층, 모음", keyZoom: "사진 크게, 작게", keyHelp: "이 도움말", keyEscape: "닫기, 나가기", keyTheme: "밝게 또는 어둡게", keyMask: "가리키기, 가리개, 영역",
+  otherModel: "링크는 {asked}의 것이고, 이 화면은 {here}입니다.",
   error: "문제가 생겼습니다", offline: "서버가 응답하지 않습니다. 아직 켜져 있나요?",
   boxes: "찾은 것", share: "사진의 {p}", clickHint: "상자, 조각, 표식을 눌러 설명을 보세요.",
   left: "약 {s}초 남음", of: "{total} 중 {done}", queued: "차례를 기다리는 중",

@@ -1,0 +1,189 @@
+"""Screenshots of the page for the docs: every tab, wide and on a phone, light and dark.
+
+    python examples/screenshots.py [--out docs/pictures] [--photos]
+
+``--photos`` adds SqueezeNet on scikit-image's public-domain photos (needs its weights: the torchvision cache, or
+``CONVOSCOPE_DATA``). Needs Playwright and the system's Chromium (``CONVOSCOPE_CHROMIUM`` names another).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ARGUMENTS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+WIDE, PHONE = (1440, 900), (390, 844)
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """The app on a free port of this machine."""
+    import uvicorn
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+class Camera:
+    """Opens views of a page and writes what they look like."""
+
+    def __init__(self, browser: Any, url: str, out: Path) -> None:
+        self.browser, self.url, self.out = browser, url, out
+
+    def shoot(
+        self,
+        name: str,
+        query: str,
+        ready: str,
+        act: Callable[[Any], None] | None = None,
+        size: tuple[int, int] = WIDE,
+        scheme: str = "light",
+        language: str = "en",
+    ) -> None:
+        """One picture: go to ``query``, wait for the selector ``ready``, do ``act``, write ``name``.jpg."""
+        context = self.browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        preferences = f"'convoscope-toured', '1'); localStorage.setItem('convoscope-language', '{language}'"
+        context.add_init_script(f"try {{ localStorage.setItem({preferences}) }} catch {{}}")
+        page = context.new_page()
+        page.goto(f"{self.url}/{query}")
+        page.wait_for_selector(ready, timeout=120_000)
+        page.wait_for_load_state("networkidle")
+        if act is not None:
+            act(page)
+        page.wait_for_timeout(600)
+        page.screenshot(path=self.out / f"{name}.jpg", type="jpeg", quality=86)
+        context.close()
+        print(f"{name}.jpg")
+
+
+def mask(page: Any) -> None:
+    """Cover the middle of the photo."""
+    page.get_by_role("button", name="Mask").click()
+    box = page.locator(".frame.photo .stage").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.55)
+    page.wait_for_selector(".answers .change")
+
+
+def point(page: Any) -> None:
+    """Rest the cursor on a map."""
+    box = page.locator("#maps .frame .stage").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.6)
+
+
+def lasso(page: Any) -> None:
+    """Draw around a part of the map."""
+    frame = page.frame_locator("iframe.plot")
+    frame.locator(".scatterlayer path.point").first.wait_for(state="attached")
+    page.wait_for_timeout(1500)
+    box = page.locator("iframe.plot").bounding_box()
+    spots = [(0.05, 0.05), (0.5, 0.05), (0.5, 0.55), (0.05, 0.55), (0.05, 0.08)]
+    page.mouse.move(box["x"] + spots[0][0] * box["width"], box["y"] + spots[0][1] * box["height"])
+    page.mouse.down()
+    for x, y in spots[1:]:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=6)
+    page.mouse.up()
+
+
+def toybox(browser: Any, out: Path) -> None:
+    """The views of the bundled network and its collection."""
+    import convoscope
+    from convoscope.web import create_app
+    from convoscope.web.collect import collect, store_for, toybox_pictures
+
+    model = convoscope.open_model("toybox")
+    folder = toybox_pictures("toybox")
+    into = store_for(model, folder)
+    app = create_app(model, folder, collect(model, str(folder), into).store, survey_into=into)
+    maps = "#maps .legend canvas"
+    with serving(app) as url:
+        camera = Camera(browser, url, out)
+        camera.shoot("page-decide", "", maps, point)
+        camera.shoot("page-mask", "?methods=grad-cam,hirescam,guided-grad-cam,saliency", maps, mask)
+        camera.shoot(
+            "page-decide-dark", "?methods=grad-cam,hirescam,guided-backprop,saliency", maps, point, scheme="dark"
+        )
+        camera.shoot("page-decide-korean", "", maps, point, language="ko")
+        camera.shoot("page-decide-phone", "", maps, size=PHONE)
+        layer = "?tab=layer&layer=layer3&unit=layer3:23"
+        camera.shoot("page-layer", layer, ".patch-row img")
+        camera.shoot("page-layer-phone", "?tab=layer&layer=layer2", ".tile canvas", size=PHONE)
+        camera.shoot("page-layer-patches", f"{layer}&tiles=patch", ".patch-row img", scheme="dark")
+        camera.shoot("page-collection", "?tab=collection&thumbs=1", "iframe.plot", lasso)
+        camera.shoot("page-collection-phone", "?tab=collection&map=pca", "iframe.plot", size=PHONE)
+        camera.shoot("page-api", "docs", ".operation")
+    with serving(create_app("toybox-detector", toybox_pictures("toybox-detector"))) as url:
+        Camera(browser, url, out).shoot("page-detector", "", maps)
+    cheat = convoscope.open_model("toybox-cheat")
+    tagged = toybox_pictures("toybox-cheat")
+    found = collect(cheat, str(tagged), store_for(cheat, tagged))
+    with serving(create_app(cheat, tagged, found.store)) as url:
+        Camera(browser, url, out).shoot("page-mistakes", "?tab=collection&colour=error", ".confusions", lasso)
+
+
+def photos(browser: Any, out: Path) -> None:
+    """SqueezeNet on scikit-image's photos, all in the public domain."""
+    from PIL import Image
+    from skimage import data
+
+    import convoscope
+    from convoscope.web import create_app
+
+    place = os.environ.get("CONVOSCOPE_DATA")
+    weights = Path(place) / "weights" / "squeezenet1_0.safetensors" if place else None
+    model = convoscope.open_model("squeezenet1_0", weights=weights if weights and weights.is_file() else None)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("chelsea", "coffee", "rocket", "astronaut"):
+            Image.fromarray(getattr(data, name)()).save(Path(folder) / f"{name}.png")
+        app = create_app(model, folder)
+        cat = next(entry.id for entry in app.state.bench.album.entries() if entry.name == "chelsea.png")
+        with serving(app) as url:
+            camera = Camera(browser, url, out)
+            shown = f"?picture={cat}&methods=grad-cam,hirescam,guided-grad-cam,cam"
+            camera.shoot("page-photo", shown, "#maps .legend canvas", point)
+            camera.shoot("page-photo-rather", f"{shown}&against=282", "#maps .legend canvas", point)
+
+
+def main() -> None:
+    """Take them all."""
+    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    reader.add_argument("--out", default="docs/pictures")
+    reader.add_argument("--photos", action="store_true")
+    given = reader.parse_args()
+    path = os.environ.get("CONVOSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        sys.exit("No Chromium found: install it (apt-get install chromium), or name it with CONVOSCOPE_CHROMIUM.")
+    from playwright.sync_api import sync_playwright
+
+    out = Path(given.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        toybox(browser, out)
+        if given.photos:
+            photos(browser, out)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

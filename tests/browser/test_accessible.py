@@ -1,0 +1,62 @@
+"""axe-core finds no serious violation, on any tab, wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+VIEWS = {
+    "decide": "", "layer": "tab=layer&layer=layer3&unit=layer3:23", "collection": "tab=collection&map=pca",
+    "docs": "docs",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("tab", [(1280, 860), (390, 844)], indirect=True, ids=["wide", "phone"])
+def test_no_serious_violation(tab: Any, axe: str, view: str, scheme: str) -> None:
+    page = tab.page
+    page.emulate_media(color_scheme=scheme)
+    if view == "docs":
+        page.goto(f"{tab.server.url}/docs")
+        page.wait_for_selector(".operation")
+    else:
+        tab.open(VIEWS[view])
+        page.wait_for_load_state("networkidle")
+    assert not violations(page, axe)
+
+
+def test_dialogs_and_the_tour(tab: Any, axe: str) -> None:
+    page = tab.open()
+    page.get_by_role("button", name="What am I looking at? Grad-CAM").click()
+    assert not violations(page, axe)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Tour").click()
+    assert not violations(page, axe)
+
+
+def test_everything_can_be_reached_by_the_keyboard(tab: Any) -> None:
+    page = tab.open()
+    reached = set()
+    for _ in range(140):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement?.className || document.activeElement?.tagName"))
+        if any("rival" in str(one) for one in reached) and any("badge" in str(one) for one in reached):
+            break
+    for wanted in ("thumb", "layer", "bar-row", "rival", "badge"):
+        assert any(wanted in str(one).split() for one in reached), (wanted, reached)
+
+
+def violations(page: Any, axe: str) -> list[str]:
+    page.evaluate(axe)
+    found = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
+    )
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes']][:3]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
