@@ -36,7 +36,6 @@ def save(name: str, explanations: list[Explanation]) -> None:
     contact_sheet(explanations).image.save(FOLDER / f"{name}.png", optimize=True)
 
 
-
 def main() -> None:
     """Draw all of them (about a minute)."""
     methods = ["layercam", "grad-cam", cs.GradientSHAP(samples=90)]

@@ -59,7 +59,7 @@ def test_the_level_is_the_one_that_mattered_most() -> None:
         def keep(module: nn.Module, args: object, output: dict[str, Tensor], kept: dict[str, Tensor] = kept) -> None:
             for key, level in output.items():
                 level.retain_grad()
-                kept[key] = level  # noqa: B023
+                kept[key] = level
 
         handle = net.backbone.register_forward_hook(keep)
         net([image.clone().requires_grad_()])[0]["scores"].sort(descending=True, stable=True).values[index].backward()
