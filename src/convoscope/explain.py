@@ -223,10 +223,12 @@ class _Run:
             structured = parse(target, self.model) if isinstance(target, str) else target
             if structured is not None and hasattr(structured, "wants"):
                 found.extend(structured.wants(self.model))
-            # a structured target such as instance:0 may look like a unit, and is none
-            elif structured is None and isinstance(target, str):
-                unit = parse_unit(target, self.model)
-                found += [] if unit is None else [unit.layer]
+            elif (
+                isinstance(target, str)
+                and structured is None
+                and (unit := parse_unit(target, self.model)) is not None
+            ):
+                found.append(unit.layer)
         return found
 
     def _scores(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .engine.untouched import innermost, untouched
+from .engine.untouched import is_scripted, untouched
 from .engine.watch import Watched, trunk, watch
 from .errors import ModelError, UsageError
 from .pictures import Fitted, Picture, Preprocessing
@@ -85,10 +85,7 @@ class Model:
         chw = tuple(shape) if shape is not None else (self.preprocessing.channels, *self._depth(), *self._side())
         key = (*chw, str(self.dtype), str(self.device))
         if key not in self._watched:
-            if isinstance(innermost(self.module), torch.jit.RecursiveScriptModule) and not isinstance(  # type: ignore[attr-defined]
-                innermost(self.module),
-                torch.jit.TopLevelTracedModule,  # type: ignore[attr-defined]
-            ):
+            if is_scripted(self.module):
                 raise ModelError(
                     f"{self.name} is a scripted module, which takes no hooks and cannot be watched: give the original "
                     "module (a traced one works for pixel methods)."
@@ -216,7 +213,7 @@ def layers(model: Model) -> list[dict[str, Any]]:
             "shape": list(layer.shape),
             "parameters": layer.parameters,
             "rf": layer.geometry.to_dict() if layer.geometry is not None else None,
-            "default": layer.name == watched.last_grid,
+            "default": layer.name in (watched.levels or (watched.last_grid,)),
         }
         for layer in watched.layers.values()
     ]

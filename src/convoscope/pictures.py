@@ -168,7 +168,7 @@ class Picture:
         """A tensor ``[C, H, W]`` that is already in the network's input space: used as it is, drawn denormalised."""
         shown = preprocessing.denormalise(tensor.detach().float().cpu()).clamp(0, 1)
         bands = shown.movedim(0, -1).contiguous().numpy()
-        return Picture(bands, name, None, digest(bands), tensor.detach().cpu())
+        return Picture(bands, name, None, array_digest(bands), tensor.detach().cpu())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -342,7 +342,7 @@ def _from_pil(image: Image.Image, name: str, path: Path | None, digest: str) -> 
             image = Image.alpha_composite(white, rgba)
         bands = np.asarray(image.convert("RGB"))
     bands = np.ascontiguousarray(bands)
-    return Picture(bands, name, path, digest or digest(bands))  # type: ignore[operator]
+    return Picture(bands, name, path, digest or array_digest(bands))
 
 
 def _from_array(array: NDArray[Any], name: str) -> Picture:
@@ -366,10 +366,10 @@ def _from_array(array: NDArray[Any], name: str) -> Picture:
                 "or use Picture.from_input for a tensor that is already normalised."
             )
     array = np.ascontiguousarray(array)
-    return Picture(array, name, None, digest(array))
+    return Picture(array, name, None, array_digest(array))
 
 
-def digest(array: NDArray[Any]) -> str:
+def array_digest(array: NDArray[Any]) -> str:
     """sha256 over an array's shape, type and bytes."""
     return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 

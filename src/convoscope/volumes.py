@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import PictureError
-from .pictures import Fitted, Picture, Preprocessing, digest
+from .pictures import Fitted, Picture, Preprocessing, array_digest
 
 if TYPE_CHECKING:
     from .results import Heatmap
@@ -52,7 +52,7 @@ class Volume(Picture):
             raise PictureError("The slices of a volume must have one size and one number of bands.")
         middle = slices[len(slices) // 2]
         label = name or (middle.name if not isinstance(source, np.ndarray) else "volume")
-        return Volume(middle.bands, label, middle.path, digest(np.stack([one.bands for one in slices])), None,
+        return Volume(middle.bands, label, middle.path, array_digest(np.stack([one.bands for one in slices])), None,
                       slices=slices)  # fmt: skip
 
     def fit(self, to: Preprocessing) -> Fitted:

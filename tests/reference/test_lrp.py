@@ -156,7 +156,7 @@ def test_epsilon_towards_nought_is_input_times_gradient_on_residual_and_batch_no
     assert close(found.raw, (x * jacobian)[0].float().numpy(), 1e-6)
     bias_free = Residual(bias=False, spelling=spelling).double().eval()
     found = cs.explain(cs.wrap(bias_free, mean=MEAN, std=STD), picture(),
-                       [method("lrp", {"composite": "epsilon", "epsilon": 1e-12}), "input-x-gradient"], target=1)  # fmt: skip  # noqa: E501
+                       [cs.LRP("epsilon", epsilon=1e-12), "input-x-gradient"], target=1)  # fmt: skip
     assert close(found["lrp"].raw, found["input-x-gradient"].raw, 1e-5)
     assert abs(found["lrp"].facts["relevance_of_biases"]) < 1e-9
     assert found["lrp"].facts["relevance_at_input"] == pytest.approx(found.score, rel=1e-3)

@@ -125,8 +125,8 @@ def _alone(func: Any, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
     return apply
 
 
-_FLAGGED = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh",  # noqa: E501
-            "threshold"}  # fmt: skip
+_FLAGGED = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid",
+            "hardtanh", "threshold"}  # fmt: skip
 
 
 def _in_place(func: Any, args: Any, kwargs: Any) -> bool:

@@ -85,6 +85,9 @@ def incremental_scores(
     if runner.call is not call_plainly or target.layers or torch.is_autocast_enabled(inputs.device.type):
         report.doubt = "Every window was computed densely: the target or the call is not the network's plain output."
         return None
+    if inputs.dtype not in (torch.float32, torch.float64):
+        report.doubt = "Every window was computed densely: recomputing in parts adds up, which needs single precision."
+        return None
     if need.fast is None and covered(masks, tuple(inputs.shape[-2:])) > LARGE:  # type: ignore[arg-type]
         return None
     network = innermost(runner.network)

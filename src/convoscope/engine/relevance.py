@@ -40,7 +40,8 @@ _SHARED = {"mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate
 _SHARED |= {f"adaptive_avg_pool{d}" for d in ("1d", "2d", "3d")} | {"grid_sample"}
 #: these move values or choose among them: their gradient is the relevance's way back
 _MOVES = {
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "get", "contiguous", "split", "chunk", "unbind", "getitem", "narrow", "select", "index_select", "gather",  # noqa: E501
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "get", "contiguous", "split",
+    "chunk", "unbind", "getitem", "narrow", "select", "index_select", "gather",
     "squeeze", "unsqueeze", "expand", "expand_as", "repeat", "pad", "dropout", "dropout1d", "dropout2d", "dropout3d",
     "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "pixel_shuffle", "pixel_unshuffle", "roll", "to",
     "float", "type", "type_as", "clone", "detach", "flip", "channel_shuffle", "movedim", "swapaxes", "amax", "max",
@@ -233,7 +234,8 @@ class Relevant(TorchFunctionMode):
         gain = torch.where(scale == 0, torch.zeros_like(value), (value - at_zero) / scale)
 
         def linear(x: Tensor) -> Tensor:
-            return (x - centre(x)) * gain  # type: ignore[no-any-return]
+            centred: Tensor = (x - centre(x)) * gain
+            return centred
 
         return run(Share([linear], at_zero, self.settings.stabiliser), self.ledger, [x])
 
@@ -289,7 +291,7 @@ class Relevant(TorchFunctionMode):
             return func(*args, **kwargs)
         with torch.no_grad():
             named = {**kwargs, "need_weights": True, "average_attn_weights": False}
-            weights = func(*args[:17], **named)[1].detach()
+            weights: Tensor = func(*args[:17], **named)[1].detach()
         width = value.shape[-1]
         values = self._linear(value, weight[2 * width :], None if bias is None else bias[2 * width :])
         tokens, batch = value.shape[:2]  # the sequence comes first here

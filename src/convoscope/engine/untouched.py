@@ -45,6 +45,15 @@ def opaque_parts(network: nn.Module) -> bool:
     return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
+def is_scripted(network: nn.Module) -> bool:
+    """Whether the network itself is a scripted module (a traced one takes hooks on its outside, this one none)."""
+    inner = innermost(network)
+    # by name: torch.jit does not export the classes
+    return isinstance(inner, torch.jit.ScriptModule) and not any(
+        kind.__name__ == "TopLevelTracedModule" for kind in type(inner).__mro__
+    )
+
+
 def is_compiled(network: nn.Module) -> bool:
     return any(
         getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None) is not None

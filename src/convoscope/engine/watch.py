@@ -358,6 +358,9 @@ def watch(
     past = 0
     for track in tracks:
         past |= track.past
+    levels = _levels(visitor.kept or [], outputs, by_name)
+    if levels:
+        last_grid = levels[0]  # the finest; which of them fed a detection depends on the detection
     return Watched(
         layers=by_name,
         relus=tracker.relus,
@@ -369,7 +372,7 @@ def watch(
         classifier=classifier,
         input_shape=tuple(pictures[0].shape),
         output_shapes=tuple(tuple(tensor.shape) for tensor in outputs),
-        levels=_levels(visitor.kept or [], outputs, by_name),
+        levels=levels,
     )
 
 

@@ -198,7 +198,8 @@ class Query:
 
         geometry = self.watched.layers[at].geometry
         if self.inputs.ndim == 5:
-            grid = grid.unflatten(-2, (self.watched.layers[at].shape[2], -1))  # type: ignore[no-untyped-call]
+            depth = self.watched.layers[at].shape[2]
+            grid = grid.reshape(*grid.shape[:-2], depth, -1, grid.shape[-1])
         if geometry is not None and (geometry.rows.length, geometry.cols.length) != tuple(grid.shape[-2:]):
             geometry = None
         plain = geometry is None or self.plain_resize
@@ -207,9 +208,9 @@ class Query:
             from torch.nn import functional as F
 
             flat = values.reshape(-1, 1, *values.shape[-3:])
-            depth = int(self.inputs.shape[2])
-            raised = F.interpolate(flat, (depth, *values.shape[-2:]), mode="trilinear", align_corners=False)
-            values = raised.reshape(*values.shape[:-3], depth, *values.shape[-2:])
+            slices = int(self.inputs.shape[2])
+            raised = F.interpolate(flat, (slices, *values.shape[-2:]), mode="trilinear", align_corners=False)
+            values = raised.reshape(*values.shape[:-3], slices, *values.shape[-2:])
         return values, geometry
 
     def pixels(self, raw: Tensor, *, signed: bool, unit: str) -> Maps:

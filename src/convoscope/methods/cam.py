@@ -96,9 +96,8 @@ class CAM(Method):
 def _class_maps(query: Query) -> Iterator[str]:
     """Late layers with a grid of one channel a class, last first."""
     # one cell is what pooling leaves: the class map is what went into it
-    layers = [
-        one for one in query.watched.layers.values() if one.has_grid and one.single and math.prod(one.shape[2:]) > 1
-    ]
+    every = query.watched.layers.values()
+    layers = [one for one in every if one.has_grid and one.single and math.prod(one.shape[2:]) > 1]
     for layer in reversed(layers[-6:]):
         yield layer.name
 

@@ -48,7 +48,7 @@ def blurred(inputs: Tensor, sigma: float | None = None) -> Tensor:
 
     if inputs.ndim == 5:
         slices = inputs.transpose(1, 2)
-        return blurred(slices.flatten(0, 1), sigma).unflatten(0, slices.shape[:2]).transpose(1, 2)  # type: ignore[no-any-return,no-untyped-call]
+        return blurred(slices.flatten(0, 1), sigma).reshape(slices.shape).transpose(1, 2)
 
     height, width = inputs.shape[-2:]
     sigma = max(height, width) / 20 if sigma is None else sigma

@@ -106,8 +106,10 @@ class LikenessScorer:
         if mine.shape[-1] != other.shape[-1]:
             raise TargetError("The two pictures have embeddings of different length: give both one input size.")
         if self.measure == "similar":
-            return F.cosine_similarity(mine, other[None], dim=1)
-        return torch.linalg.vector_norm(mine - other, dim=1)  # type: ignore[no-any-return]
+            cosine: Tensor = F.cosine_similarity(mine, other[None], dim=1)
+            return cosine
+        distance: Tensor = torch.linalg.vector_norm(mine - other, dim=1)
+        return distance
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         raise TargetError("A similarity has no probability: use score=logit.")

@@ -45,6 +45,8 @@ class Merged(nn.Module):
     ) -> None:
         super().__init__()
         self.semantic, self.instances = semantic, instances
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -192,8 +194,9 @@ class QueryScorer:
         share = both / either
         query = (share * logits.detach().softmax(-1)[..., self.label]).argmax(1)
         take = torch.arange(len(query), device=query.device)
-        values = logits.float().softmax(-1) if probability else logits
-        return values[take, query, self.label] * share[take, query].to(logits)  # type: ignore[no-any-return]
+        values: Tensor = logits.float().softmax(-1) if probability else logits
+        matched: Tensor = values[take, query, self.label] * share[take, query].to(logits)
+        return matched
 
 
 @dataclass(eq=False)

@@ -38,8 +38,8 @@ def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
 
 def _plain() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),  # noqa: E501
-        nn.Linear(12, 5),
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(12, 5),
     )  # fmt: skip
 
 
@@ -135,5 +135,6 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "occlusion": {"window": 16, "stride": 16}, "rise": {"samples": 6, "cells": 3},
     "lime": {"samples": 12, "segments": 4}, "integrated-gradients": {"nodes": 3}, "smoothgrad": {"samples": 2},
-    "gradient-shap": {"samples": 3}, "extremal-perturbation": {"rounds": 3}, "vargrad": {"samples": 2}, "deep-shap": {"nodes": 3},  # noqa: E501
+    "gradient-shap": {"samples": 3}, "extremal-perturbation": {"rounds": 3}, "vargrad": {"samples": 2},
+    "deep-shap": {"nodes": 3},
 }  # fmt: skip

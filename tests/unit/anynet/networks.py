@@ -52,10 +52,11 @@ def _rcnn(kind: Any, seed: int, **more: Any) -> nn.Module:
     torch.manual_seed(seed)
     anchors = AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3)
     pool = MultiScaleRoIAlign(["0", "1", "2"], 5, 2)
-    settings: dict[str, Any] = dict(  # noqa: C408
-        rpn_anchor_generator=anchors, box_roi_pool=pool, min_size=64, max_size=96, box_score_thresh=0.0,
-        box_detections_per_img=12, rpn_pre_nms_top_n_test=60, rpn_post_nms_top_n_test=30,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "rpn_anchor_generator": anchors, "box_roi_pool": pool, "min_size": 64, "max_size": 96,
+        "box_score_thresh": 0.0, "box_detections_per_img": 12, "rpn_pre_nms_top_n_test": 60,
+        "rpn_post_nms_top_n_test": 30,
+    }  # fmt: skip
     classes = more.pop("num_classes", 4)
     settings |= {"box_head": TwoMLPHead(8 * 25, 32), "box_predictor": FastRCNNPredictor(32, classes)}
     net = kind(TinyPyramid(), **{**settings, **more})
@@ -80,10 +81,11 @@ def detector(name: str, seed: int = 0) -> nn.Module:
                      mask_head=MaskRCNNHeads(8, (8, 8), 1), mask_predictor=MaskRCNNPredictor(8, 8, 4))  # fmt: skip
     if name == "keypoint-rcnn":
         pool = MultiScaleRoIAlign(["0", "1", "2"], 6, 2)
-        return _rcnn(D.KeypointRCNN, seed, num_classes=2, keypoint_roi_pool=pool, keypoint_head=KeypointRCNNHeads(8, (8, 8)),  # noqa: E501
+        return _rcnn(D.KeypointRCNN, seed, num_classes=2, keypoint_roi_pool=pool,
+                     keypoint_head=KeypointRCNNHeads(8, (8, 8)),
                      keypoint_predictor=KeypointRCNNPredictor(8, 17))  # fmt: skip
     torch.manual_seed(seed)
-    common: dict[str, Any] = dict(min_size=64, max_size=96, score_thresh=0.0, detections_per_img=12)  # noqa: C408
+    common: dict[str, Any] = {"min_size": 64, "max_size": 96, "score_thresh": 0.0, "detections_per_img": 12}
     if name == "retinanet":
         anchors = AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3)
         return louder(D.RetinaNet(TinyPyramid(), 4, anchor_generator=anchors, **common)).eval()

@@ -56,10 +56,10 @@ def test_the_level_is_the_one_that_mattered_most() -> None:
     for index in range(12):
         kept: dict[str, Tensor] = {}
 
-        def keep(module: nn.Module, args: object, output: dict[str, Tensor]) -> None:
+        def keep(module: nn.Module, args: object, output: dict[str, Tensor], kept: dict[str, Tensor] = kept) -> None:
             for key, level in output.items():
                 level.retain_grad()
-                kept[key] = level  # noqa: B023
+                kept[key] = level
 
         handle = net.backbone.register_forward_hook(keep)
         net([image.clone().requires_grad_()])[0]["scores"].sort(descending=True, stable=True).values[index].backward()
@@ -140,6 +140,9 @@ def test_the_score_is_overlap_times_confidence() -> None:
 
 def test_masks_edges_and_points() -> None:
     net = detector("mask-rcnn")
+    with pytest.raises(TargetError, match="mask is empty"):
+        cs.explain(cs.wrap(net, size=64), photo(), "saliency", target="instance:0@mask")
+    nn.init.constant_(net.roi_heads.mask_predictor.mask_fcn_logits.bias, 1.0)
     model = cs.wrap(net, size=64)
     answer = net([torch.from_numpy(photo()).permute(2, 0, 1) / 255])[0]
     box = answer["boxes"][int(answer["scores"].argmax())].tolist()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convoscope as cs
-from convoscope.errors import ConvoscopeError, LayerError
+from convoscope.errors import LayerError, ModelError
 from convoscope.methods import METHODS, method
 
 from .networks import detector, photo
@@ -141,13 +141,8 @@ def test_scripted_networks_are_refused_with_a_sentence() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         net = torch.jit.script(Net().eval())
-    try:
-        found = explained(net, ("saliency", "grad-cam", "lrp"))
-    except ConvoscopeError as error:
-        assert "script" in str(error).lower()  # noqa: PT017
-    else:
-        assert "grad-cam" in found.refused
-        assert "lrp" in found.refused
+    with pytest.raises(ModelError, match="takes no hooks"):
+        explained(net, ("saliency", "grad-cam", "lrp"))
 
 
 def test_quantisation_aware_training() -> None:
@@ -204,7 +199,7 @@ def test_several_layers_at_once_and_a_layer_that_is_not_there() -> None:
                        layer=["conv", "deep", "add"])  # fmt: skip
     assert list(found) == ["grad-cam@conv", "grad-cam@deep", "grad-cam@add", "saliency"]
     assert [found[f"grad-cam@{name}"].layer for name in ("conv", "deep", "add")] == ["conv", "deep", "add"]
-    with pytest.raises(LayerError, match="no layer 'convv'. Nearest: conv"):  # noqa: RUF043
+    with pytest.raises(LayerError, match=r"no layer 'convv'\. Nearest: conv"):
         explained(Net().eval(), ("grad-cam",), layer="convv")
 
 
