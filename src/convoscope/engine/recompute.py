@@ -86,7 +86,9 @@ def incremental_scores(
         report.doubt = "Every window was computed densely: the target or the call is not the network's plain output."
         return None
     if inputs.dtype not in (torch.float32, torch.float64):
-        report.doubt = "Every window was computed densely: recomputing in parts adds up, which needs single precision."
+        report.doubt = (
+            "Every window was computed densely: recomputing in parts adds up, which needs single precision."
+        )
         return None
     if need.fast is None and covered(masks, tuple(inputs.shape[-2:])) > LARGE:  # type: ignore[arg-type]
         return None
