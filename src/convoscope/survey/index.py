@@ -29,6 +29,8 @@ Kind = Literal["IVF_HNSW_SQ", "IVF_PQ"]
 
 #: how many times k candidates are compared exactly: without it, recall@10 of quantised vectors is poor
 REFINE = 10
+#: the most that is tried where the quantiser alone costs recall
+REFINE_MOST = 80
 #: share of the partitions that are looked into at first; doubled until the measured recall is enough
 PROBES = 0.1
 #: recall@10 that is asked of an index on the store's own pictures
@@ -115,12 +117,16 @@ def build(store: Store, embedding: Embedding, metric: Metric = "cosine", kind: K
     seconds = time.perf_counter() - started
     store.refresh()
     partitions = about["partitions"]
-    probes = max(1, round(partitions * PROBES))
+    probes, refine = max(1, round(partitions * PROBES)), REFINE
     recall = measure(store, embedding, metric, probes)
-    while recall < RECALL and probes < partitions:
-        probes = min(partitions, probes * 2)
-        recall = measure(store, embedding, metric, probes)
-    about |= {"rows": rows, "probes": probes, "refine": REFINE, "recall": recall, "seconds": seconds}
+    while recall < RECALL and (probes < partitions or refine < REFINE_MOST):
+        # first more partitions; where all are read, what is lost is the quantiser's, and more candidates mend it
+        if probes < partitions:
+            probes = min(partitions, probes * 2)
+        else:
+            refine *= 2
+        recall = measure(store, embedding, metric, probes, refine)
+    about |= {"rows": rows, "probes": probes, "refine": refine, "recall": recall, "seconds": seconds}
     record = read_index_record(store) | {name: about}
     write_json(store.path, "index.json", record)
     return record
@@ -143,7 +149,7 @@ def create(dataset: Any, column: str, metric: Metric, kind: Kind, name: str) -> 
     return {"kind": kind, "partitions": partitions}
 
 
-def measure(store: Store, embedding: Embedding, metric: Metric, probes: int) -> float:
+def measure(store: Store, embedding: Embedding, metric: Metric, probes: int, refine: int = REFINE) -> float:
     """Recall@10 of the index on stored pictures, evenly chosen, against exact search."""
     ids, vectors = store.embeddings(embedding.layer)
     picked = np.linspace(0, len(ids) - 1, min(_MEASURED, len(ids))).astype(int)
@@ -152,7 +158,7 @@ def measure(store: Store, embedding: Embedding, metric: Metric, probes: int) -> 
     dataset = store.pictures_dataset()
     hits = 0
     for query, wanted in zip(queries, truth, strict=True):
-        found = _nearest(dataset, embedding, query, 10, metric, probes)
+        found = _nearest(dataset, embedding, query, 10, metric, probes, refine)
         hits += len({sha for sha, _ in found} & {ids[i] for i in wanted if i >= 0})
     return hits / max(1, sum(int((row >= 0).sum()) for row in truth))
 
