@@ -58,9 +58,6 @@ class Instance:
         found = self.find(model, output, pictures)
         if self.part == "mask" and any(one.mask is None for one in found):
             raise TargetError(f"{model.name} finds boxes without masks: leave @mask away.")
-        empty = [k for k, one in enumerate(found) if one.mask is not None and not bool(one.mask.any())]
-        if self.part == "mask" and empty:
-            raise TargetError(f"{pictures[empty[0]].picture.name}: the instance's mask is empty: leave @mask away.")
         suffix = "" if self.part == "class" else f", {self.part}"
         labels = tuple(f"instance {one.rank}: {model.label(one.label)}{suffix}" for one in found)
         height, width = pictures[0].tensor.shape[-2:]

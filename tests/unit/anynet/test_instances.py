@@ -141,7 +141,7 @@ def test_the_score_is_overlap_times_confidence() -> None:
 def test_masks_edges_and_points() -> None:
     net = detector("mask-rcnn")
     nn.init.constant_(net.roi_heads.mask_predictor.mask_fcn_logits.bias, -100.0)
-    with pytest.raises(TargetError, match="mask is empty"):
+    with pytest.raises(TargetError, match="no inside to explain: leave @mask away"):
         cs.explain(cs.wrap(net, size=64), photo(), "saliency", target="instance:0@mask")
     nn.init.constant_(net.roi_heads.mask_predictor.mask_fcn_logits.bias, 1.0)
     model = cs.wrap(net, size=64)

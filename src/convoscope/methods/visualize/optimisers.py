@@ -12,6 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+#: what a score must have risen by, in gains, to be left as it is by :class:`Progress`, and the most it doubles up to
+RISEN, BOLDEST = 5.0, 128.0
+
 
 class Optimiser(Protocol):
     """Takes one step in place; ``values`` ``[B]`` are what is ascended, penalties included."""
@@ -87,19 +90,38 @@ class Ascent:
 class Progress(_Plain):
     """Ascent by steps that promise a fixed gain: rate = ``gain`` / |gradient|², at most ``limit``.
 
-    The learning rate policy of the Deep Visualization Toolbox (Yosinski et al. 2015).
+    The learning rate policy of the Deep Visualization Toolbox (Yosinski et al. 2015). ``patience`` is ours: an item
+    whose score has not risen by :data:`RISEN` gains altogether is given twice the rate every so many steps, until
+    ``until`` of them are done. Blur and decay take back what a small step has won, and how small is too small depends
+    on the network.
     """
 
     gain: float
     limit: float
+    patience: int = 0
+    until: int = 0
+    _step: int = 0
+    _times: Tensor | None = None
+    _start: Tensor | None = None
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
+        times = self._bolder(values.detach().double())
         squares = sum(g.flatten(1).double().pow(2).sum(1) for g in gradients)
         assert isinstance(squares, Tensor)
-        rate = (self.gain / squares.clamp(min=1e-30)).clamp(max=self.limit)
+        rate = times * (self.gain / squares.clamp(min=1e-30)).clamp(max=self.limit)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.add_(_column(rate, gradient).to(gradient) * gradient)
+
+    def _bolder(self, values: Tensor) -> Tensor:
+        """How many times the rate each item is given, ``[B]``."""
+        if self._times is None or self._start is None:
+            self._times, self._start = torch.ones_like(values), values
+        elif self.patience and self._step % self.patience == 0 and self._step <= self.until:
+            slow = values - self._start < RISEN * self.gain
+            self._times = torch.where(slow, 2 * self._times, self._times).clamp(max=BOLDEST)
+        self._step += 1
+        return self._times
 
 
 @dataclass

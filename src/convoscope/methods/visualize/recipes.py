@@ -116,6 +116,8 @@ class Yosinski(Recipe):
                                  maximum=100)  # fmt: skip
     contribution: float | None = setting(None, "θ_c_pct: the same for |contribution|.", minimum=0, maximum=100)
     gain: float = setting(2.0, "Gain of the score that a step is to promise.", minimum=0)
+    patience: int = setting(15, "Steps after which the rate of a score that has not risen is doubled; 0 never.",
+                            minimum=0)  # fmt: skip
     limit: float = setting(100.0, "Largest step size.", minimum=0)
     noise: float = setting(10.0, "Deviation of the first noise, in levels of 255.", minimum=0)
 
@@ -148,7 +150,7 @@ class Yosinski(Recipe):
                     values = filters.drop(values, (gradient * values).sum(1).abs(), contribution)
                 pixels.copy_(torch.minimum(torch.maximum(values, low), high))
 
-        return Making(image, Progress(self.gain, self.limit), after=after)
+        return Making(image, Progress(self.gain, self.limit, self.patience, self.steps * 3 // 4), after=after)
 
 
 @dataclass(frozen=True)
