@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=2, help="runs after the first, of which the best counts")
     parser.add_argument("--rivals", nargs="*", default=["captum", "dense"], choices=["captum", "dense"])
     parser.add_argument("--dense-batch", type=int, default=32)
-    parser.add_argument("--fast", type=float, default=0.6, help="the setting of the fast mode")
+    parser.add_argument("--fast", type=float, default=0.5, help="the setting of the fast mode")
     parser.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
     parser.add_argument("--cpu-seconds", action="store_true", help="processor time instead of wall clock")
     parser.add_argument("--device", default="cpu")

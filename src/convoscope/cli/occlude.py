@@ -48,7 +48,7 @@ def occlude(
     fast: Annotated[
         bool, typer.Option("--fast", help="Approximate: cap what a mask can influence; its agreement is stated.")
     ] = False,
-    cap: Annotated[float, typer.Option("--cap", help="With --fast: the cap as a share of each map.")] = 0.4,
+    cap: Annotated[float, typer.Option("--cap", help="With --fast: the cap as a share of each map.")] = 0.5,
     dense: Annotated[bool, typer.Option("--dense", help="Compute every window in full.")] = False,
     json: JsonFlag = False,
 ) -> int:
