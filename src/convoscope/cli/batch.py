@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConvoscopeError, MethodRefused, ModelError, PictureError, TargetError
+from ..spread import Task
 from .common import Bar, dump_json, plain
 
 if TYPE_CHECKING:
     from ..methods import Method
     from ..models import Model
     from ..results import Explanation
+    from ..spread import Spread
 
 #: pictures explained together at least, where their passes are few: the plan then counts whole batches
 _TOGETHER = 32
@@ -94,10 +98,12 @@ def explain_files(
     bar: Bar,
     told: Callable[[Path, dict[str, Any]], None] = lambda path, record: None,
     failed: Callable[[Path, str], None] = lambda path, sentence: None,
+    spread: Spread | None = None,
 ) -> Outcome:
     """Explain all pictures into ``out``; those done before with the same request are skipped.
 
-    ``told`` hears of each picture done, ``failed`` of each that could not be. Raises :class:`ConvoscopeError` where
+    ``told`` hears of each picture done, ``failed`` of each that could not be. With ``spread`` the pictures are
+    explained, and their files written, by workers of Ray. Raises :class:`ConvoscopeError` where
     the request fits no picture (an unknown target, a method that does not exist for the network).
     """
     key = request.key(model)
@@ -113,23 +119,59 @@ def explain_files(
     bar.at(outcome.skipped, len(places))
     with interruptible() as interrupt:
         try:
-            for chunk in _chunks(waiting, _chunk_size(model, request)):
-                for place, answer in _explain_chunk(model, chunk, request, bar):
-                    if isinstance(answer, str):
-                        outcome.failed[place.path] = answer
-                        failed(place.path, answer)
-                    else:
-                        whole = not interrupt.stopped
-                        place.record = write(model, place.folder, answer, request, key, complete=whole)
-                        told(place.path, place.record)
-                    bar.advance()
-                if interrupt.stopped:
-                    break
+            answers = _answers(model, waiting, request, key, bar, interrupt, spread)
+            for place, answer in answers:
+                if isinstance(answer, str):
+                    outcome.failed[place.path] = answer
+                    failed(place.path, answer)
+                else:
+                    place.record = answer
+                    told(place.path, answer)
+                bar.advance()
         except KeyboardInterrupt:
             pass
         outcome.stopped = interrupt.stopped
     outcome.records = [place.record for place in places if place.record is not None]
     return outcome
+
+
+def _answers(
+    model: Model, waiting: list[_Place], request: Request, key: str, bar: Bar, interrupt: Interrupt,
+    spread: Spread | None,
+) -> Iterator[tuple[_Place, dict[str, Any] | str]]:  # fmt: skip
+    """Every picture's record, its files written; or the sentence that says why there is none."""
+    size = _chunk_size(model, request)
+    if spread is None:
+        for chunk in _chunks(waiting, size):
+            for place, answer in _explain_chunk(model, chunk, request, bar):
+                whole = not interrupt.stopped
+                yield (
+                    place,
+                    answer
+                    if isinstance(answer, str)
+                    else write(model, place.folder, answer, request, key, complete=whole),
+                )
+            if interrupt.stopped:
+                return
+        return
+
+    def work(opened: Model, chunk: list[_Place]) -> list[dict[str, Any] | str]:
+        if request.key(opened) != key:
+            raise ModelError("A worker opened another network than the one here: are the weights random (none)?")
+        quiet = Bar("", None, quiet=True)
+        return [
+            answer if isinstance(answer, str) else write(opened, place.folder, answer, request, key, complete=True)
+            for place, answer in _explain_chunk(opened, chunk, request, quiet)
+        ]
+
+    # workers may stand in another folder; a record that is there already need not travel
+    chunks = list(_chunks(waiting, min(size, max(1, len(waiting) // 8))))
+    tasks = [
+        Task(str(number), [_Place(place.path.resolve(), place.folder.resolve()) for place in chunk])
+        for number, chunk in enumerate(chunks)
+    ]
+    for done in spread.run(model, work, tasks):
+        yield from zip(chunks[int(done.unit)], done.value, strict=True)
 
 
 def _places(paths: Sequence[Path], out: Path) -> list[_Place]:
@@ -283,18 +325,25 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
-    np.savez_compressed(folder / "maps.npz", **explanation.arrays())  # type: ignore[arg-type]
-    files = ["maps.npz"]
-    if request.pictures:
-        for name, heatmap in explanation.items():
-            files.append(f"{file_name(name)}.png")
-            heatmap.overlay().save(folder / files[-1], compress_level=4)
-            if heatmap.parts:
-                files.append(f"{file_name(name)}-parts.png")
-                explanation.parts_sheet(name).save(folder / files[-1])
-        if len(explanation):
-            files.append("sheet.png")
-            explanation.sheet().save(folder / files[-1])
+    # on Ray two workers may be at one picture: each file comes into its place whole
+    making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    try:
+        np.savez_compressed(making / "maps.npz", **explanation.arrays())  # type: ignore[arg-type]
+        files = ["maps.npz"]
+        if request.pictures:
+            for name, heatmap in explanation.items():
+                files.append(f"{file_name(name)}.png")
+                heatmap.overlay().save(making / files[-1], compress_level=4)
+                if heatmap.parts:
+                    files.append(f"{file_name(name)}-parts.png")
+                    explanation.parts_sheet(name).save(making / files[-1])
+            if len(explanation):
+                files.append("sheet.png")
+                explanation.sheet().save(making / files[-1])
+        for name in files:
+            (making / name).replace(folder / name)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
     record = explanation.to_dict()
     record["doubts"] = [*record["doubts"], *(f"{n}: {d}" for n, h in explanation.items() for d in h.doubts)]
     if request.trust:

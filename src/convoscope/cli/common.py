@@ -13,7 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..models import Model
+    from ..spread import Spread
 
 #: exit codes
 DONE, SOME_FAILED, COULD_NOT_START, STOPPED = 0, 1, 2, 130
@@ -33,6 +34,12 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="toybox, resnet50, timm:NAME, path/net.py:function, ...")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
+
+RayFlag = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="local|ADDRESS", help="Work in several processes: here, or on a Ray cluster."),
+]
+WorkersFlag = Annotated[int | None, typer.Option("--workers", min=1, help="Processes of --ray.")]
 
 
 def model_flag(*names: str, help: str, **settings: Any) -> Any:
@@ -126,6 +133,32 @@ def open_from(spec: str, options: ModelOptions) -> Model:
     for note in model.notes:
         complain(f"Note: {note}")
     return model
+
+
+def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int | None) -> Spread | None:
+    """What ``--ray`` and ``--workers`` ask for: each worker opens the network by the command's own flags."""
+    if ray is None:
+        if workers is not None:
+            raise UsageError(
+                "--workers is the number of processes of --ray: add --ray local, or a cluster's address."
+            )
+        return None
+    from ..spread import Spread
+
+    file, colon, attribute = spec.rpartition(":")
+    if colon and Path(file).is_file():  # a worker may stand in another folder
+        spec = f"{Path(file).resolve()}:{attribute}"
+    files = {
+        name: str(Path(path).resolve())
+        for name in ("weights", "labels")
+        if (path := getattr(options, name)) is not None and Path(path).is_file()
+    }
+    asked = replace(options, **files)  # type: ignore[arg-type]
+
+    def opening(device: str) -> Model:
+        return open_from(spec, asked if asked.device else replace(asked, device=device))
+
+    return Spread(ray, workers, opening)
 
 
 def read_size(text: str | None) -> int | tuple[int, int] | None:

@@ -14,11 +14,14 @@ from .common import (
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    RayFlag,
+    WorkersFlag,
     complain,
     open_from,
     out_folder,
     print_json,
     say,
+    spread_over,
     takes_model,
 )
 from .settings import read_methods, takes_settings
@@ -76,12 +79,15 @@ def explain(
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Only maps.npz and explain.json; for thousands.")
     ] = False,
+    ray: RayFlag = None,
+    workers: WorkersFlag = None,
     json: JsonFlag = False,
 ) -> int:
     """Explain why the network decides as it does.
 
     Writes DIR/<picture>/ with maps.npz, a PNG for each method, sheet.png and explain.json. Pictures that are done
-    already with the same settings are skipped, so a stopped run goes on where it was.
+    already with the same settings are skipped, so a stopped run goes on where it was. With --ray several processes
+    share the work; all of them must see the pictures and DIR.
     """
     from ..explain import DEFAULT_METHODS
     from ..pictures import find_pictures
@@ -92,6 +98,7 @@ def explain(
         complain(f"all leaves out {', '.join(left_out)}: they need hundreds of passes. Add them by name.")
     if resize not in ("exact", "plain"):
         raise UsageError(f"--resize must be exact or plain, not {resize!r}.")
+    spread = spread_over(model, options, ray, workers)
     paths = find_pictures(images)
     opened = open_from(model, options)
     layers = _layers(opened, layer)
@@ -109,8 +116,9 @@ def explain(
 
     with common.progress("Explaining", len(paths), quiet=json) as bar:
         outcome = explain_files(
-            opened, paths, folder, request, bar=bar, told=told, failed=lambda path, sentence: complain(sentence)
-        )
+            opened, paths, folder, request, bar=bar, told=told, failed=lambda path, sentence: complain(sentence),
+            spread=spread,
+        )  # fmt: skip
     for name, why in refused.items():
         complain(f"{name}: no map. {why}")
     if json:

@@ -13,6 +13,8 @@ from .common import (
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    RayFlag,
+    WorkersFlag,
     columns,
     complain,
     open_from,
@@ -65,11 +67,8 @@ def survey(
     unit_size: Annotated[
         int | None, typer.Option("--unit-size", min=1, help="Pictures in a unit; default: half a minute's work.")
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option("--ray", metavar="local|ADDRESS", help="Work in several processes: here, or on a Ray cluster."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes of --ray.")] = None,
+    ray: RayFlag = None,
+    workers: WorkersFlag = None,
     json: JsonFlag = False,
 ) -> int:
     """Gather what every hidden unit responds to over a collection, and embed every picture.

@@ -15,12 +15,15 @@ from .common import (
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    RayFlag,
+    WorkersFlag,
     complain,
     open_from,
     out_folder,
     print_json,
     say,
     split_names,
+    spread_over,
     takes_model,
 )
 
@@ -76,6 +79,8 @@ def evaluate(
     resize: Annotated[str, _how("--resize", help="exact: at the cells' true centres; plain: the usual resize.")] = (
         "exact"
     ),
+    ray: RayFlag = None,
+    workers: WorkersFlag = None,
     json: JsonFlag = False,
 ) -> int:
     """Compare methods on pictures with known truth: a league table with confidence intervals.
@@ -98,6 +103,7 @@ def evaluate(
     own = not given and images is None
     if own and model not in ("toybox", "toybox-cheat"):
         raise UsageError("Give pictures to measure on: --boxes FILE, --masks FILE, --voc FOLDER or --images FOLDER.")
+    spread = spread_over(model, options, ray, workers)
     opened = open_from(model, options)
     cases = _cases(opened, boxes, masks, voc, images, split, limit)
     settings = Settings(taken, tolerance, steps, insertion_fill, deletion_fill, resize=resize, seed=opened.seed)
@@ -106,7 +112,7 @@ def evaluate(
     if "all" in names and left_out:
         complain(f"all leaves out {', '.join(left_out)}: they need hundreds of passes. Add them by name.")
     with common.progress("Measuring", len(cases), quiet=json) as bar:
-        league = evaluate_cases(opened, cases, chosen, settings=settings, out=folder, progress=bar.at)
+        league = evaluate_cases(opened, cases, chosen, settings=settings, out=folder, progress=bar.at, spread=spread)
     league.save(folder)
     document: dict[str, Any] = league.to_dict()
     if not json:

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import errors
 from ..errors import ConvoscopeError, MissingExtra, UsageError
@@ -97,15 +97,18 @@ class Shipped:
     name: str
     batch_size: int
     call: Callable[..., Any] | None
+    seed: int = 0
 
     @classmethod
     def of(cls, model: Model) -> Shipped:
-        return cls(model.module, model.preprocessing, model.labels, model.name, model.batch_size, model.call)
+        return cls(
+            model.module, model.preprocessing, model.labels, model.name, model.batch_size, model.call, model.seed
+        )
 
     def model(self, device: str) -> Model:
         return Model(
             self.module.to(device), self.preprocessing, self.labels, self.name, batch_size=self.batch_size,
-            call=self.call,
+            call=self.call, seed=self.seed,
         )  # fmt: skip
 
 
@@ -163,17 +166,24 @@ def connected(address: str, workers: int | None) -> Iterator[tuple[Any, int, boo
             ray.shutdown()
 
 
+class Piece(Protocol):
+    """A piece of work with an id of its own; what comes of it has that id as ``unit``."""
+
+    @property
+    def id(self) -> str: ...
+
+
 @dataclass
 class _Task:
     worker: Any
-    unit: Unit
+    unit: Piece
     started: float
 
 
 class Crew:
     """The workers, what each is at, and what is still to be done. :meth:`results` gives every unit's result once."""
 
-    def __init__(self, ray: Any, make: Callable[[], Any], count: int, units: Sequence[Unit]) -> None:
+    def __init__(self, ray: Any, make: Callable[[], Any], count: int, units: Sequence[Piece]) -> None:
         self.ray, self.make = ray, make
         self.queue = deque(units)
         self.left = {unit.id for unit in units}
@@ -191,7 +201,7 @@ class Crew:
         if not started:
             raise UsageError(f"Ray started no worker within {PATIENCE:.0f} s: the cluster has no CPU or GPU free.")
 
-    def results(self) -> Iterator[list[UnitResult]]:
+    def results(self) -> Iterator[list[Any]]:
         """Results as they come, some at a time; every worker has its next unit before they are handed out.
 
         Raises what a worker refused with, and :class:`ConvoscopeError` at the end where units were given up.
@@ -211,10 +221,10 @@ class Crew:
         if self.given_up:
             raise ConvoscopeError(
                 f"{len(self.given_up)} units were given up, as {DEATHS} workers died of each (out of memory?); all "
-                "others are committed. Run again with a smaller --unit-size or --batch-size."
+                "others are done and kept. Run again with a smaller --unit-size or --batch-size."
             )
 
-    def _take(self, ref: Any) -> UnitResult | None:
+    def _take(self, ref: Any) -> Any:
         task = self.running.pop(ref)
         try:
             result = self.ray.get(ref)
@@ -230,7 +240,7 @@ class Crew:
             return None  # a copy was faster
         self.left.discard(result.unit)
         self.seconds.append(time.monotonic() - task.started)
-        return result  # type: ignore[no-any-return]
+        return result
 
     def _died(self, task: _Task) -> None:
         self.replaced += 1
@@ -253,7 +263,7 @@ class Crew:
             worker = self.idle.pop()
             self.running[worker.work.remote(unit)] = _Task(worker, unit, time.monotonic())
 
-    def _slow(self) -> Unit | None:
+    def _slow(self) -> Piece | None:
         """A unit in hand that takes far longer than others did."""
         if not self.seconds:
             return None
@@ -301,9 +311,10 @@ def run(
         shipped = Shipped.of(model) if store.recipe.spec is None else None
         try:
             carried = None if shipped is None else ray.put(shipped)
-        except TypeError as error:
+        except TypeError as error:  # Ray's report of many lines begins with what cannot be sent
+            why = str(error).splitlines()[0][:200]
             raise UsageError(
-                f"{model.name} cannot be sent to other processes ({error}): put it into a file and name it as "
+                f"{model.name} cannot be sent to other processes ({why}): put it into a file and name it as "
                 "net.py:build."
             ) from None
         # on one machine the workers share its cores; on a cluster each has the one that Ray counts for it

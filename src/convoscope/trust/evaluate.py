@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import PictureError, UsageError
+from ..errors import ModelError, PictureError, UsageError
 from ..explain import MethodLike, explain
 from ..methods import METHODS, Method, method
 from ..models import Model
 from ..pictures import Fitted, Picture
 from ..results import Explanation
+from ..spread import Spread, Task
 from ..targets import ClassScorer, Scorer, TargetLike, class_index, class_indices, logits
 from . import faithfulness, localisation
 from .datasets import Case
@@ -133,13 +134,15 @@ def evaluate_cases(
     out: str | Path | None = None,
     slow: bool = False,
     progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> League:
     """Explain every case with every method, measure the maps, and gather the league table.
 
     Measures that need to know where the object is are taken where a case has a ``region``; those on the tag where it
     has one. With ``out`` every case's figures are written down as soon as they are known (``cases.jsonl``): the same
     call goes on where it was stopped. A case whose picture cannot be read stands in ``failed`` and the rest goes on.
-    Pictures share forwards, methods share passes. Raises :class:`UsageError` where ``out`` holds another evaluation.
+    Pictures share forwards, methods share passes. With ``spread`` the groups of pictures are measured on Ray, and
+    written down here. Raises :class:`UsageError` where ``out`` holds another evaluation.
     """
     settings = settings or Settings()
     chosen = methods_for(methods, slow)
@@ -153,13 +156,32 @@ def evaluate_cases(
     done = len(cases) - len(wanted)
     if progress is not None:
         progress(done, len(cases))
-    for group in _groups(wanted, min(_AT_ONCE, model.batch_size)):
-        for key, row in _measure_group(model, group, chosen, settings):
-            ledger.add(key, row)
-            done += 1
-            if progress is not None:
-                progress(done, len(cases))
+    for key, row in _rows(model, _groups(wanted, min(_AT_ONCE, model.batch_size)), chosen, settings, spread):
+        ledger.add(key, row)
+        done += 1
+        if progress is not None:
+            progress(done, len(cases))
     return _league(model, cases, ledger.rows, settings)
+
+
+def _rows(
+    model: Model, groups: Iterator[list[Case]], methods: dict[str, Method], settings: Settings, spread: Spread | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The figures of every case, here or on Ray."""
+    if spread is None:
+        for group in groups:
+            yield from _measure_group(model, group, methods, settings)
+        return
+    fingerprint = model.fingerprint
+
+    def work(opened: Model, group: list[Case]) -> list[tuple[str, dict[str, Any]]]:
+        if opened.fingerprint != fingerprint:
+            raise ModelError("A worker opened another network than the one here: are the weights random (none)?")
+        return list(_measure_group(opened, group, methods, settings))
+
+    tasks = [Task(group[0].key, group) for group in groups]
+    for done in spread.run(model, work, tasks):
+        yield from done.value
 
 
 def _groups(cases: Sequence[Case], size: int) -> Iterator[list[Case]]:
