@@ -57,7 +57,7 @@ def test_the_pixel_error_of_inversion_rises_with_depth(model, data_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "recipe", [Fourier(steps=64), Maco(steps=64, crops=2), Yosinski(steps=60), Simonyan(steps=60)]
+    "recipe", [Fourier(steps=64), Maco(steps=64, crops=2), Yosinski(steps=200), Simonyan(steps=60)]
 )
 def test_saved_pictures_of_imagenet_classes_are_classified_as_their_target(model, recipe):
     results = cs.visualize(model, list(CLASSES[:3]), recipe=recipe)

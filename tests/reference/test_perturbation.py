@@ -269,3 +269,29 @@ def test_fast_occlusion_states_its_agreement_with_the_exact_map() -> None:
     assert exact.facts["agreement"] is None
     assert 0.5 < fast.facts["agreement"] <= 1
     assert fast.facts["saved"] >= exact.facts["saved"]
+
+
+def test_a_network_that_needs_contiguous_values_is_perturbed_too():
+    """Masked pictures go through in channels_last, which ``view`` refuses: then they go through as they are."""
+
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 3)
+
+        def forward(self, x):
+            if not torch.is_grad_enabled() and x.shape[0] > 1:
+                seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return self.head(self.conv(x).relu().view(len(x), -1))
+
+    seen: list[bool] = []
+    net = Views().eval()
+    picture = (torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(1)) * 255).byte().numpy()
+    model = cs.wrap(net, size=16, batch_size=8)
+    rise = cs.RISE(samples=24, cells=4)
+    values = cs.explain(model, picture, rise, target=1)["rise"].values
+    assert np.isfinite(values).all()
+    assert values.std() > 0
+    assert seen[0]
+    assert not any(seen[1:])

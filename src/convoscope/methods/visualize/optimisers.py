@@ -14,6 +14,8 @@ from torch import Tensor
 
 #: what a score must have risen by, in gains, to be left as it is by :class:`Progress`, and the most it doubles up to
 RISEN, BOLDEST = 5.0, 128.0
+#: deviation of a picture, in the input's unit, below which nobody would see anything
+FAINT = 0.15
 
 
 class Optimiser(Protocol):
@@ -91,9 +93,9 @@ class Progress(_Plain):
     """Ascent by steps that promise a fixed gain: rate = ``gain`` / |gradient|², at most ``limit``.
 
     The learning rate policy of the Deep Visualization Toolbox (Yosinski et al. 2015). ``patience`` is ours: an item
-    whose score has not risen by :data:`RISEN` gains altogether is given twice the rate every so many steps, until
-    ``until`` of them are done. Blur and decay take back what a small step has won, and how small is too small depends
-    on the network.
+    whose score has not risen by :data:`RISEN` gains altogether, or whose deviation is below :data:`FAINT`, is given
+    twice the rate every so many steps, until ``until`` of them are done. Blur and decay take back what a small step
+    has won, and how small is too small depends on the network.
     """
 
     gain: float
@@ -105,7 +107,7 @@ class Progress(_Plain):
     _start: Tensor | None = None
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], values: Tensor) -> None:
-        times = self._bolder(values.detach().double())
+        times = self._bolder(values.detach().double(), parameters[0].detach().flatten(1).std(1))
         squares = sum(g.flatten(1).double().pow(2).sum(1) for g in gradients)
         assert isinstance(squares, Tensor)
         rate = times * (self.gain / squares.clamp(min=1e-30)).clamp(max=self.limit)
@@ -113,12 +115,12 @@ class Progress(_Plain):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.add_(_column(rate, gradient).to(gradient) * gradient)
 
-    def _bolder(self, values: Tensor) -> Tensor:
+    def _bolder(self, values: Tensor, deviations: Tensor) -> Tensor:
         """How many times the rate each item is given, ``[B]``."""
         if self._times is None or self._start is None:
             self._times, self._start = torch.ones_like(values), values
         elif self.patience and self._step % self.patience == 0 and self._step <= self.until:
-            slow = values - self._start < RISEN * self.gain
+            slow = (values - self._start < RISEN * self.gain) | (deviations.to(values) < FAINT)
             self._times = torch.where(slow, 2 * self._times, self._times).clamp(max=BOLDEST)
         self._step += 1
         return self._times

@@ -29,6 +29,9 @@ from .result import Frame, Visualization, Visualizations
 OBJECTIVES = ("score", "invert", "dream", "fool", "caricature")
 
 Progress = Callable[[str, int, int], None]
+#: pictures of one pass on a CPU: activations of more leave the caches, and each then takes longer (measured on
+#: SqueezeNet: 74 ms at 8, 98 ms at 32)
+CPU_TOGETHER = 8
 
 
 @dataclass(eq=False)
@@ -68,7 +71,10 @@ class Work:
         began = time.perf_counter()
         group = max(1, self.diverse)
         views = int(getattr(self.recipe, "crops", 1))
-        plan = list(batches(len(items), max(1, self.model.batch_size // views), group))
+        together = self.model.batch_size
+        if self.model.device.type == "cpu":
+            together = min(together, CPU_TOGETHER)
+        plan = list(batches(len(items), max(1, together // views), group))
         total, done = self.recipe.steps * len(plan), 0
         results: list[Visualization] = []
         batch: Batch | None = None
