@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConvoscopeError, UsageError
+from .errors import ConvoscopeError
 
 if TYPE_CHECKING:
     from .models import Model
@@ -77,21 +77,14 @@ class Spread:
         Raises :class:`MissingExtra` without Ray, :class:`UsageError` where no cluster can be had, and what a task
         raises, as far as it is ours.
         """
-        from .survey.ray_engine import Crew, Shipped, _ray, connected
+        from .survey.ray_engine import Crew, Shipped, _ray, connected, send
 
         if not tasks:
             _ray()
             return
         with connected(self.address, self.workers) as (ray, count, gpu):
-            try:
-                opening = ray.put(self.opening or Shipped.of(model).model)
-                work = ray.put(do)
-            except TypeError as error:  # Ray's report of many lines begins with what cannot be sent
-                why = str(error).splitlines()[0][:200]
-                raise UsageError(
-                    f"{model.name} cannot be sent to other processes ({why}): put it into a file and name it as "
-                    "net.py:build."
-                ) from None
+            opening = send(ray, self.opening or Shipped.of(model).model, model.name)
+            work = send(ray, do, model.name)
             threads = max(1, (os.cpu_count() or 1) // count) if self.address == "local" else 1
             actor = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=0)(Hand)
             crew = Crew(ray, lambda: actor.remote(opening, work, threads), count, tasks)

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +46,23 @@ class Watched(nn.Module):
 
 def build() -> nn.Module:
     return Watched().eval()
+
+
+@contextmanager
+def local_ray(log: str) -> Iterator[Any]:
+    """A Ray of this machine alone; its workers know the log's folder."""
+    from convoscope.survey import ray_engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        ray = ray_engine._ray()
+        patch.setenv("CONVOSCOPE_TEST_LOG", log)
+        ray.init(
+            address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,
+            _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="error",
+        )  # fmt: skip
+        yield ray
+        ray.shutdown()
 
 
 def main(folder: str, store: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ import pytest
 import convoscope as cs
 from convoscope.errors import ConvoscopeError, UsageError
 from convoscope.spread import Spread, Task
-from convoscope.survey import ray_engine
 from convoscope.trust.datasets import toybox_cases
 from convoscope.trust.evaluate import Settings, evaluate_cases
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ray_network import local_ray
 
 pytest.importorskip("ray")
 METHODS = "grad-cam,saliency"
@@ -28,15 +31,8 @@ METHODS = "grad-cam,saliency"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """One Ray for all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        ray = ray_engine._ray()
-        ray.init(
-            address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,
-            _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="error",
-        )  # fmt: skip
+    with local_ray("/tmp") as ray:
         yield ray
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from convoscope.survey import Store, driver, ray_engine, survey
 from convoscope.survey.ray_engine import Crew, Refused
 
 sys.path.insert(0, str(Path(__file__).parent))
+from ray_network import local_ray
 from test_survey_kill import same
 
 pytest.importorskip("ray")
@@ -43,16 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> object:
     """One Ray for the tests that need none of their own; the log's folder is known to its workers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        ray = ray_engine._ray()
-        patch.setenv("CONVOSCOPE_TEST_LOG", "/tmp")
-        ray.init(
-            address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,
-            _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="error",
-        )  # fmt: skip
+    with local_ray("/tmp") as ray:
         yield ray
-        ray.shutdown()
 
 
 @pytest.fixture

@@ -123,6 +123,17 @@ def _ray() -> Any:
     return ray
 
 
+def send(ray: Any, value: Any, name: str) -> Any:
+    """``value`` where every worker can read it. Raises :class:`UsageError` that names the network ``name``."""
+    try:
+        return ray.put(value)
+    except TypeError as error:  # Ray's report of many lines begins with what cannot be sent
+        why = str(error).splitlines()[0][:200]
+        raise UsageError(
+            f"{name} cannot be sent to other processes ({why}): put it into a file and name it as net.py:build."
+        ) from None
+
+
 @contextmanager
 def connected(address: str, workers: int | None) -> Iterator[tuple[Any, int, bool]]:
     """Ray, the number of workers to start, and whether each gets a GPU. Leaves a Ray that was there as it was.
@@ -309,14 +320,7 @@ def run(
         return None
     with connected(address, workers) as (ray, count, gpu):
         shipped = Shipped.of(model) if store.recipe.spec is None else None
-        try:
-            carried = None if shipped is None else ray.put(shipped)
-        except TypeError as error:  # Ray's report of many lines begins with what cannot be sent
-            why = str(error).splitlines()[0][:200]
-            raise UsageError(
-                f"{model.name} cannot be sent to other processes ({why}): put it into a file and name it as "
-                "net.py:build."
-            ) from None
+        carried = None if shipped is None else send(ray, shipped, model.name)
         # on one machine the workers share its cores; on a cluster each has the one that Ray counts for it
         threads = max(1, (os.cpu_count() or 1) // count) if address == "local" else 1
         actor = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=0)(Worker)
