@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,15 +32,13 @@ Kind = Literal["IVF_HNSW_SQ", "IVF_PQ"]
 REFINE = 10
 #: the most that is tried where the quantiser alone costs recall
 REFINE_MOST = 80
-#: share of the partitions that are looked into at first; doubled until the measured recall is enough
-PROBES = 0.1
-#: recall@10 that is asked of an index on the store's own pictures
-RECALL = 0.98
+#: recall@10 that is asked of an index on the store's own pictures; as few partitions are read as reach it
+RECALL = 0.99
 #: share of new rows at which an index is refreshed
 STALE = 0.1
 #: rows above which product quantisation is taken: its index is a sixth of the size
 LARGE = 20_000_000
-_MEASURED = 100
+_MEASURED = 400
 _building: dict[tuple[str, str], threading.Thread] = {}
 _guard = threading.Lock()
 
@@ -117,15 +116,16 @@ def build(store: Store, embedding: Embedding, metric: Metric = "cosine", kind: K
     seconds = time.perf_counter() - started
     store.refresh()
     partitions = about["partitions"]
-    probes, refine = max(1, round(partitions * PROBES)), REFINE
-    recall = measure(store, embedding, metric, probes)
+    measured = Measured.of(store, embedding, metric)
+    probes, refine = 1, REFINE
+    recall = measured.recall(store, embedding, metric, probes)
     while recall < RECALL and (probes < partitions or refine < REFINE_MOST):
         # first more partitions; where all are read, what is lost is the quantiser's, and more candidates mend it
         if probes < partitions:
             probes = min(partitions, probes * 2)
         else:
             refine *= 2
-        recall = measure(store, embedding, metric, probes, refine)
+        recall = measured.recall(store, embedding, metric, probes, refine)
     about |= {"rows": rows, "probes": probes, "refine": refine, "recall": recall, "seconds": seconds}
     record = read_index_record(store) | {name: about}
     write_json(store.path, "index.json", record)
@@ -149,18 +149,29 @@ def create(dataset: Any, column: str, metric: Metric, kind: Kind, name: str) -> 
     return {"kind": kind, "partitions": partitions}
 
 
-def measure(store: Store, embedding: Embedding, metric: Metric, probes: int, refine: int = REFINE) -> float:
-    """Recall@10 of the index on stored pictures, evenly chosen, against exact search."""
-    ids, vectors = store.embeddings(embedding.layer)
-    picked = np.linspace(0, len(ids) - 1, min(_MEASURED, len(ids))).astype(int)
-    queries = vectors[picked].astype(np.float32)
-    truth = exact_in_parts(vectors, queries, 10, metric)
-    dataset = store.pictures_dataset()
-    hits = 0
-    for query, wanted in zip(queries, truth, strict=True):
-        found = _nearest(dataset, embedding, query, 10, metric, probes, refine)
-        hits += len({sha for sha, _ in found} & {ids[i] for i in wanted if i >= 0})
-    return hits / max(1, sum(int((row >= 0).sum()) for row in truth))
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Stored pictures, evenly chosen, and their true neighbours: what an index is measured on."""
+
+    queries: NDArray[np.float32]
+    truth: list[set[str]]
+
+    @classmethod
+    def of(cls, store: Store, embedding: Embedding, metric: Metric) -> Measured:
+        ids, vectors = store.embeddings(embedding.layer)
+        picked = np.linspace(0, len(ids) - 1, min(_MEASURED, len(ids))).astype(int)
+        queries = vectors[picked].astype(np.float32)
+        rows = exact_in_parts(vectors, queries, 10, metric)
+        return cls(queries, [{ids[i] for i in row if i >= 0} for row in rows])
+
+    def recall(self, store: Store, embedding: Embedding, metric: Metric, probes: int, refine: int = REFINE) -> float:
+        """Recall@10 with so many partitions read and candidates compared."""
+        dataset = store.pictures_dataset()
+        hits = 0
+        for query, wanted in zip(self.queries, self.truth, strict=True):
+            found = _nearest(dataset, embedding, query, 10, metric, probes, refine)
+            hits += len({sha for sha, _ in found} & wanted)
+        return hits / max(1, sum(map(len, self.truth)))
 
 
 def exact_in_parts(
