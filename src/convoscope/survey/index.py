@@ -38,7 +38,7 @@ RECALL = 0.99
 STALE = 0.1
 #: rows above which product quantisation is taken: its index is a sixth of the size
 LARGE = 20_000_000
-_MEASURED = 400
+_MEASURED = 200
 _building: dict[tuple[str, str], threading.Thread] = {}
 _guard = threading.Lock()
 
