@@ -16,6 +16,8 @@ from torch import Tensor
 RISEN, BOLDEST = 5.0, 128.0
 #: deviation of a picture, in the input's unit, below which nobody would see anything
 FAINT = 0.15
+#: deviation of the longest step that a doubled rate may take
+STRIDE = 0.1
 
 
 class Optimiser(Protocol):
@@ -110,7 +112,11 @@ class Progress(_Plain):
         times = self._bolder(values.detach().double(), parameters[0].detach().flatten(1).std(1))
         squares = sum(g.flatten(1).double().pow(2).sum(1) for g in gradients)
         assert isinstance(squares, Tensor)
-        rate = times * (self.gain / squares.clamp(min=1e-30)).clamp(max=self.limit)
+        plain = (self.gain / squares.clamp(min=1e-30)).clamp(max=self.limit)
+        count = sum(g[0].numel() for g in gradients)
+        # where the gradient is faint, a rate so much larger would turn the picture into noise in one step
+        bound = STRIDE * (count / squares.clamp(min=1e-30)).sqrt()
+        rate = torch.minimum(times * plain, torch.maximum(plain, bound))
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.add_(_column(rate, gradient).to(gradient) * gradient)
