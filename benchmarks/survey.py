@@ -163,7 +163,7 @@ def crp(model: Model, inputs: torch.Tensor, names: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         view = FeatureVisualization(CondAttribution(model.module), data, layers, path=folder)
         started = time.perf_counter()
-        view.run(None, 0, len(data), 32, 100, verbose=False)
+        view.run(None, 0, len(data), 32, 100)  # relevance, too: a backward that the survey does not do
         return {"survey": len(data) / (time.perf_counter() - started), "layers": len(layers)}
 
 
