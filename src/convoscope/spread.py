@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConvoscopeError
+from .errors import ConvoscopeError, ModelError
 
 if TYPE_CHECKING:
     from .models import Model
@@ -36,11 +36,13 @@ class Done:
 class Hand:
     """One network in a process of its own; Ray makes an actor of this class."""
 
-    def __init__(self, opening: Callable[[str], Model], do: Callable[[Model, Any], Any], threads: int) -> None:
+    def __init__(
+        self, opening: Callable[[str], Model], do: Callable[[Model, Any], Any], fingerprint: str, threads: int
+    ) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.opening, self.do = opening, do
+        self.opening, self.do, self.fingerprint = opening, do, fingerprint
         self.model: Model | None = None
 
     def ready(self) -> int:
@@ -54,6 +56,8 @@ class Hand:
         try:
             if self.model is None:
                 self.model = self.opening(device())
+            if self.model.fingerprint != self.fingerprint:  # results of two networks must not be mixed
+                raise ModelError("A worker opened another network than the one here: are the weights random (none)?")
             return Done(task.id, self.do(self.model, task.what))
         except ConvoscopeError as error:
             return Refused(type(error).__name__, str(error))
@@ -87,7 +91,7 @@ class Spread:
             work = send(ray, do, model.name)
             threads = max(1, (os.cpu_count() or 1) // count) if self.address == "local" else 1
             actor = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=0)(Hand)
-            crew = Crew(ray, lambda: actor.remote(opening, work, threads), count, tasks)
+            crew = Crew(ray, lambda: actor.remote(opening, work, model.fingerprint, threads), count, tasks)
             try:
                 crew.start()
                 for results in crew.results():

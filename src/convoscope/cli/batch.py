@@ -119,8 +119,7 @@ def explain_files(
     bar.at(outcome.skipped, len(places))
     with interruptible() as interrupt:
         try:
-            answers = _answers(model, waiting, request, key, bar, interrupt, spread)
-            for place, answer in answers:
+            for place, answer in _answers(model, waiting, request, key, bar, interrupt, spread):
                 if isinstance(answer, str):
                     outcome.failed[place.path] = answer
                     failed(place.path, answer)
@@ -144,27 +143,23 @@ def _answers(
     if spread is None:
         for chunk in _chunks(waiting, size):
             for place, answer in _explain_chunk(model, chunk, request, bar):
-                whole = not interrupt.stopped
-                yield (
-                    place,
-                    answer
-                    if isinstance(answer, str)
-                    else write(model, place.folder, answer, request, key, complete=whole),
-                )
+                if isinstance(answer, str):
+                    yield place, answer
+                else:
+                    whole = not interrupt.stopped
+                    yield place, write(model, place.folder, answer, request, key, complete=whole)
             if interrupt.stopped:
                 return
         return
 
     def work(opened: Model, chunk: list[_Place]) -> list[dict[str, Any] | str]:
-        if request.key(opened) != key:
-            raise ModelError("A worker opened another network than the one here: are the weights random (none)?")
         quiet = Bar("", None, quiet=True)
         return [
             answer if isinstance(answer, str) else write(opened, place.folder, answer, request, key, complete=True)
             for place, answer in _explain_chunk(opened, chunk, request, quiet)
         ]
 
-    # workers may stand in another folder; a record that is there already need not travel
+    # eight chunks at least, so that there is something to share out; workers may stand in another folder
     chunks = list(_chunks(waiting, min(size, max(1, len(waiting) // 8))))
     tasks = [
         Task(str(number), [_Place(place.path.resolve(), place.folder.resolve()) for place in chunk])

@@ -135,19 +135,22 @@ def open_from(spec: str, options: ModelOptions) -> Model:
     return model
 
 
+def check_workers(ray: str | None, workers: int | None) -> None:
+    """Raises :class:`UsageError` for ``--workers`` without ``--ray``."""
+    if workers is not None and ray is None:
+        raise UsageError("--workers is the number of processes of --ray: add --ray local, or a cluster's address.")
+
+
 def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int | None) -> Spread | None:
     """What ``--ray`` and ``--workers`` ask for: each worker opens the network by the command's own flags."""
+    check_workers(ray, workers)
     if ray is None:
-        if workers is not None:
-            raise UsageError(
-                "--workers is the number of processes of --ray: add --ray local, or a cluster's address."
-            )
         return None
     from ..spread import Spread
+    from ..survey.recipe import absolute_spec
 
-    file, colon, attribute = spec.rpartition(":")
-    if colon and Path(file).is_file():  # a worker may stand in another folder
-        spec = f"{Path(file).resolve()}:{attribute}"
+    # a worker may stand in another folder
+    whole = absolute_spec(spec) or spec
     files = {
         name: str(Path(path).resolve())
         for name in ("weights", "labels")
@@ -156,7 +159,7 @@ def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int 
     asked = replace(options, **files)  # type: ignore[arg-type]
 
     def opening(device: str) -> Model:
-        return open_from(spec, asked if asked.device else replace(asked, device=device))
+        return open_from(whole, asked if asked.device else replace(asked, device=device))
 
     return Spread(ray, workers, opening)
 

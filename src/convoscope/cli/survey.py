@@ -15,6 +15,7 @@ from .common import (
     ModelOptions,
     RayFlag,
     WorkersFlag,
+    check_workers,
     columns,
     complain,
     open_from,
@@ -77,8 +78,7 @@ def survey(
     """
     from ..survey import survey as run
 
-    if workers is not None and ray is None:
-        raise UsageError("--workers is the number of processes of --ray: add --ray local, or a cluster's address.")
+    check_workers(ray, workers)
     opened = open_from(model, options)
     layers = _layers(opened, layer)
     with common.progress("Listing pictures", quiet=json) as bar:

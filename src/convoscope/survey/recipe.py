@@ -213,7 +213,7 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
         top=top,
         sample=max(SAMPLE, 5 * top),
         batch_size=model.batch_size,
-        spec=_absolute(model.spec),
+        spec=absolute_spec(model.spec),
         weights=str(file.resolve()) if file is not None and file.is_file() else weights,
         weights_sha256=file_sha256(file) if file is not None and file.is_file() else None,
         seed=model.seed,
@@ -222,7 +222,7 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
     )
 
 
-def _absolute(spec: str | None) -> str | None:
+def absolute_spec(spec: str | None) -> str | None:
     """A file's spec with its whole path, so that it opens from another folder too."""
     if spec is None or ".py" not in spec:
         return spec

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import ModelError, PictureError, UsageError
+from ..errors import PictureError, UsageError
 from ..explain import MethodLike, explain
 from ..methods import METHODS, Method, method
 from ..models import Model
@@ -172,11 +172,8 @@ def _rows(
         for group in groups:
             yield from _measure_group(model, group, methods, settings)
         return
-    fingerprint = model.fingerprint
 
     def work(opened: Model, group: list[Case]) -> list[tuple[str, dict[str, Any]]]:
-        if opened.fingerprint != fingerprint:
-            raise ModelError("A worker opened another network than the one here: are the weights random (none)?")
         return list(_measure_group(opened, group, methods, settings))
 
     tasks = [Task(group[0].key, group) for group in groups]
