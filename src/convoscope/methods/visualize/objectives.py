@@ -35,6 +35,9 @@ class Scores:
         self.chance: Tensor | None = None
         #: deviation of all classes' scores, for each view
         self.spread: Tensor | None = None
+        #: whether a class that comes second in some view climbs its lead from now on, and the items that do
+        self.settling = False
+        self.settled: set[int] = set()
         self.classes: dict[int, int] = {}
         self.units: dict[tuple[Any, ...], dict[int, UnitScorer]] = {}
         self.others: dict[int, Scorer] = {}
@@ -62,9 +65,11 @@ class Scores:
             values = logits(output)
             index = torch.tensor([self.classes[int(i)] for i in items[views]], device=values.device)
             mine = values[views.to(values.device)]
-            found.append((views, mine.gather(1, index[:, None])[:, 0]))
             shares = mine.detach().float().softmax(1)
             first = shares.argmax(1) == index
+            if self.settling:
+                self.settled.update(items[views[~first.cpu()]].tolist())
+            found.append((views, self._climbed(mine, index, items[views])))
             shares = shares.gather(1, index[:, None])[:, 0] * mine.shape[1]
             shares[first] = torch.inf
             self.chance = torch.full((len(items),), torch.inf)
@@ -94,6 +99,17 @@ class Scores:
             return found[0][1]
         places = torch.cat([views for views, _ in found])
         return torch.cat([values.float() for _, values in found])[torch.argsort(places)]
+
+
+    def _climbed(self, values: Tensor, index: Tensor, items: Tensor) -> Tensor:
+        """The classes' logits ``[N]`` of ``values`` ``[N, K]``; where an item settles, with its lead's gradient."""
+        scores = values.gather(1, index[:, None])[:, 0]
+        rows = torch.tensor([int(i) in self.settled for i in items], device=values.device)
+        if values.shape[1] < 2 or not bool(rows.any()):
+            return scores
+        rivals = values.scatter(1, index[:, None], -torch.inf).logsumexp(1)
+        # the value stays the logit, so that one history holds the whole ascent
+        return scores - torch.where(rows, rivals - rivals.detach(), 0.0)
 
 
 def _wants_output(scorer: Scorer) -> bool:

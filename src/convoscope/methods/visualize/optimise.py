@@ -78,6 +78,9 @@ class Loop:
         self._best: tuple[float, Tensor] | None = None
         self._gradients: Tensor | None = None
         self._asleep: Tensor | None = None
+        base = objective.base if isinstance(objective, Diverse) else objective
+        self._scores = base if isinstance(base, Scores) else None
+        self._settle_from = round(self.steps * (1 - float(getattr(recipe, "settle", 0.0))))
 
     def run(self) -> Generator[int, None, None]:
         """Climb; yields the steps done after every stretch. The network is untouched while suspended."""
@@ -120,6 +123,8 @@ class Loop:
         if making.before is not None:
             making.before(step)
         picture = making.image.inputs()
+        if self._scores is not None:
+            self._scores.settling = step >= self._settle_from
 
         def views(inputs: Tensor) -> Tensor:
             assert making.views is not None

@@ -172,6 +172,8 @@ class Fourier(Recipe):
     scale: float = setting(0.1, "Random scale: 1 ± this.", minimum=0, maximum=0.9)
     rotate: int = setting(10, "Random rotation: ± degrees.", minimum=0, maximum=180)
     jitter_after: int = setting(4, "Random shift after rotating, in pixels.", minimum=0)
+    settle: float = setting(0.25, "Share of the steps, at the end, in which a class that is not everywhere first "
+                            "climbs its lead over the others.", minimum=0, maximum=1)  # fmt: skip
 
     def begin(self, setup: Setup) -> Making:
         from .images import Fourier as Coefficients
@@ -209,6 +211,8 @@ class Maco(Recipe):
     last: float = setting(0.8, "The same at the last step.", minimum=0.05, maximum=1)
     spread: float = setting(0.05, "Deviation of the side.", minimum=0)
     noise: float = setting(0.08, "Noise added to the crops, for values in -1..1.", minimum=0)
+    settle: float = setting(0.25, "Share of the steps, at the end, in which a class that is not everywhere first "
+                            "climbs its lead over the others.", minimum=0, maximum=1)  # fmt: skip
 
     def begin(self, setup: Setup) -> Making:
         from .images import Phase

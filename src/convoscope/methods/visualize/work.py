@@ -194,6 +194,9 @@ class Work:
         shown = preprocessing.denormalise(torch.from_numpy(one.inputs))
         one.facts["clipped"] = float(((shown < -0.5 / 255) | (shown > 1 + 0.5 / 255)).float().mean())
         one.facts["redirected_steps"] = batch.redirected[place] if batch.redirected else 0
+        base = batch.objective.base if isinstance(batch.objective, Diverse) else batch.objective
+        if isinstance(base, Scores) and place in base.settled:
+            one.facts["settled"] = True
         if batch.facts:
             one.facts.update(batch.facts[place])
         if item.start is None or item.picture is None:
