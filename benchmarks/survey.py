@@ -19,7 +19,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +169,21 @@ def crp(model: Model, inputs: torch.Tensor, names: list[str]) -> dict[str, Any]:
 
 
 def memory(name: str) -> list[dict[str, Any]]:
-    """Peak resident memory after surveys of growing collections, in this process, smallest first."""
-    model = open_model(name, weights="none", batch_size=16)
+    """Peak resident memory of a survey of ever more pictures, a new process each (units of 32)."""
     rows = []
-    for count in (64, 128, 256, 512):
-        with tempfile.TemporaryDirectory() as folder:
-            photos(Path(folder), count)
-            driver.survey(model, Path(folder), Path(folder) / "store", unit_size=32)
-        rows.append({"pictures": count, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+    for count in (64, 256, 1024, 2560):
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            rows.append({"pictures": count, "peak_mb": pool.submit(peak, name, count).result()})
     return rows
+
+
+def peak(name: str, count: int) -> float:
+    """This process's peak memory in MB after one survey."""
+    model = open_model(name, weights="none", batch_size=32)
+    with tempfile.TemporaryDirectory() as folder:
+        photos(Path(folder), count)
+        driver.survey(model, Path(folder), Path(folder) / "store", unit_size=32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def tsne(count: int, against: bool) -> dict[str, Any]:
@@ -202,7 +209,8 @@ def tsne(count: int, against: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--network", nargs="*", default=["squeezenet1_0", "resnet50"])
+    parser.add_argument("--network", nargs="*", default=["squeezenet1_0", "resnet50"],
+                        help="none: only what else is asked for")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--naive", action="store_true")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from convoscope import Picture, wrap
+from convoscope import Picture, Preprocessing, wrap
 from convoscope.errors import LayerError
 from convoscope.survey.choose import default_layers
-from convoscope.survey.decode import decode, encode, open_thumbnail, phash, thumbnail
+from convoscope.survey.decode import Decoded, decode, encode, open_thumbnail, phash, thumbnail
 from convoscope.survey.recipe import make_recipe
 from convoscope.survey.units import Item, key_of, make_unit
 from convoscope.survey.work import compute, responses
@@ -225,3 +226,20 @@ def test_perceptual_hash_sees_the_same_picture_and_tells_others_apart() -> None:
     assert (phash(smooth) ^ phash(again)).bit_count() <= 4
     assert (phash(smooth) ^ phash(other)).bit_count() >= 16
     assert max(thumbnail(Image.new("RGB", (500, 200))).size) == 96
+
+
+def test_units_are_decoded_by_the_same_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a thread for each unit would leave a batch's memory in one of the allocator's arenas after the other
+    items = pictures(tmp_path, 12)
+    model = wrap(network(), size=24)
+    recipe = make_recipe(model)
+    seen: set[int] = set()
+
+    def noted(item: Item, preprocessing: Preprocessing) -> Decoded:
+        seen.add(threading.get_native_id())
+        return decode(item, preprocessing)
+
+    monkeypatch.setattr("convoscope.survey.work.decode", noted)
+    for start in range(0, 12, 3):
+        compute(model, recipe, make_unit(recipe.space, items[start : start + 3]))
+    assert 1 <= len(seen) <= 2

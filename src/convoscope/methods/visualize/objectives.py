@@ -100,7 +100,6 @@ class Scores:
         places = torch.cat([views for views, _ in found])
         return torch.cat([values.float() for _, values in found])[torch.argsort(places)]
 
-
     def _climbed(self, values: Tensor, index: Tensor, items: Tensor) -> Tensor:
         """The classes' logits ``[N]`` of ``values`` ``[N, K]``; where an item settles, with its lead's gradient."""
         scores = values.gather(1, index[:, None])[:, 0]
