@@ -1,10 +1,10 @@
 """The measures' speed beside Quantus: the same measures of the same maps, equal figures.
 
-    python benchmarks/trust.py [--pictures 8] [--json FILE]
+    python benchmarks/trust.py [--pictures 8] [--methods grad-cam saliency ...] [--json FILE]
 
-Six methods' maps of a few toybox pictures. Quantus measures one method after the other; here all methods of a
-picture share their endpoints, subsets and batches. Times are processor time of one thread, so that a busy machine
-does not change them; each pair is run in turn, and the fastest of --repeat counts.
+The maps of all methods that ``evaluate`` takes by itself, of a few toybox pictures. Quantus measures one method after
+the other; here all methods of a picture share their endpoints, subsets and batches. Times are processor time of one
+thread, so that a busy machine does not change them; each pair is run in turn, and the fastest of --repeat counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from convoscope.trust import datasets, faithfulness, localisation
 from convoscope.trust.inpaint import fill_in
 from convoscope.trust.scoring import scoring
 
-METHODS = ("grad-cam", "layercam", "saliency", "guided-backprop", "input-x-gradient", "eigen-cam")
 STEPS, SHARES, SUBSETS = 18, (0.1, 0.3, 0.5, 0.7, 0.9), 64
 COMMON = {"abs": False, "normalise": False, "disable_warnings": True}
 
@@ -35,15 +34,17 @@ COMMON = {"abs": False, "normalise": False, "disable_warnings": True}
 class Bench:
     """Pictures, maps and masks, and each measure on both sides."""
 
-    def __init__(self, pictures: int) -> None:
+    def __init__(self, pictures: int, methods: Sequence[str]) -> None:
         import quantus
 
         self.quantus = quantus
         self.model = cs.open_model("toybox")
         cases = datasets.toybox_cases(pictures, seed=5)
-        found = cs.explain(self.model, [case.source for case in cases], list(METHODS))
+        found = cs.explain(self.model, [case.source for case in cases], list(methods))
+        methods = [name for name in methods if not any(name in one.refused for one in found)]
+        self.methods = len(methods)
         rng = np.random.default_rng(0)
-        maps = np.stack([[one[m].values for m in METHODS] for one in found])
+        maps = np.stack([[one[m].values for m in methods] for one in found])
         # a whisper of noise: equal values would be ordered at each side's own will
         self.maps = maps + rng.random(maps.shape, dtype=np.float32) * 1e-4 * np.abs(maps).max((2, 3), keepdims=True)
         self.fitted = [one.fitted for one in found]
@@ -59,7 +60,7 @@ class Bench:
         """``measure(scored, maps of one picture, its number)`` for every picture: ``[pictures, methods]``."""
         rows = []
         for k, fitted in enumerate(self.fitted):
-            with scoring(self.model, fitted, int(self.y[k])) as scored:
+            with scoring(self.model, fitted, int(self.y[k]), often=True) as scored:
                 rows.append(measure(scored, self.maps[k], k))
         return np.array(rows)
 
@@ -78,12 +79,12 @@ class Bench:
         """The most relevant first: probability after imputation, mean over the shares."""
         rows = []
         for k, fitted in enumerate(self.fitted):
-            place = torch.from_numpy(faithfulness.ranks(self.maps[k])).view(len(METHODS), 1, 96, 96)
+            place = torch.from_numpy(faithfulness.ranks(self.maps[k])).view(self.methods, 1, 96, 96)
             gone = torch.tensor([int(9216 * s) for s in SHARES]).view(1, -1, 1, 1)
             masks = (place < gone).float().flatten(0, 1)
-            with scoring(self.model, fitted, int(self.y[k])) as scored:
+            with scoring(self.model, fitted, int(self.y[k]), often=True) as scored:
                 scores = scored.filled("inpaint", 0.0)(masks)
-            rows.append(scores.view(len(METHODS), -1).mean(1).numpy())
+            rows.append(scores.view(self.methods, -1).mean(1).numpy())
         return np.array(rows)
 
     def ours_imputation(self) -> np.ndarray:
@@ -105,7 +106,7 @@ class Bench:
 
     def theirs(self, metric: Any, **given: Any) -> np.ndarray:
         found = []
-        for number in range(len(METHODS)):
+        for number in range(self.methods):
             with warnings.catch_warnings(), untouched(self.model.module):
                 warnings.simplefilter("ignore")
                 found.append(
@@ -132,9 +133,9 @@ class Bench:
         """Their imputation and a batched forward: their metric itself gives hits, and is made for one channel."""
         from quantus.functions.perturb_func import noisy_linear_imputation
 
-        rows = np.zeros((len(self.x), len(METHODS)))
+        rows = np.zeros((len(self.x), self.methods))
         for k in range(len(self.x)):
-            for m in range(len(METHODS)):
+            for m in range(self.methods):
                 order = np.argsort(-self.maps[k, m].ravel())
                 filled = [noisy_linear_imputation(self.x[k], order[: int(9216 * s)], noise=0.0) for s in SHARES]
                 with untouched(self.model.module, gradients=False):
@@ -170,11 +171,13 @@ def fastest(call: Callable[[], np.ndarray], repeat: int) -> tuple[float, np.ndar
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--methods", nargs="*", help="default: all that are not slow")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(given.pictures)
+    methods = given.methods or [name for name, kind in cs.methods.METHODS.items() if not kind.about.slow]
+    bench = Bench(given.pictures, methods)
     pairs: dict[str, tuple[Callable[[], np.ndarray], Callable[[], np.ndarray], float | None]] = {
         name: (
             lambda name=name: bench.ours_localisation(name),
@@ -189,7 +192,7 @@ def main() -> None:
     # random subsets: each side draws its own, so figures agree in the mean only
     pairs["sensitivity-n"] = (bench.ours_correlation, bench.theirs_correlation, None)
     table, total = {}, np.zeros(2)
-    print(f"{given.pictures} pictures, {len(METHODS)} methods; seconds of processor time, one thread")
+    print(f"{given.pictures} pictures, {bench.methods} methods; seconds of processor time, one thread")
     print(f"{'measure':20} {'ours':>9} {'Quantus':>9} {'times':>7}   largest difference")
     failed = False
     for name, (ours, theirs, tolerance) in pairs.items():

@@ -10,9 +10,12 @@ from torch.nn import functional as F
 
 from convoscope.engine.incremental import Boxes, Incremental, NotIncremental, dense_outputs, export, grid, winograd
 from convoscope.engine.incremental.fast import low_precision
-from convoscope.engine.incremental.layers import AvgPool, Window
+from convoscope.engine.incremental.layers import AvgPool, Conv, Window
 from convoscope.engine.incremental.tiles import Axis
 from convoscope.engine.incremental.windows import FreeMasks
+from convoscope.engine.needs import Perturbed
+from convoscope.engine.perturb import perturbed_scores, varied_scores
+from convoscope.engine.runner import Runner
 from convoscope.errors import UsageError
 
 
@@ -321,3 +324,95 @@ def test_fast_computes_less_and_stays_near(network: nn.Module, picture: Tensor) 
     uncut = Incremental(network, picture, graph=exact.graph, fast=1.0)
     assert (uncut.outputs(boxes, FILL) - truth).abs().max() < 0.02 * truth.abs().max()
     assert uncut.program.low == low_precision(torch.device("cpu"))
+
+
+def test_each_window_can_have_a_fill_of_its_own(network: nn.Module, picture: Tensor) -> None:
+    masks = torch.zeros(5, 64, 50)
+    for i in range(5):
+        masks[i, 8 * i : 8 * i + 12, 5 * i : 5 * i + 20] = 1.0 if i % 2 else 0.4
+    fills = torch.randn(5, 3, 64, 50)
+    with torch.no_grad():
+        truth = network(torch.lerp(picture.expand_as(fills), fills, masks[:, None]))
+    ours = Incremental(network, picture).outputs(masks, fills)
+    assert close(ours, truth)
+    assert not close(Incremental(network, picture).outputs(masks, fills.flip(0)), truth)
+    with pytest.raises(UsageError, match="fills of windows"):
+        Incremental(network, picture).outputs(masks, fills[:, :, :10])
+
+
+@pytest.mark.parametrize("channels", [(96, 32), (512, 1024)])
+def test_pointwise_weights_are_kept_in_few_orders_whatever_the_sizes(channels: tuple[int, int]) -> None:
+    inputs, outputs = channels
+    conv = Conv.of(torch.randn(outputs, inputs, 1, 1), torch.randn(outputs), 1, 0, 1, 1)
+    for height in range(4, 14, 3):
+        for width in range(5, 15, 2):
+            x = torch.randn(2, inputs, height, width)
+            truth = F.conv2d(x, conv.weight, conv.bias)
+            assert close(conv(x), truth)
+    assert len(conv._prepared) <= 4
+    assert conv.prepared_bytes() <= 4 * 4 * conv.weight.numel()
+
+
+class _Target:
+    """The first class, as the engine asks for it."""
+
+    layers: tuple[str, ...] = ()
+
+    def score(self, output: Tensor, layers: object, rows: Tensor) -> Tensor:
+        return output[:, 0]
+
+    def probability(self, output: Tensor, layers: object, rows: Tensor) -> Tensor:
+        return output.softmax(1)[:, 0]
+
+
+@pytest.mark.parametrize("probability", [False, True])
+def test_a_prepared_network_scores_scattered_masks_as_the_network_does(
+    network: nn.Module, picture: Tensor, probability: bool
+) -> None:
+    pictures = torch.cat([picture, picture.flip(3)])
+    masks = (torch.rand(70, 64, 50) < 0.5).float()
+    fill = torch.zeros_like(pictures)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    plain, dense = perturbed_scores(Runner(network), pictures, _Target(), Perturbed(masks, fill, probability))
+    runner = Runner(network)
+    need = Perturbed(masks, fill, probability, often=True)
+    ours, report = perturbed_scores(runner, pictures, _Target(), need)
+    assert (report.engine, report.windows) == (dense.engine, dense.windows) == ("dense", 70)
+    assert report.saved == 0
+    assert report.estimate > 0
+    assert runner.prepared is not None  # the preparation was taken, and not the network itself
+    assert close(ours, plain)
+    assert float((ours - ours[:, :1]).abs().max()) > 1e-4  # the masks changed something
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    varied = torch.randn(9, 3, 64, 50)
+    theirs = varied_scores(Runner(network), picture, varied, _Target(), probability)
+    assert close(varied_scores(runner, picture, varied, _Target(), probability, often=True), theirs)
+
+
+def test_a_preparation_is_not_kept_when_the_picture_or_the_weights_are_others(
+    network: nn.Module, picture: Tensor
+) -> None:
+    masks = (torch.rand(10, 64, 50) < 0.5).float()
+    for change in (False, True):
+        if change:
+            with torch.no_grad():
+                network.a.weight.mul_(1.5)  # type: ignore[union-attr, operator]
+        for one in (picture, 2 * picture):
+            need = Perturbed(masks, torch.zeros_like(one))
+            plain, _ = perturbed_scores(Runner(network), one, _Target(), need)
+            runner = Runner(network)
+            ours, _ = perturbed_scores(runner, one, _Target(), Perturbed(masks, torch.zeros_like(one), often=True))
+            assert close(ours, plain)
+
+
+def test_a_network_that_cannot_be_prepared_is_run_as_it_is(picture: Tensor) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3)) if float(x.detach().sum()) > 0 else x.amax((2, 3))
+
+    masks = (torch.rand(10, 64, 50) < 0.5).float()
+    fill = torch.zeros_like(picture)
+    plain, _ = perturbed_scores(Runner(Branching()), picture, _Target(), Perturbed(masks, fill))
+    ours, report = perturbed_scores(Runner(Branching()), picture, _Target(), Perturbed(masks, fill, often=True))
+    assert torch.equal(ours, plain)
+    assert report.engine == "dense"

@@ -464,3 +464,41 @@ def test_toybox_pictures_are_classified_right_and_transfer_to_the_twin():
     results = visualize(model, ["fish", "house", "flower"], recipe=Fourier(steps=48), also=twin)
     assert [one.rank for one in results] == [1, 1, 1]
     assert sum(one.also[0]["rank"] == 1 for one in results) >= 2
+
+
+def test_a_class_that_comes_second_climbs_its_lead_once_it_settles():
+    from convoscope.methods.visualize.objectives import Scores
+    from convoscope.targets import resolve
+
+    model, output = small(), torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 4.0, 1.0]]).requires_grad_()
+    with torch.no_grad():
+        scorer = resolve(1, model, torch.zeros(1, output.shape[1]), [])
+    objective = Scores([scorer, scorer])
+    items = torch.tensor([0, 0, 1])
+
+    def gradient():
+        scores = objective(output, {}, items)
+        assert torch.equal(scores.detach(), output.detach()[:, 1])  # the history is of logits all the way
+        return torch.autograd.grad(scores.sum(), output)[0]
+
+    plain = torch.tensor([[0.0, 1.0, 0.0]]).expand(3, -1)
+    assert torch.equal(gradient(), plain)
+    objective.settling = True
+    rivals = output.detach()[:2, [0, 2]].softmax(1)
+    lead = torch.stack([torch.tensor([-float(a), 1.0, -float(b)]) for a, b in rivals])
+    assert torch.allclose(gradient(), torch.cat([lead, plain[2:]]))  # the second item is first everywhere
+    assert objective.settled == {0}
+    with torch.no_grad():
+        output[:2, 1] = 9.0
+    assert not torch.equal(gradient()[:2], plain[:2])  # who has begun to settle goes on
+
+
+def test_settling_is_stated_and_can_be_left_out():
+    model = cs.open_model("toybox")
+    settings = {"steps": 12, "crops": 2}
+    kept = visualize(model, "car", recipe=Maco(settle=0.0, **settings))
+    made = visualize(model, "car", recipe=Maco(settle=0.5, **settings))
+    assert "settled" not in kept.facts
+    assert made.facts.get("settled") is True
+    assert kept.history[:6] == made.history[:6]
+    assert kept.history[7:] != made.history[7:]

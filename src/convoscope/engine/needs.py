@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Rule = Literal["plain", "deconvnet", "guided"]
 #: the name under which the network's own input stands beside the layers
 INPUT = "input"
+#: masked pictures from which on preparing a network pays for itself (exporting its graph takes 1 to 5 seconds)
+MANY = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,8 @@ class Perturbed(_At):
     Rectangles are better given as :class:`convoscope.engine.incremental.Boxes`, which hold no pixel.
     ``fast`` caps the boxes of influence (approximate); ``engine="dense"`` forbids incremental recomputation.
     ``row`` asks for that picture only (``[1, M]``). ``progress`` is called with the number of masks done so far;
-    what was not done when the user stopped it is NaN.
+    what was not done when the user stopped it is NaN. ``often`` says that hundreds like these follow on the same
+    network: it is then worth preparing (:func:`convoscope.engine.recompute.prepared`), even where masks cover all.
     """
 
     masks: Tensor | Masks
@@ -84,6 +87,7 @@ class Perturbed(_At):
     progress: Callable[[int], None] | None = None
     row: int | None = None
     engine: str = "auto"
+    often: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .incremental import NotIncremental
 from .incremental.windows import as_masks, replace
 from .needs import Perturbed, Replaced, Scorer
-from .recompute import FEW, Report, graph_of, incremental_scores, scored
+from .recompute import FEW, Report, graph_of, incremental_scores, prepared, scored
 from .runner import Recorded, Runner, call_plainly
 from .tail import Tail
 from .untouched import innermost
@@ -70,6 +70,31 @@ def perturbed_scores(
             raise
     report.seconds = time.perf_counter() - started
     return scores, report
+
+
+def varied_scores(
+    runner: Runner, inputs: Tensor, varied: Tensor, target: Scorer, probability: bool, often: bool = False
+) -> Tensor:
+    """Scores ``[K]`` at ``varied`` ``[K, C, H, W]``, all of them made from the one picture ``inputs`` ``[1, C, H, W]``.
+
+    ``often``: as in :class:`convoscope.engine.needs.Perturbed`.
+    """
+    varied = varied.to(inputs)
+    if often and inputs.device.type == "cpu":
+        try:
+            engine = prepared(runner, inputs, target)
+        except NotIncremental:
+            pass
+        else:
+            everything = torch.ones((1, *varied.shape[2:]), dtype=torch.bool).expand(len(varied), -1, -1)
+            runner.forwards += -(-len(varied) // max(1, runner.batch_size))
+            return scored(target, engine.outputs(everything, varied), 0, len(varied), probability)
+    found = []
+    last = inputs.ndim == 4 and inputs.device.type == "cpu"
+    for piece in torch.split(varied, max(1, runner.batch_size)):
+        recorded, last = _recorded(runner, piece, target, torch.zeros(len(piece), dtype=torch.long), last)
+        found.append(_score(target, recorded, probability))
+    return torch.cat(found)
 
 
 def _recorded(runner: Runner, varied: Tensor, target: Scorer, rows: Tensor, last: bool) -> tuple[Recorded, bool]:

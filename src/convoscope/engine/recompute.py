@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .incremental import Boxes, ExportedGraph, FreeMasks, Incremental, NotIncremental, export
+from .incremental.run import BATCH
 from .incremental.windows import Masks, as_masks
 from .needs import Perturbed, Scorer
 from .runner import Runner, call_plainly
@@ -90,7 +91,8 @@ def incremental_scores(
             "Every window was computed densely: recomputing in parts adds up, which needs single precision."
         )
         return None
-    if need.fast is None and covered(masks, tuple(inputs.shape[-2:])) > LARGE:  # type: ignore[arg-type]
+    whole = need.fast is None and covered(masks, tuple(inputs.shape[-2:])) > LARGE  # type: ignore[arg-type]
+    if whole and not (need.often and inputs.device.type == "cpu"):
         return None
     network = innermost(runner.network)
     wanted = list(range(len(inputs))) if need.row is None else [need.row]
@@ -101,8 +103,13 @@ def incremental_scores(
         graph = graph_of(network, inputs[:1])
         for place, b in enumerate(wanted):
             began = time.perf_counter()
-            engine = Incremental(network, inputs[b : b + 1], graph=graph, fast=need.fast)
-            if not place:
+            if whole:
+                engine = prepared(runner, inputs, target, b)
+            else:
+                engine = Incremental(network, inputs[b : b + 1], graph=graph, fast=need.fast)
+            if whole:
+                report.engine = "dense"
+            elif not place:
                 estimate = engine.estimate(masks)
                 if need.fast is None and estimate.saved < SMALL_GAIN:
                     return None
@@ -116,6 +123,11 @@ def incremental_scores(
             for which, leaves in engine.stream(masks, need.fill[b]):
                 output = engine.program.structure(leaves)
                 scores[place, which] = scored(target, output, b, len(which), need.probability)
+                if whole and not done:
+                    each = (time.perf_counter() - began) / len(which)
+                    report.estimate = each * len(masks) * len(wanted)
+                    if announce is not None:
+                        announce(report)
                 done += len(which)
                 if need.progress is not None:
                     need.progress(done)
@@ -128,14 +140,38 @@ def incremental_scores(
                 report.agreement = rank_correlation(scores[place, torch.from_numpy(sample)], truth)
     except NotIncremental as reason:
         report.engine, report.saved = "dense", 0.0
-        report.doubt = f"Every window was computed densely: {reason}."
+        report.doubt = "" if whole else f"Every window was computed densely: {reason}."
         return None
     except KeyboardInterrupt:
         if done == 0:
             raise
-    runner.forwards += len(wanted)
+    runner.forwards += len(wanted) * (-(-len(masks) // max(1, runner.batch_size)) if whole else 1)
     report.seconds = time.perf_counter() - started
     return scores
+
+
+def prepared(runner: Runner, inputs: Tensor, target: Scorer, row: int = 0) -> Incremental:
+    """The network prepared for hundreds of variations of picture ``row``, every one computed wholly.
+
+    Batch norm is folded, weights lie in the processor's order and 3x3 convolutions take fewer products: 1.1 to 1.5
+    times as fast as the network itself on a CPU (a few seconds of preparation). Kept as long as the runner is.
+    Raises :class:`NotIncremental` where the graph cannot be exported or does not tell the same.
+    """
+    if runner.call is not call_plainly or target.layers or inputs.ndim != 4 or inputs.dtype != torch.float32:
+        raise NotIncremental("the target or the call is not the network's plain output in single precision")
+    last = runner.prepared
+    engine: Incremental
+    if last is not None and last[0] is inputs and last[1] == row:
+        engine = last[2]
+        return engine
+    network, picture = innermost(runner.network), inputs[row : row + 1]
+    graph = graph_of(network, inputs[:1])
+    same = last[2].program if last is not None and last[2].graph is graph else None
+    batch = max(1, min(BATCH, runner.batch_size))
+    engine = Incremental(network, picture, graph=graph, share_dense=0.0, batch=batch, program=same)
+    _check(runner, engine, picture, target, row)
+    runner.prepared = (inputs, row, engine)
+    return engine
 
 
 def chosen(masks: Masks, which: np.ndarray[Any, Any]) -> Masks:

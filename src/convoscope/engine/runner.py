@@ -61,6 +61,8 @@ class Runner:
     forwards: int = 0
     backwards: int = 0
     relus: int | None = None
+    #: the network prepared for variations of a picture, its row, and itself (:func:`.recompute.prepared`)
+    prepared: tuple[Tensor, int, Any] | None = field(default=None, repr=False)
     _graph: tuple[int, list[Any]] | None = field(default=None, repr=False)
 
     def record(

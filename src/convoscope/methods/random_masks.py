@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import Perturbed
+from ..engine.needs import MANY, Perturbed
 from ..errors import MissingExtra
 from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
@@ -58,7 +58,10 @@ class RISE(Method):
         total = torch.zeros((len(query.inputs), *query.size), dtype=torch.float64)
         done = 0
         for kept in self.masks(query.size, query.seed):
-            need = Perturbed(1 - kept, fill, self.score == "probability", None, _later(progress, done))
+            need = Perturbed(
+                1 - kept, fill, self.score == "probability", None, _later(progress, done),
+                often=len(query.inputs) * self.samples >= MANY,
+            )  # fmt: skip
             got = yield need
             scores = got[need]
             known = scores.isfinite().all(0)
@@ -146,7 +149,8 @@ class LIME(Method):
             for start in range(0, self.samples, _CHUNK):
                 hidden = torch.from_numpy(~shown[start : start + _CHUNK])[:, pieces].float()
                 # every picture has its own superpixels, so its masks are scored on it alone
-                need = Perturbed(hidden, fill, probability, None, _later(progress, start), row)
+                often = len(query.inputs) * self.samples >= MANY
+                need = Perturbed(hidden, fill, probability, None, _later(progress, start), row, often=often)
                 got = yield need
                 scores.append(got[need][0])
             found = torch.cat(scores).double().numpy()

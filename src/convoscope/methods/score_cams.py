@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import Activation, Perturbed, Replaced, Scores
+from ..engine.needs import MANY, Activation, Perturbed, Replaced, Scores
 from .base import About, Method, Query, setting
 from .cams import _LAYER, strongest
 from .fills import fill_for
@@ -66,7 +66,8 @@ class ScoreCAM(Method):
                 raised, _ = query.resample(a[row], here)
             low, high = raised.amin((1, 2), keepdim=True), raised.amax((1, 2), keepdim=True)
             masks = (raised - low) / (high - low + 1e-8)
-            need = Perturbed(1 - masks, fill, False, None, progress, row)
+            often = len(masks) * len(query.inputs) >= MANY
+            need = Perturbed(1 - masks, fill, False, None, progress, row, often=often)
             got = yield need
             weights.append(got[need][0].softmax(0))
         return _weighted(self, query, here, torch.stack(weights)[:, :, None, None], a, self.parts)

@@ -262,7 +262,7 @@ def measure_case(
         target: TargetLike = case.target
         if target is None and explanation.prediction:
             target = int(explanation.prediction[0]["index"])
-        with scoring(model, fitted, target, seed=seed) as scored:
+        with scoring(model, fitted, target, seed=seed, often=True) as scored:
             for measure, figures in _faithful(scored, values, settings, seed).items():
                 keep(measure, figures)
     return found

@@ -197,4 +197,5 @@ def infidelity(values: NDArray[Any], masks: Tensor, drops: Tensor, *, scaled: bo
 
 def _sums(values: NDArray[Any], masks: Tensor) -> Floats:
     flat = np.nan_to_num(np.asarray(values, np.float64).reshape(len(values), -1))
-    return np.asarray(flat @ masks.flatten(1).double().numpy().T, np.float64)
+    # torch keeps to the threads it was given; numpy's own products spin on all of them
+    return (torch.from_numpy(flat) @ masks.flatten(1).double().T).numpy()

@@ -301,7 +301,7 @@ def causal_areas(
         names, values = list(one), np.stack([heatmap.values for heatmap in one.values()])
         steps = -(-values[0].size // protocol.pixels)
         target = one.prediction[0]["index"]
-        with scoring(model, one.fitted, target) as scored:
+        with scoring(model, one.fitted, target, often=True) as scored:
             scored.fills["blur"] = blurred(scored.inputs, protocol.blur)
             areas: Mapping[str, list[faithfulness.Curve]] = {
                 "deletion": faithfulness.deletion(values, scored.filled("mean"), steps=steps),

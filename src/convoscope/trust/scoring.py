@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine.needs import Perturbed
-from ..engine.perturb import perturbed_scores
+from ..engine.perturb import perturbed_scores, varied_scores
 from ..engine.runner import Runner, call_plainly
 from ..engine.untouched import untouched
 from ..errors import TargetError, UsageError
@@ -41,6 +41,7 @@ class Scoring:
     whole: float
     probability: bool
     seed: int = 0
+    often: bool = False
     fills: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def filled(self, fill: str, noise: float = 0.01) -> Callable[[Tensor], Tensor]:
@@ -58,23 +59,14 @@ class Scoring:
         picture = self.fills[fill]
 
         def scores(masks: Tensor) -> Tensor:
-            need = Perturbed(masks, picture, self.probability)
+            need = Perturbed(masks, picture, self.probability, often=self.often)
             return perturbed_scores(self.runner, self.inputs, self.scorer, need)[0][0]
 
         return scores
 
     def at(self, inputs: Tensor) -> Tensor:
         """The scores ``[K]`` at inputs ``[K, C, H, W]`` in the network's input space."""
-        found = []
-        for piece in torch.split(inputs, max(1, self.runner.batch_size)):
-            rows = torch.zeros(len(piece), dtype=torch.long)
-            recorded = self.runner.record(
-                piece.to(self.inputs), layers=self.scorer.layers, gradients=False, rows=rows
-            )
-            method = self.scorer.probability if self.probability else self.scorer.score
-            with torch.no_grad():
-                found.append(method(recorded.output, recorded.live(), recorded.rows).float().cpu())
-        return torch.cat(found)
+        return varied_scores(self.runner, self.inputs, inputs, self.scorer, self.probability, self.often)
 
     def _fill(self, fill: str) -> Tensor:
         if fill == "mean":
@@ -97,10 +89,18 @@ class Scoring:
 
 @contextmanager
 def scoring(
-    model: Model, fitted: Fitted, target: TargetLike = None, *, probability: bool = True, seed: int = 0
+    model: Model,
+    fitted: Fitted,
+    target: TargetLike = None,
+    *,
+    probability: bool = True,
+    seed: int = 0,
+    often: bool = False,
 ) -> Iterator[Scoring]:
     """Open a :class:`Scoring` of one picture; inside, the network is protected, afterwards it is as it was.
 
+    ``often``: many more of the same network will follow, so it is worth seconds of preparation
+    (:func:`convoscope.engine.recompute.prepared`); scores are the same up to rounding.
     Raises :class:`~convoscope.errors.TargetError` where the target does not fit the network.
     """
     inputs = model.inputs([fitted])
@@ -109,7 +109,7 @@ def scoring(
     with untouched(model.module):
         first = runner.record(inputs, gradients=False)
         scorer = resolve(target, model, first.output, [fitted])
-        found = Scoring(model, fitted, scorer, runner, inputs, 0.0, probability, seed)
+        found = Scoring(model, fitted, scorer, runner, inputs, 0.0, probability, seed, often)
         if probability and not _has_probability(scorer, first.output):
             found.probability = False
         found.whole = float(found.at(inputs)[0])

@@ -42,7 +42,7 @@ def groups(costs: Sequence[tuple[float, Region]], windows: int, overhead: float,
     def total(rows: Ints, columns: Ints, row_of: Ints, column_of: Ints) -> float:
         counts = np.zeros((len(rows), len(columns)))
         np.add.at(counts, (row_of, column_of), 1)
-        each = np.einsum("an,bn,n->ab", rows, columns, weights, optimize=True)
+        each = rows * weights @ columns.T
         return float((counts * each).sum() + overhead * np.ceil(counts / batch).sum())
 
     best = total(rows, columns, row_of, column_of)

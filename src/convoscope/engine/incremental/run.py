@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -33,15 +34,17 @@ class Incremental:
     ``network``: in evaluation mode; never altered. ``inputs``: the picture [1, C, H, W]. ``graph``: from
     :func:`export` for this network and shape. ``memory``: bytes beyond the network itself that may be used; kept by
     the batch size and stated in ``bound`` (the picture's own activations and prepared weights come first, and at
-    least one window must fit). ``share_dense``: tiles beyond this share of a map are computed as whole maps.
-    ``fast``: None for exact results; else see ``fast.py``.
+    least one window must fit). ``share_dense``: tiles beyond this share of a map are computed as whole maps
+    (0: everything is, whatever the masks).
+    ``fast``: None for exact results; else see ``fast.py``. ``program``: that of another picture of the same network,
+    with the same weights still.
 
     Raises :class:`NotIncremental` where the graph cannot be exported.
     """
 
     def __init__(
         self, network: nn.Module, inputs: Tensor, *, graph: ExportedGraph | None = None, memory: int = 1 << 30,
-        share_dense: float = 0.9, fast: float | None = None, batch: int | None = None,
+        share_dense: float = 0.9, fast: float | None = None, batch: int | None = None, program: Program | None = None,
     ) -> None:  # fmt: skip
         if inputs.dim() != 4 or inputs.shape[0] != 1:
             raise UsageError(f"the picture must be [1, C, H, W], not {list(inputs.shape)}")
@@ -58,7 +61,7 @@ class Incremental:
         self.share_dense = share_dense
         with torch.inference_mode():
             self.inputs = inputs.detach().contiguous(memory_format=torch.channels_last)
-            self.program = Program(self.graph, network, inputs.device, inputs.dtype)
+            self.program = program or Program(self.graph, network, inputs.device, inputs.dtype)
             self.shapes: dict[fx.Node, Any] = {}
             self._bases: dict[Key, Base] = {}
             self._base_outputs = self._run_base(set())
@@ -123,8 +126,12 @@ class Incremental:
         settings = Settings(
             self.memory, self.batch, self.share_dense, self.caps, self.device, self.inputs.element_size()
         )
-        bounds = masks.bounds()
         height, width = self.inputs.shape[2:]
+        if self.share_dense > 0:
+            bounds = masks.bounds()
+        else:  # nothing on tiles: where the masks lie does not matter
+            low, ones = np.zeros(len(masks), np.int64), np.ones(len(masks), np.int64)
+            bounds = low, height * ones, low, width * ones
         top, bottom, left, right = bounds
         if len(masks) and (min(top.min(), left.min()) < 0 or bottom.max() > height or right.max() > width):
             raise UsageError(f"windows must lie inside the picture of {height}x{width} pixels")
@@ -144,8 +151,9 @@ class Incremental:
         """The network's output for each masked picture, stacked: [M, ...] (or the network's structure of such).
 
         ``masks``: [M, H, W], bool or float in 0..1, 1 where the picture is replaced; or :class:`Boxes`.
-        ``fill``: [C, H, W] or [C, 1, 1] or [C], what it is replaced with. ``progress(done, windows)`` is called now
-        and then. Equal to running the network on every masked picture within 1e-4 of the output's size.
+        ``fill``: [C, H, W] or [C, 1, 1] or [C], what it is replaced with, or [M, C, H, W], each window's own.
+        ``progress(done, windows)`` is called now and then. Equal to running the network on every masked picture
+        within 1e-4 of the output's size.
         """
         masks = as_masks(masks)
         leaves: list[Any] | None = None
@@ -171,6 +179,8 @@ class Incremental:
         fill = fill.to(self.device, self.dtype)
         if fill.dim() < 3:
             fill = fill.reshape(-1, 1, 1)
+        if fill.dim() == 4 and fill.shape[2:] != self.inputs.shape[2:]:
+            raise UsageError(f"fills of windows are [M, C, {list(self.inputs.shape[2:])}], not {list(fill.shape)}")
         with torch.inference_mode():
             plan = self._schedule(masks)
         self.last, self.saved, self.bound = plan.estimate, plan.estimate.saved, plan.estimate.peak_bytes
@@ -213,7 +223,11 @@ class Incremental:
             parts = [source[:, a : a + y.length, b : b + x.length] for a, b in places]
             return torch.stack(parts)
 
-        replacement = cut(fill) if fill.shape[1:] == self.inputs.shape[2:] else fill[None]
+        if fill.dim() == 4:
+            own = [(int(window), *place) for window, place in zip(which, places, strict=True)]
+            replacement = torch.stack([fill[w, :, a : a + y.length, b : b + x.length] for w, a, b in own])
+        else:
+            replacement = cut(fill) if fill.shape[1:] == self.inputs.shape[2:] else fill[None]
         tiles = replace(cut(self.inputs[0]), mask, replacement)
         tiles = tiles.contiguous(memory_format=torch.channels_last)
         return planner.execute(Work(batch, self._bases, {self.program.input: tiles}))
