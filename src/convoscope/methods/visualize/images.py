@@ -137,9 +137,11 @@ class _Colours:
         self.colours = torch.tensor(COLOURS) if preprocessing.channels == 3 else None
         self.mean = torch.tensor(preprocessing.mean).view(-1, 1, 1)
         self.std = torch.tensor(preprocessing.std).view(-1, 1, 1)
+        # products are several times faster than quotients, forwards and backwards
+        self.scale = 1 / self.std
 
     def to(self, like: Tensor) -> _Colours:
-        for name in ("colours", "mean", "std"):
+        for name in ("colours", "mean", "std", "scale"):
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, value.to(like))
         return self
@@ -147,7 +149,7 @@ class _Colours:
     def __call__(self, values: Tensor) -> Tensor:
         if self.colours is not None:
             values = (self.colours @ values.flatten(2)).view_as(values)
-        return (values.sigmoid() - self.mean) / self.std
+        return (values.sigmoid() - self.mean) * self.scale
 
     def undo(self, inputs: Tensor) -> Tensor:
         """The inverse; black and white, which a sigmoid never reaches, are taken as 2 % grey from there."""
@@ -162,7 +164,7 @@ def _standard(values: Tensor) -> Tensor:
     flat = values.flatten(1)
     mean = flat.mean(1).view(-1, 1, 1, 1)
     deviation = flat.std(1, unbiased=False).view(-1, 1, 1, 1)
-    standard: Tensor = (values - mean) / (deviation + 1e-5)
+    standard: Tensor = (values - mean) * (deviation + 1e-5).reciprocal()
     return standard
 
 
