@@ -156,6 +156,12 @@ def main() -> None:
         for name in recipes:
             ours, least = (1000 * found[key] / options.steps / batch for key in (name, "limit"))
             print(f"| {name} | {batch} | {ours:.1f} | {least:.1f} | {ours / least:.2f} |", flush=True)
+    own = Maco()
+    views = torch.randn(own.crops, 3, 224, 224, device=device)
+    stepper = Stepper(model, own, classes["maco"][:1], options.steps)
+    found = measure({"limit": lambda: limit(network, views, options.steps), "maco": stepper})
+    ours, least = (1000 * found[key] / options.steps for key in ("maco", "limit"))
+    print(f"| maco, {own.crops} crops | 1 | {ours:.1f} | {least:.1f} | {ours / least:.2f} |", flush=True)
 
     targets = [f"{LAYER}:{c}" for c in range(options.channels)]
     recipe = Fourier(steps=options.steps)
