@@ -416,3 +416,19 @@ def test_a_network_that_cannot_be_prepared_is_run_as_it_is(picture: Tensor) -> N
     ours, report = perturbed_scores(Runner(Branching()), picture, _Target(), Perturbed(masks, fill, often=True))
     assert torch.equal(ours, plain)
     assert report.engine == "dense"
+
+
+def test_a_prepared_network_tells_how_far_it_is_after_every_batch(network: nn.Module, picture: Tensor) -> None:
+    masks = (torch.rand(70, 64, 50) < 0.5).float()
+    told: list[int] = []
+
+    def stop(done: int) -> None:
+        told.append(done)
+        if done >= 40:
+            raise KeyboardInterrupt
+
+    need = Perturbed(masks, torch.zeros_like(picture), progress=stop, often=True)
+    scores, _ = perturbed_scores(Runner(network, batch_size=20), picture, _Target(), need)
+    assert told == [20, 40]
+    assert bool(scores[0, :40].isfinite().all())
+    assert bool(scores[0, 40:].isnan().all())

@@ -194,6 +194,8 @@ class Incremental:
                 ],
             )
         for_body, for_head = Queue(plan.body.inputs), Queue(plan.head.inputs)
+        # whole maps take long: what is ready is handed on, so that the caller can tell how far it is, or stop
+        ready = HEAD_BATCH if self.share_dense > 0 else self.batch
         for group in plan.groups:
             with torch.inference_mode():
                 self._ensure(group.planner)
@@ -203,7 +205,7 @@ class Incremental:
                     for_body.push(group.members[batch], values)
                     while for_body.count >= plan.body.batch:
                         self._whole(plan.body.planner, *for_body.pop(plan.body.batch), for_head)
-                while for_head.count >= min(HEAD_BATCH, plan.head.batch):
+                while for_head.count >= min(ready, plan.head.batch):
                     yield self._end(plan.head.planner, *for_head.pop(plan.head.batch))
         while for_body.count:
             with torch.inference_mode():
