@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -502,3 +504,13 @@ def test_settling_is_stated_and_can_be_left_out():
     assert made.facts.get("settled") is True
     assert kept.history[:6] == made.history[:6]
     assert kept.history[7:] != made.history[7:]
+
+
+def test_frames_abandoned_at_the_end_of_a_program_do_not_crash_it():
+    program = (
+        "import convoscope as cs\n"
+        "frames = cs.visualize_frames(cs.open_model('toybox'), ['fish'], recipe='maco', every=2, pixels=False)\n"
+        "next(frames)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr

@@ -91,8 +91,9 @@ class Loop:
                 yield batch.steps_done
         except KeyboardInterrupt:
             batch.stopped = True
-        finally:
-            self._finish()
+        except GeneratorExit:  # nobody asks any more, and perhaps the interpreter itself is going down
+            return
+        self._finish()
 
     def shown(self) -> Tensor:
         """The pictures now, as the network's input ``[B, C, H, W]``."""
