@@ -107,9 +107,7 @@ def incremental_scores(
                 engine = prepared(runner, inputs, target, b)
             else:
                 engine = Incremental(network, inputs[b : b + 1], graph=graph, fast=need.fast)
-            if whole:
-                report.engine = "dense"
-            elif not place:
+            if not whole and not place:
                 estimate = engine.estimate(masks)
                 if need.fast is None and estimate.saved < SMALL_GAIN:
                     return None

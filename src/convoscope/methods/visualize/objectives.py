@@ -215,3 +215,8 @@ class Diverse:
         others = (groups[:, None] == groups[None]) & (numbers[:, None] != numbers[None])
         common = (alike * others).sum(1) / others.sum(1).clamp(min=1)
         return scores - self.weight * scores.detach().abs().clamp(min=1e-3) * common
+
+
+def undiversified(objective: Objective) -> Objective:
+    """What each item climbs by itself, without a group's diversity."""
+    return objective.base if isinstance(objective, Diverse) else objective

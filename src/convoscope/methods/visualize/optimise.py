@@ -15,7 +15,7 @@ from ...engine.runner import call_plainly
 from ...engine.untouched import untouched
 from ...errors import ModelError
 from ...models import Model, forward_failed
-from .objectives import Diverse, Fooled, Objective, Scores
+from .objectives import Diverse, Fooled, Objective, Scores, undiversified
 from .octaves import Octaves
 from .optimisers import Ascent, Smallest
 from .recipe import Recipe, Setup
@@ -78,7 +78,7 @@ class Loop:
         self._best: tuple[float, Tensor] | None = None
         self._gradients: Tensor | None = None
         self._asleep: Tensor | None = None
-        base = objective.base if isinstance(objective, Diverse) else objective
+        base = undiversified(objective)
         self._scores = base if isinstance(base, Scores) else None
         self._settle_from = round(self.steps * (1 - float(getattr(recipe, "settle", 0.0))))
 
@@ -201,7 +201,7 @@ def asleep(objective: Objective, per_item: int, history: Sequence[Sequence[float
 
     Rising: by a quarter of the deviation of all classes' scores over the last :data:`FIRST_WAKING` steps.
     """
-    base = objective.base if isinstance(objective, Diverse) else objective
+    base = undiversified(objective)
     if not isinstance(base, Scores) or base.chance is None or base.spread is None:
         return None
     rise = torch.tensor([one[-1] - one[max(0, len(one) - 1 - FIRST_WAKING)] for one in history])

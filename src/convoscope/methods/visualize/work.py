@@ -21,7 +21,7 @@ from .asked import Asked, Item
 from .canvas import Canvas
 from .doubts import comparison_doubts, doubts_of
 from .images import Randoms
-from .objectives import Caricatured, Diverse, Dreamt, Fooled, Inverted, Objective, Scores
+from .objectives import Caricatured, Diverse, Dreamt, Fooled, Inverted, Objective, Scores, undiversified
 from .optimise import Batch, Loop, batches
 from .recipe import Recipe, Setup
 from .result import Frame, Visualization, Visualizations
@@ -171,7 +171,7 @@ class Work:
         assert batch.inputs is not None
         inputs = batch.inputs.float().cpu()
         pictures = self._bands(inputs, canvases)
-        base = batch.objective.base if isinstance(batch.objective, Diverse) else batch.objective
+        base = undiversified(batch.objective)
         scoring = Scores([item.scorer for item in items if item.scorer]) if isinstance(base, Fooled) else base
         found = measure.measure(self.model, pictures, scoring, [item.scorer for item in items])
         shared = self._provenance(batch)
@@ -194,7 +194,7 @@ class Work:
         shown = preprocessing.denormalise(torch.from_numpy(one.inputs))
         one.facts["clipped"] = float(((shown < -0.5 / 255) | (shown > 1 + 0.5 / 255)).float().mean())
         one.facts["redirected_steps"] = batch.redirected[place] if batch.redirected else 0
-        base = batch.objective.base if isinstance(batch.objective, Diverse) else batch.objective
+        base = undiversified(batch.objective)
         if isinstance(base, Scores) and place in base.settled:
             one.facts["settled"] = True
         if batch.facts:
