@@ -17,8 +17,8 @@ from web_helpers import client, events, first
 
 from convoscope.errors import UsageError
 from convoscope.web import create_app
-from convoscope.web.desk import BusyError
 from convoscope.web.jobs import Handle, Job, Jobs
+from convoscope.web.request_queue import BusyError
 
 
 def wait(job: Job, seconds: float = 20) -> Job:
@@ -211,7 +211,7 @@ def test_a_visualisation_streams_frames_and_ends_with_its_figures(web: Any) -> N
 
 
 def test_trust_is_the_librarys_verdict(web: Any, toybox_model: Any, toybox_folder: Path) -> None:
-    from convoscope import explain
+    from convoscope import explanation as explain
     from convoscope.trust.verdict import verdicts
 
     id = first(web)
