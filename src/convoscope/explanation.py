@@ -51,8 +51,8 @@ def explain(
     ``pictures``: a path, PIL image, array, tensor (C×H×W in 0..1) or :class:`Picture` gives one
     :class:`Explanation`; a list gives :class:`Explanations`. ``methods``: names or instances. ``target``: ``None`` is
     each picture's predicted class; see :mod:`.targets`; several targets make rows. ``layer`` sets the
-    layer of all methods that have one (several layers: ``grad-cam@NAME`` each). ``resize="plain"`` draws coarse maps by the
-    usual half-pixel resize instead of at the cells' true centres.
+    layer of all methods that have one (several layers: ``grad-cam@NAME`` each). ``resize="plain"`` draws coarse maps by
+    the usual half-pixel resize instead of at the cells' true centres.
 
     A method that does not exist for this network is in ``refused``, with the reason; where it is the only one, the
     reason is raised. Raises :class:`ConvoscopeError` subclasses with one sentence each. The network is left bit for
