@@ -166,7 +166,7 @@ def _answers(
         for number, chunk in enumerate(chunks)
     ]
     for done in spread.run(model, work, tasks):
-        yield from zip(chunks[int(done.shard)], done.value, strict=True)
+        yield from zip(chunks[int(done.id)], done.value, strict=True)
 
 
 def _places(paths: Sequence[Path], out: Path) -> list[_Place]:
