@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .doubts import expected_relus, rule_doubts, value_doubts
 from .engine.fields.watch import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .engine.passes.runner import Call, Runner, call_plainly
 from .engine.passes.untouched import untouched
-from .doubts import expected_relus, rule_doubts, value_doubts
 from .errors import ConvoscopeError, LayerError, ModelError, TargetError, UsageError
 from .methods import Maps, Method, Query, method
 from .models.model import Model, forward_failed
