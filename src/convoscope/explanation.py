@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__
 from .doubts import expected_relus, rule_doubts, value_doubts
 from .engine.fields.watch import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
@@ -28,6 +27,7 @@ from .targets import found as structured_found
 from .targets import note as target_note
 from .targets.classes import Scorer, TargetLike, logits, no_such_layer, parse_unit, resolve
 from .targets.grammar import parse
+from .version import __version__
 
 #: what is drawn when nobody says what
 DEFAULT_METHODS = ("grad-cam", "guided-grad-cam", "guided-backprop", "saliency")
