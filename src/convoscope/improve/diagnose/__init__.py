@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .run import Diagnosis, diagnose
 from .stage import STAGES, Case, Stage, StageResult
 
-__all__ = ["STAGES", "Case", "Stage", "StageResult"]
+__all__ = ["STAGES", "Case", "Diagnosis", "Stage", "StageResult", "diagnose"]

@@ -10,7 +10,8 @@ The agreement, in one place:
   (``improve.depth:DepthStage``) and ``shortcuts`` (``improve.shortcuts:ShortcutsStage``).
 * A **case** is one network with its pictures. ``case.looked`` is the one forward that all stages share: scores and
   the embedding (``case.layer``) of every picture that could be read. Rows everywhere are rows of
-  ``case.looked.pictures``; ``case.half_a`` flags them: find on half A, test on the other.
+  ``case.looked.pictures``; ``case.half_a`` flags them: find on half A, test on the other. ``case.looked.layers``
+  holds the pooled activations of ``case.depths``, too: a few layers evenly over the depth.
 * A **result** holds findings with the *raw* p value of their test on the half that did not find them, in ``p``.
   ``tests`` counts every test that was made, those that found nothing included: Benjamini-Hochberg runs over the
   tests of all stages together, and a finding stays at 5 %. ``p = None`` says that no chance is involved (an exact
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ModelError
+from ...errors import ConvoscopeError, ModelError
 from ..collection import Labelled
 from ..finding import Finding
 from ..look import Looked, look
@@ -60,6 +61,9 @@ LEAST = 0.005
 
 #: pictures below which nothing is tested: half of them would hold fewer than a claim can stand on
 FEWEST = 30
+
+#: layers whose pooled activations the one look keeps beside the embedding
+DEPTHS = 6
 
 #: (what, done, of all) is told to whoever shows progress; done counts within one piece of work
 Progress = Callable[[str, int, int], None]
@@ -99,6 +103,19 @@ class Case:
     def layer(self) -> str | None:
         """The layer whose pooled output the classifier gets; None where the network has none."""
         return self.model.watched(self._shape()).embedding
+
+    @cached_property
+    def depths(self) -> tuple[str, ...]:
+        """At most :data:`DEPTHS` layers with a grid, evenly from the first to the last, kept in the one look, too."""
+        from ...surveys.gather.choose import default_layers
+
+        shape = self._shape() or tuple(self.model.watched().input_shape[-3:])
+        try:
+            names = default_layers(self.model, shape)
+        except ConvoscopeError:
+            return ()
+        picked = np.linspace(0, len(names) - 1, min(DEPTHS, len(names))).round().astype(int)
+        return tuple(names[at] for at in picked)
 
     def _shape(self) -> tuple[int, ...] | None:
         if self.model.preprocessing.size is not None or self.model.preprocessing.frames is not None:
@@ -148,7 +165,7 @@ class Case:
                 measured[row] = measure(picture)
             return picture
 
-        layers = [] if self.layer is None else [self.layer]
+        layers = list(dict.fromkeys([*([] if self.layer is None else [self.layer]), *self.depths]))
         return look(
             self.model, pictures, layers, change=see, progress=lambda done, total: self.progress(what, done, total)
         )
@@ -168,7 +185,8 @@ class StageResult:
         tests: how many tests were made.
         refused: why the stage could not be done; None where it was.
         could_miss: one sentence, no "but": what this stage could not have seen ("slices of fewer than 12 pictures").
-        evidence: plain data for the page: tables, curves.
+        evidence: plain data. What the page draws of it: ``tables``, a list of ``{"title", "header": [text], "rows":
+            [[text or number]]}``, and ``drawings``, a list of ``{"title", "svg"}`` (SVG source that we made).
         stops: the other stages would measure nothing: the input is wrong.
     """
 
