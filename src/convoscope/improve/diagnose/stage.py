@@ -170,9 +170,22 @@ class Case:
             self.model, pictures, layers, change=see, progress=lambda done, total: self.progress(what, done, total)
         )
 
-    def command(self, name: str, *more: str) -> str:
-        """A command about this network and these pictures, to be pasted into a shell."""
-        given = [*self.words, *more, *self.flags]
+    def command(self, name: str, *more: str, without: Sequence[str] = ()) -> str:
+        """A command about this network and these pictures, to be pasted into a shell.
+
+        Args:
+            name: the command.
+            more: what follows the pictures.
+            without: model flags that are not repeated, since ``more`` has them.
+        """
+        kept: list[str] = []
+        places = iter(self.flags)
+        for word in places:
+            if word in without:
+                next(places, None)  # its value
+                continue
+            kept.append(word)
+        given = [*self.words, *more, *kept]
         return " ".join(["convoscope", name, *(shlex.quote(str(word)) for word in given)])
 
 
