@@ -101,7 +101,7 @@ def look(
 
     for rows, inputs in batches(model, pictures, failed, change):
         with untouched(model.module, gradients=False), observe(model.module, visit, only=set(layers)):
-            output = _run(model, inputs)
+            output = run_once(model, inputs)
         values = class_scores(output, len(rows))
         classless = classless or values is None
         if values is not None:
@@ -178,7 +178,8 @@ def _ahead(
             future.cancel()
 
 
-def _run(model: Model, inputs: Tensor) -> Any:
+def run_once(model: Model, inputs: Tensor) -> Any:
+    """One forward; the caller has protected the network. Raises :class:`ModelError` where it cannot run on these."""
     try:
         return model.run(inputs)
     except ConvoscopeError:
