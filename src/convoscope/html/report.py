@@ -23,7 +23,7 @@ from ..errors import ConvoscopeError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..methods import METHODS
 from ..pictures.picture import Picture
-from ..targets.classes import TargetLike
+from ..targets import TargetLike
 from ..web.state import plain
 from .formulas import FORMULAS
 from .report_style import STYLE

@@ -47,7 +47,7 @@ class ExtremalPerturbation(Method):
     sigma: float = setting(21.0, "width of each grid point's bump in pixels", minimum=0.5)
     rate: float = setting(0.01, "step size", minimum=1e-6)
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import torch
 
         if query.inputs.ndim != 4:
@@ -79,8 +79,7 @@ class ExtremalPerturbation(Method):
             with torch.no_grad():
                 parameters.sub_(self.rate * momentum).clamp_(0, 1)
             strictness *= 1.0035
-            if progress is not None:
-                progress(step + 1)
+            query.progress(step + 1, self.rounds)
         with torch.no_grad():
             mask = raise_mask(parameters).detach()
         maps = query.pixels(mask[:, None], signed=False, unit=self.about.unit)
