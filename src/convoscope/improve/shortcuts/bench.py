@@ -56,6 +56,7 @@ class Bench:
     left_out: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     forwards: int = 0
+    remembered: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(

@@ -51,6 +51,12 @@ class Effect:
         }
 
 
+def none(family: str, kind: int) -> Effect:
+    """Nothing could be asked: every share is unknown."""
+    unknown, difference = Interval(0.0, 0.0, 1.0), Interval(0.0, -1.0, 1.0)
+    return Effect(family, kind, unknown, unknown, unknown, difference, difference, 1.0)
+
+
 def crossed(values: Floats, seed: int = 0) -> Interval:
     """The mean of a table of sources × targets, with an interval that holds for new sources and new targets.
 

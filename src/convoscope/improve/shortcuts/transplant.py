@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..statistics import Interval
 from .bench import Bench, Ints
-from .effects import Effect, Floats, crossed, more
+from .effects import Effect, Floats, crossed, more, none
 from .windows import elsewhere, evidence, sides, strongest
 
 #: pictures whose window is pasted, and pictures that it is pasted into
@@ -46,20 +45,18 @@ def transplant(bench: Bench, kind: int, seed: int = 0) -> Effect:
     """The effect of a class's strongest evidence windows; the size is chosen on half A, everything counted on B."""
     random = np.random.default_rng([seed, kind])
     side = _best_side(bench, kind, random)
-    own = _known(bench, kind, False)
+    own = known(bench, kind, False)
     maps = evidence(bench, own, kind)
     windows = Windows(own, strongest(maps, side), side)
     order = random.permutation(len(own))[:SOURCES]
-    targets = _others(bench, kind, False, TARGETS, random)
+    targets = others(bench, kind, False, TARGETS, random)
     made, control = _sufficiency(bench, kind, windows, order, targets[:FIRST], random)
     if made.size and made.mean() >= WORTH:
         more_made, more_control = _sufficiency(bench, kind, windows, order, targets[FIRST:], random)
         made, control = np.concatenate([made, more_made], 1), np.concatenate([control, more_control], 1)
     lost, spared = _necessity(bench, kind, windows, random)
     if not (made.size and lost.size):
-        empty = Interval(0.0, 0.0, 1.0)
-        none = Interval(0.0, -1.0, 1.0)
-        return Effect("patch", kind, empty, empty, empty, none, none, 1.0)
+        return none("patch", kind)
     return Effect(
         "patch", kind, crossed(made), crossed(lost), crossed(control),
         crossed(made - control), crossed(lost - spared), more(made - control),
@@ -72,14 +69,14 @@ def transplant(bench: Bench, kind: int, seed: int = 0) -> Effect:
     )  # fmt: skip
 
 
-def _known(bench: Bench, kind: int, half: bool) -> Ints:
+def known(bench: Bench, kind: int, half: bool) -> Ints:
     """A class's pictures of one half that the network gets right (of the others, nothing can be lost)."""
     rows = bench.rows(kind, half=half)
     right = rows[bench.prediction[rows] == kind]
     return right if len(right) else rows[:0]
 
 
-def _others(bench: Bench, kind: int, half: bool, most: int, random: np.random.Generator) -> Ints:
+def others(bench: Bench, kind: int, half: bool, most: int, random: np.random.Generator) -> Ints:
     """Pictures of other classes that are not taken for this one, as evenly over the classes as can be."""
     rows = bench.rows(kind, half=half, other=True)
     rows = random.permutation(rows[bench.prediction[rows] != kind])
@@ -122,7 +119,7 @@ def _sufficiency(
 def _necessity(bench: Bench, kind: int, windows: Windows, random: np.random.Generator) -> tuple[Floats, Floats]:
     """Which own pictures are lost when their window is replaced, and when a random one is; ``[1, n]`` each."""
     own = windows.rows
-    foreign = _others(bench, kind, False, 10 * TARGETS, random)
+    foreign = others(bench, kind, False, 10 * TARGETS, random)
     if len(own) == 0 or len(foreign) == 0:
         return np.zeros((0, 0)), np.zeros((0, 0))
     donor = random.choice(foreign, len(own), replace=len(foreign) < len(own))
@@ -140,8 +137,8 @@ def _necessity(bench: Bench, kind: int, windows: Windows, random: np.random.Gene
 def _best_side(bench: Bench, kind: int, random: np.random.Generator) -> int:
     """The side whose windows do most in half A; the smallest of equals."""
     listed = sides(bench.size)
-    own = _known(bench, kind, True)[:TRY_SOURCES]
-    targets = _others(bench, kind, True, TRY_TARGETS, random)
+    own = known(bench, kind, True)[:TRY_SOURCES]
+    targets = others(bench, kind, True, TRY_TARGETS, random)
     if len(own) == 0 or len(targets) == 0:
         return listed[len(listed) // 2]
     maps = evidence(bench, own, kind)
