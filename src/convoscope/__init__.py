@@ -30,6 +30,7 @@ _PUBLIC = {
     "Direction": "targets.combinations", "Combination": "targets.combinations",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
+    "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -37,6 +38,8 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explanation import explain as explain
+    from .improve.shortcuts.find import shortcuts as shortcuts
+    from .improve.shortcuts.result import Shortcuts as Shortcuts
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model

@@ -92,7 +92,11 @@ def _paired(differences: Floats) -> Interval:
     """The mean of differences of -1, 0 and 1 with the interval of Agresti & Min (2005) for matched pairs."""
     from scipy import stats
 
-    count, ups, downs = len(differences) + 2, float((differences > 0).sum()) + 0.5, float((differences < 0).sum()) + 0.5
+    count, ups, downs = (
+        len(differences) + 2,
+        float((differences > 0).sum()) + 0.5,
+        float((differences < 0).sum()) + 0.5,
+    )
     centre = (ups - downs) / count
     spread = stats.norm.ppf(0.975) * np.sqrt(max(ups + downs - (ups - downs) ** 2 / count, 0.0)) / count
     mean = float(differences.mean())

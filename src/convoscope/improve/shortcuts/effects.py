@@ -1,4 +1,4 @@
-"""What an intervention did: how often it made a class, how often it unmade it, and what the same effort does elsewhere."""
+"""What an intervention did: how often it made a class, how often it unmade it, and what its control did."""
 
 from __future__ import annotations
 

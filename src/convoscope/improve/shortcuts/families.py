@@ -1,4 +1,4 @@
-"""Further families of shortcuts: colour, spectrum, border, background, and what a round trip through JPEG or blur does."""
+"""Further families of shortcuts: colour, spectrum, border, background, and round trips through JPEG and blur."""
 
 from __future__ import annotations
 
@@ -100,7 +100,12 @@ def things(bench: Bench, rows: Ints) -> Tensor:
 
 
 def _swap(
-    family: str, bench: Bench, kind: int, where: Callable[[Ints, Ints], Tensor], random: np.random.Generator, shown: dict[str, object]
+    family: str,
+    bench: Bench,
+    kind: int,
+    where: Callable[[Ints, Ints], Tensor],
+    random: np.random.Generator,
+    shown: dict[str, object],
 ) -> Change:
     """Parts of other pictures, put in by ``where(rows, donors)``; donors are of half B, each row's always the same."""
     own = bench.rows(kind, half=False)
@@ -124,7 +129,9 @@ def _swap(
 
         return make
 
-    return Change(family, from_(lambda row: own), from_(third), from_(lambda row: rest), from_(lambda row: own), shown)
+    return Change(
+        family, from_(lambda row: own), from_(third), from_(lambda row: rest), from_(lambda row: own), shown
+    )
 
 
 def round_trip(bench: Bench, kind: int, way: str) -> tuple[Change, bool]:
@@ -145,7 +152,9 @@ def round_trip(bench: Bench, kind: int, way: str) -> tuple[Change, bool]:
     def noise(given: Tensor, rows: Ints) -> Tensor:
         values = pixels(bench, given)
         size = (trip(values, way, strengths[best]) - values).square().mean((1, 2, 3), keepdim=True).sqrt()
-        made = torch.stack([torch.randn(values.shape[1:], generator=torch.Generator().manual_seed(int(r))) for r in rows])
+        made = torch.stack(
+            [torch.randn(values.shape[1:], generator=torch.Generator().manual_seed(int(r))) for r in rows]
+        )
         return inputs(bench, values + size * made)
 
     def smooth(given: Tensor, rows: Ints) -> Tensor:
@@ -168,7 +177,9 @@ def trip(values: Tensor, way: str, strength: float) -> Tensor:
         through = []
         for plane in planes:
             buffer = io.BytesIO()
-            Image.fromarray(plane[:, :, 0] if plane.shape[2] == 1 else plane).save(buffer, "JPEG", quality=int(strength))
+            Image.fromarray(plane[:, :, 0] if plane.shape[2] == 1 else plane).save(
+                buffer, "JPEG", quality=int(strength)
+            )
             back = np.asarray(Image.open(buffer))
             through.append(back[:, :, None] if back.ndim == 2 else back)
         made.append(torch.from_numpy(np.concatenate(through, 2)).permute(2, 0, 1).float() / 255)

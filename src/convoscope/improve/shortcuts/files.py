@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from ...surveys.gather.collections import read_bytes
+from ...surveys.gather.collections import read
 from ..collection import Labelled
 from ..statistics import Interval
 from .effects import Effect
@@ -26,7 +27,7 @@ def properties(pictures: Labelled) -> NDArray[np.float64] | None:
     rows = []
     for uri in pictures.uris:
         try:
-            with Image.open(io.BytesIO(read_bytes(uri))) as image:
+            with Image.open(io.BytesIO(read(uri) if "://" in uri else Path(uri).read_bytes())) as image:
                 width, height = image.size
                 tables = getattr(image, "quantization", None)
                 table = float(np.mean(next(iter(tables.values())))) if tables else 0.0
@@ -37,7 +38,9 @@ def properties(pictures: Labelled) -> NDArray[np.float64] | None:
     return np.array(rows, np.float64)
 
 
-def told_by_files(table: NDArray[np.float64], truth: NDArray[np.int64], kinds: Sequence[int], seed: int = 0) -> dict[int, Effect]:
+def told_by_files(
+    table: NDArray[np.float64], truth: NDArray[np.int64], kinds: Sequence[int], seed: int = 0
+) -> dict[int, Effect]:
     """For each class the area under the curve of a cross-validated tree that sees the files' properties alone.
 
     The baseline is 0.5, whatever the classes' numbers: an accuracy would have to be held against the share of the
@@ -66,7 +69,9 @@ def told_by_files(table: NDArray[np.float64], truth: NDArray[np.int64], kinds: S
         test = stats.mannwhitneyu(own, rest, alternative="greater")
         area = float(test.statistic) / (len(own) * len(rest))
         spread = _deviation(area, len(own), len(rest))
-        size = Interval(2 * area - 1, max(-1.0, 2 * (area - 1.96 * spread) - 1), min(1.0, 2 * (area + 1.96 * spread) - 1))
+        size = Interval(
+            2 * area - 1, max(-1.0, 2 * (area - 1.96 * spread) - 1), min(1.0, 2 * (area + 1.96 * spread) - 1)
+        )
         nothing = Interval(0.0, 0.0, 1.0)
         found[kind] = Effect("files", kind, size, nothing, nothing, size, nothing, float(test.pvalue), {"area": area})
     return found

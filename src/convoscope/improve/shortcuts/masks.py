@@ -55,4 +55,8 @@ def read_masks(masks: str | Path | Mapping[str, Any], bench: Bench) -> Tensor:
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UsageError(f"--masks {folder}: this is not a folder of masks.")
-    return {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".bmp", ".tif", ".webp")}
+    return {
+        path.stem: path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in (".png", ".bmp", ".tif", ".webp")
+    }
