@@ -31,6 +31,7 @@ _PUBLIC = {
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -39,6 +40,8 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from .explanation import explain as explain
     from .improve.diagnose import diagnose as diagnose
+    from .improve.shortcuts.find import shortcuts as shortcuts
+    from .improve.shortcuts.result import Shortcuts as Shortcuts
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model
