@@ -165,7 +165,9 @@ class Bumps:
         padding = self.radius + self.margin
         below = F.conv2d(powers, self.lower, padding=padding).clamp(min=1e-280)
         raised = F.conv2d(powers * points, self.upper, padding=padding) / below
-        return F.pixel_shuffle(raised, self.step)[:, 0].float().clamp(max=1)
+        whole = F.pixel_shuffle(raised, self.step)[:, 0].float().clamp(max=1)
+        # what lies beyond the last grid point's own place would make the two sides' margins different
+        return whole[:, : whole.shape[1] - self.step + 1, : whole.shape[2] - self.step + 1]
 
     def inside(self, mask: Tensor) -> Tensor:
         """The picture's part of a mask."""
