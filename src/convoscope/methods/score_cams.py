@@ -64,7 +64,7 @@ class ScoreCAM(Method):
             else:
                 raised, _ = query.resample(a[row], here)
             low, high = raised.amin((1, 2), keepdim=True), raised.amax((1, 2), keepdim=True)
-            masks = (raised - low) / (high - low + 1e-8)
+            masks = torch.where(high > low, (raised - low) / (high - low), torch.zeros_like(raised))
             often = len(masks) * len(query.inputs) >= MANY
             told = query.counter(len(masks) * len(a), len(masks) * row)
             need = Perturbed(1 - masks, fill, False, None, told, row, many_more_follow=often)

@@ -233,7 +233,9 @@ def class_scores(
     path, form, width = _meant(output, count, fitting, labels)
     notes = []
     if len(fitting) > 1 and path.split(".")[0] not in _SCORES:
-        notes.append(f"Of what the network returns, output {path} ({width} numbers a picture) is taken for the scores.")
+        notes.append(
+            f"Of what the network returns, output {path} ({width} numbers a picture) is taken for the scores."
+        )
     plain = Reading(path, form)
     values = plain.values(output, count).detach().float()
     kind = _kind(values, labels, activation)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
 from ..methods import METHODS, Method, method
@@ -24,6 +23,7 @@ from ..pictures.picture import ModelInput, Picture
 from ..results import Explanation
 from ..targets import Scorer, Target, TargetLike
 from ..targets.classes import ClassScorer, class_index, class_indices
+from ..version import __version__
 from . import faithfulness, localisation
 from .datasets import Case
 from .league import League
