@@ -1,0 +1,1 @@
+"""Networks and collections with planted faults of known size, and healthy ones."""
