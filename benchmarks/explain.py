@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 
 import convoscope as cs
-from convoscope.engine.rules import backward_rule, relu_nodes
-from convoscope.pictures import Picture, Preprocessing
+from convoscope.engine.passes.relu_rules import backward_rule, relu_nodes
+from convoscope.pictures.picture import Picture, Preprocessing
 
 METHODS = [
     "saliency", "input-x-gradient", "guided-backprop", "deconvnet", "guided-grad-cam", "grad-cam", "grad-cam++",

@@ -25,7 +25,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convoscope.engine.incremental import Incremental, dense_outputs, export, grid
+from convoscope.engine.recompute.incremental import Incremental, dense_outputs, export, grid
 
 NETWORKS = ["vgg16", "resnet18", "resnet50", "squeezenet1_0", "densenet121", "mobilenet_v2"]
 

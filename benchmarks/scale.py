@@ -30,7 +30,7 @@ import numpy as np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=0, help="pictures of the workers' benchmark")
-    parser.add_argument("--unit-size", type=int, default=32)
+    parser.add_argument("--shard-size", type=int, default=32)
     parser.add_argument("--units", type=int, default=0, help="units of the committer's benchmark")
     parser.add_argument("--rows", type=int, default=512, help="pictures in each of those units")
     parser.add_argument("--vectors", type=int, default=0, help="rows of the index's benchmark")
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         base = Path(folder)
         if given.pictures:
-            figures["workers"] = workers(base, given.pictures, given.unit_size)
+            figures["workers"] = workers(base, given.pictures, given.shard_size)
         if given.units:
             figures["committer"] = [
                 in_a_child(base / f"c{count}", count, given.rows) for count in (given.units // 4, given.units)
@@ -66,14 +66,14 @@ def main() -> None:
 # workers
 
 
-def workers(base: Path, pictures: int, unit_size: int) -> dict[str, Any]:
+def workers(base: Path, pictures: int, shard_size: int) -> dict[str, Any]:
     """Units per second of the plain run and of one and two workers on Ray, without Ray's start."""
     from convoscope import open_model
-    from convoscope.survey.driver import survey
+    from convoscope.surveys.gather.driver import survey
     from convoscope.toybox import write
 
     write(base / "pictures", pictures, seed=1)
-    found: dict[str, Any] = {"pictures": pictures, "unit_size": unit_size}
+    found: dict[str, Any] = {"pictures": pictures, "shard_size": shard_size}
     for name, count in (("plain", 0), ("one worker", 1), ("two workers", 2)):
         marks: list[tuple[float, int]] = []
 
@@ -83,18 +83,18 @@ def workers(base: Path, pictures: int, unit_size: int) -> dict[str, Any]:
 
         started = time.perf_counter()
         store = survey(
-            open_model("toybox"), base / "pictures", base / name, progress=tell, unit_size=unit_size,
+            open_model("toybox"), base / "pictures", base / name, progress=tell, shard_size=shard_size,
             memory_format="contiguous", truth=False, ray="local" if count else None, workers=count or None,
         )  # fmt: skip
         # from the first unit on: what comes before it is Ray's start and the worker's opening of the network
-        begun = next(when for when, done in marks if done >= unit_size)
+        begun = next(when for when, done in marks if done >= shard_size)
         # results that came in together are told of together
         first = max(i for i, (when, _) in enumerate(marks) if when < begun + 0.2)
         steady = (marks[-1][1] - marks[first][1]) / max(1e-9, marks[-1][0] - marks[first][0])
         found[name] = {
             "seconds": time.perf_counter() - started,
             "pictures_per_second": steady,
-            "units_per_second": steady / unit_size,
+            "units_per_second": steady / shard_size,
             "committed": len(store.units_done),
         }
     return found
@@ -113,8 +113,8 @@ def in_a_child(folder: Path, units: int, rows: int) -> dict[str, Any]:
 
 def committer(folder: Path, units: int, rows: int, together: int = 1) -> dict[str, Any]:
     """Synthetic units committed to a new store: rows a second, bytes a row, memory; the first and the last tenth."""
-    from convoscope.survey.accumulators import State
-    from convoscope.survey.work import UnitResult
+    from convoscope.surveys.gather.work import ShardResult
+    from convoscope.surveys.store.accumulators import State
 
     store = new_store(folder)
     draw = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def committer(folder: Path, units: int, rows: int, together: int = 1) -> dict[st
         unit = hashlib.sha256(str(number).encode()).hexdigest()[:32]
         part = tables[number % 4].set_column(names.index("unit"), "unit", pa.array([unit] * rows))
         started = time.perf_counter()
-        store.commit(UnitResult(unit, part, state, 1.0, 1))
+        store.commit(ShardResult(unit, part, state, 1.0, 1))
         seconds.append(time.perf_counter() - started)
     store.close()
     size = sum(file.stat().st_size for file in (folder / "pictures.lance" / "data").iterdir())
@@ -158,8 +158,8 @@ def new_store(folder: Path) -> Any:
     from torch import nn
 
     from convoscope import wrap
-    from convoscope.survey import Store
-    from convoscope.survey.recipe import make_recipe
+    from convoscope.surveys import Store
+    from convoscope.surveys.store.recipe import make_recipe
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 512, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
@@ -170,7 +170,7 @@ def thumbnail() -> bytes:
     """A JPEG of 96×96 pixels, about as large as a photo's."""
     from PIL import Image
 
-    from convoscope.survey.decode import encode
+    from convoscope.surveys.gather.decode import encode
 
     draw = np.random.default_rng(0)
     small = Image.fromarray(draw.integers(0, 256, (12, 12, 3), dtype=np.uint8))
@@ -181,7 +181,7 @@ def table(store: Any, name: str, vectors: np.ndarray[Any, Any], picture: bytes |
     """Rows as a survey writes them, with these vectors."""
     import pyarrow as pa
 
-    from convoscope.survey.rows import schema
+    from convoscope.surveys.store.rows import schema
 
     rows = len(vectors)
     kinds = schema(store.recipe)
@@ -225,17 +225,17 @@ def vectors_of(name: str, rows: int, part: int, width: int = 512) -> np.ndarray[
 
 def index(folder: Path, rows: int, name: str, part: int = 50_000) -> dict[str, Any]:
     """A store of ``rows`` generated vectors with thumbnails: build of the index, latency, recall, opening."""
-    from convoscope.survey import Store
-    from convoscope.survey.accumulators import State
-    from convoscope.survey.index import build, exact_in_parts, search
-    from convoscope.survey.work import UnitResult
+    from convoscope.surveys import Store
+    from convoscope.surveys.gather.work import ShardResult
+    from convoscope.surveys.store.accumulators import State
+    from convoscope.surveys.store.index import build, exact_in_parts, search
 
     store = new_store(folder)
     state = State.empty(store.recipe.channels, store.recipe.top, store.recipe.sample)
     picture = thumbnail()
     for number, start in enumerate(range(0, rows, part)):
         made = table(store, f"{number:032}", vectors_of(name, min(part, rows - start), number), picture)
-        store.commit(UnitResult(f"{number:032}", made, state, 1.0, 1))
+        store.commit(ShardResult(f"{number:032}", made, state, 1.0, 1))
     store.close()
     embedding = store.recipe.embeddings[0]
     started = time.perf_counter()

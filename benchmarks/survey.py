@@ -29,12 +29,12 @@ import torch
 from PIL import Image
 
 from convoscope import open_model
-from convoscope.engine.untouched import untouched
-from convoscope.models import Model
-from convoscope.survey import driver, work
-from convoscope.survey.decode import Decoded, decode
-from convoscope.survey.recipe import make_recipe
-from convoscope.survey.units import Item, file_sha256, make_unit
+from convoscope.engine.passes.untouched import untouched
+from convoscope.models.model import Model
+from convoscope.surveys.gather import driver, work
+from convoscope.surveys.gather.decode import Decoded, decode
+from convoscope.surveys.gather.shards import Item, file_sha256, make_shard
+from convoscope.surveys.store.recipe import make_recipe
 
 
 def photos(folder: Path, count: int) -> list[Item]:
@@ -59,10 +59,10 @@ def bare(model: Model, inputs: torch.Tensor, batch: int, channels_last: bool) ->
 
 def bare_decoding(model: Model, items: list[Item], batch: int, channels_last: bool) -> None:
     """Decode, fit and forward, the next batch being decoded meanwhile, as anybody would."""
-    from convoscope.pictures import Picture
+    from convoscope.pictures.picture import Picture
 
     def fit(item: Item) -> torch.Tensor:
-        return Picture.of(item.uri).fit(model.preprocessing).tensor
+        return Picture.of(item.uri).prepare(model.preprocessing).tensor
 
     with untouched(model.module, gradients=False), ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(fit, item) for item in items]
@@ -73,7 +73,7 @@ def bare_decoding(model: Model, items: list[Item], batch: int, channels_last: bo
 
 def naive(model: Model, inputs: torch.Tensor, batch: int, names: list[str], top: int) -> None:
     """Hook every layer, keep the batch's activations, look up every maximum and its place, and sort it all."""
-    from convoscope.engine.naming import observe
+    from convoscope.engine.passes.naming import observe
 
     best: dict[str, Any] = {}
     with untouched(model.module, gradients=False):
@@ -120,7 +120,7 @@ def measure(name: str, count: int, repeats: int, with_naive: bool, with_crp: boo
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         items = photos(Path(folder), count)
-        unit = make_unit(recipe.space, items)
+        unit = make_shard(recipe.space, items)
         ready: dict[str, Decoded] = {item.sha256: decode(item, model.preprocessing) for item in unit.items}
         inputs = torch.stack([ready[item.sha256].fitted.tensor for item in unit.items])  # type: ignore[union-attr]
 
@@ -182,14 +182,14 @@ def peak(name: str, count: int) -> float:
     model = open_model(name, weights="none", batch_size=32)
     with tempfile.TemporaryDirectory() as folder:
         photos(Path(folder), count)
-        driver.survey(model, Path(folder), Path(folder) / "store", unit_size=32)
+        driver.survey(model, Path(folder), Path(folder) / "store", shard_size=32)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def tsne(count: int, against: bool) -> dict[str, Any]:
     """t-SNE of a mixture of 50 clusters in 64 dimensions, against scikit-learn's."""
-    from convoscope.survey import project
-    from convoscope.survey.metrics import map_metrics
+    from convoscope.surveys.ask import project
+    from convoscope.surveys.ask.metrics import map_metrics
 
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 50, count)

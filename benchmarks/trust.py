@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import convoscope as cs
-from convoscope.engine.untouched import untouched
+from convoscope.engine.passes.untouched import untouched
 from convoscope.trust import datasets, faithfulness, localisation
 from convoscope.trust.inpaint import fill_in
 from convoscope.trust.scoring import scoring
@@ -60,7 +60,7 @@ class Bench:
         """``measure(scored, maps of one picture, its number)`` for every picture: ``[pictures, methods]``."""
         rows = []
         for k, fitted in enumerate(self.fitted):
-            with scoring(self.model, fitted, int(self.y[k]), often=True) as scored:
+            with scoring(self.model, fitted, int(self.y[k]), many_more_follow=True) as scored:
                 rows.append(measure(scored, self.maps[k], k))
         return np.array(rows)
 
@@ -82,7 +82,7 @@ class Bench:
             place = torch.from_numpy(faithfulness.ranks(self.maps[k])).view(self.methods, 1, 96, 96)
             gone = torch.tensor([int(9216 * s) for s in SHARES]).view(1, -1, 1, 1)
             masks = (place < gone).float().flatten(0, 1)
-            with scoring(self.model, fitted, int(self.y[k]), often=True) as scored:
+            with scoring(self.model, fitted, int(self.y[k]), many_more_follow=True) as scored:
                 scores = scored.filled("inpaint", 0.0)(masks)
             rows.append(scores.view(self.methods, -1).mean(1).numpy())
         return np.array(rows)

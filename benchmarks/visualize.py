@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import convoscope as cs
-from convoscope.methods.visualize import Fourier, Maco, Recipe, Simonyan, Yosinski
+from convoscope.visualization import Fourier, Maco, Recipe, Simonyan, Yosinski
 
 LAYER = "features.5"
 CHANNELS = 64

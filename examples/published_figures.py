@@ -22,7 +22,7 @@ from pathlib import Path
 
 import convoscope as cs
 from convoscope.errors import ConvoscopeError
-from convoscope.pictures import find_pictures
+from convoscope.pictures.picture import find_pictures
 from convoscope.trust import datasets
 from convoscope.trust.league import interval
 from convoscope.trust.published import (

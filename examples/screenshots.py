@@ -109,7 +109,7 @@ def toybox(browser: Any, out: Path) -> None:
     """The views of the bundled network and its collection."""
     import convoscope
     from convoscope.web import create_app
-    from convoscope.web.collect import collect, store_for, toybox_pictures
+    from convoscope.web.build_survey import collect, store_for, toybox_pictures
 
     model = convoscope.open_model("toybox")
     folder = toybox_pictures("toybox")

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 import convoscope as cs
-from convoscope.methods.visualize import RECIPES
-from convoscope.methods.visualize.sheets import sheet
+from convoscope.visualization import RECIPES
+from convoscope.visualization.sheets import sheet
 
 MADE = ("maco", "fourier", "yosinski", "simonyan")
 CLASSES = (9, 88, 130, 145, 207, 281, 291, 323, 340, 386, 417, 508, 572, 620, 817, 852, 920, 950, 953, 985)

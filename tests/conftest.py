@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
+import subprocess
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +16,19 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-#: of the tests marked slow, one in so many runs each day; `make test-all` runs every one
+#: of the tests marked slow, one in so many runs for each commit; `make test-all` runs every one
 ROTATION = 7
+
+
+def _turn() -> int:
+    """Which part of the long sweeps runs: told by the commit, so that one commit gives one result on every day."""
+    if named := os.environ.get("CONVOSCOPE_ROTATION"):
+        return int(named)
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip(), 16)
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return 0  # no checkout (a source package): always the first part
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,11 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("CONVOSCOPE_ALL") == "1":
         return
-    today = datetime.datetime.now(datetime.UTC).date().toordinal()
-    rest = pytest.mark.skip(reason="a long sweep that is not today's turn (make test-all runs every one)")
+    turn = _turn()
+    rest = pytest.mark.skip(reason="a long sweep whose turn it is not (make test-all runs every one)")
     for item in items:
         # by name, so that the turns do not move when tests are added
-        if item.get_closest_marker("slow") and (zlib.crc32(item.nodeid.encode()) + today) % ROTATION:
+        if item.get_closest_marker("slow") and (zlib.crc32(item.nodeid.encode()) + turn) % ROTATION:
             item.add_marker(rest)
 
 

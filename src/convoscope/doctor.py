@@ -71,7 +71,7 @@ def device() -> dict[str, Any]:
     """The device that would be used, and the CPU threads of torch."""
     import torch
 
-    from .opening import choose_device
+    from .models.opening import choose_device
 
     chosen = choose_device(None)
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine() or "unknown"
@@ -93,7 +93,7 @@ def _opens() -> str:
 
 
 def _toybox() -> Any:
-    from .opening import open_model
+    from .models.opening import open_model
 
     return open_model("toybox", device="cpu")
 
@@ -105,7 +105,7 @@ def _picture() -> Any:
 
 
 def _explains() -> str:
-    from .explain import explain
+    from .explanation import explain
 
     model = _toybox()
     before = model.fingerprint
@@ -120,7 +120,7 @@ def _explains() -> str:
 
 
 def _cam_is_exact() -> str:
-    from .explain import explain
+    from .explanation import explain
 
     model = _toybox()
     result = explain(model, _picture(), "cam")
@@ -133,7 +133,7 @@ def _cam_is_exact() -> str:
 
 
 def _draws() -> str:
-    from .explain import explain
+    from .explanation import explain
 
     sheet = explain(_toybox(), _picture(), ["grad-cam", "saliency"]).sheet()
     width, height = sheet.image.size

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from .draw.colour import Scale
     from .draw.sheet import Sheet
-    from .engine.geometry import Geometry
+    from .engine.fields.geometry import Geometry
     from .methods import Part
-    from .pictures import Fitted
+    from .pictures.picture import ModelInput
 
 Array = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class Heatmap:
     signed: bool
     unit: str
     reduction: str
-    fitted: Fitted = field(repr=False)
+    fitted: ModelInput = field(repr=False)
     grid: Array | None = None
     raw: Array | None = None
     layer: str | None = None
@@ -83,7 +83,7 @@ class Heatmap:
 
         scale = scale or self.scale()
         if self.values.ndim == 3:
-            from . import volumes
+            from .pictures import volume as volumes
 
             return volumes.overlay(self, scale, on, **({} if opacity is None else {"opacity": opacity}))
         if self.raw is not None and opacity is None:
@@ -158,7 +158,7 @@ class Explanation(Mapping[str, Heatmap]):
     not exist for this network, and why. ``plan`` counts the passes of the whole call.
     """
 
-    fitted: Fitted = field(repr=False)
+    fitted: ModelInput = field(repr=False)
     target: str
     score: float
     probability: float | None
@@ -293,15 +293,15 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
     first = rows[0]
     model = first.provenance.get("model", "")
     scale_note = "One scale per column." if shared else "Each map on its own scale."
-    scale_note += " Over a photo, colours fade out towards nought."
+    scale_note += " Over a photo, colours fade out towards zero."
     return sheet.contact_sheet(drawn, title=f"{model}", footnote=scale_note)
 
 
-def input_image(fitted: Fitted, preprocessing: Mapping[str, Any]) -> Image.Image:
+def input_image(fitted: ModelInput, preprocessing: Mapping[str, Any]) -> Image.Image:
     """The network's input as PIL RGB."""
     import torch
 
-    from .pictures import Picture, Preprocessing
+    from .pictures.picture import Picture, Preprocessing
 
     tensor = fitted.tensor
     if tensor.ndim == 4:

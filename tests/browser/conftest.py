@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     model = convoscope.open_model("toybox")
     store = None
     try:
-        from convoscope.survey import survey
+        from convoscope.surveys import survey
 
         store = survey(
             model, folder, folder.parent / "store", ["layer1", "layer3.1.relu#2"], truth=folder / "truth.csv"
@@ -95,7 +95,7 @@ def chromium() -> Iterator[Any]:
 
 
 @dataclass
-class Watched:
+class NetworkTrace:
     """A tab, with everything that went wrong in it."""
 
     page: Any
@@ -125,7 +125,7 @@ class Watched:
 
 
 @pytest.fixture
-def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterator[Watched]:
+def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterator[NetworkTrace]:
     """A fresh tab, 1280×860 or as parametrized; nothing may leave the machine, nothing may go wrong."""
     size = getattr(request, "param", (1280, 860))
     context = chromium.new_context(
@@ -134,7 +134,7 @@ def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterat
     context.add_init_script("try { localStorage.setItem('convoscope-toured', '1') } catch {}")
     page = context.new_page()
     page.set_default_timeout(30_000)
-    watched = Watched(page, server)
+    watched = NetworkTrace(page, server)
     page.on("console", lambda message: watched.errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: watched.errors.append(str(error)))
     page.on(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import convoscope as cs
-from convoscope.engine.untouched import untouched
+from convoscope.engine.passes.untouched import untouched
 
 pytestmark = pytest.mark.real
 
@@ -31,7 +31,7 @@ def test_top1_accuracy_of_the_photos(model: cs.Model, data_dir: Path) -> None:
     right = top5 = 0
     for start in range(0, len(rows), 25):
         part = rows[start : start + 25]
-        inputs = model.inputs([model.fit(data_dir / "photos" / row["file"]) for row in part])
+        inputs = model.inputs([model.prepare(data_dir / "photos" / row["file"]) for row in part])
         with untouched(model.module, gradients=False):
             best = model.run(inputs).topk(5, dim=1).indices
         truth = torch.tensor([int(row["class_index"]) for row in part])[:, None]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from convoscope import open_model
-from convoscope.survey import Store, survey
+from convoscope.surveys import Store, survey
 
 pytestmark = pytest.mark.real
 
@@ -19,7 +19,7 @@ def store(data_dir: Path, squeezenet_weights: Path, tmp_path_factory: pytest.Tem
     model = open_model("squeezenet1_0", weights=squeezenet_weights)
     photos = sorted((data_dir / "photos").glob("*.jpg"))[:36]
     path = tmp_path_factory.mktemp("real") / "store"
-    survey(model, photos, path, truth=data_dir / "photos" / "photos.csv", unit_size=16, embed=["features.5"], top=4)
+    survey(model, photos, path, truth=data_dir / "photos" / "photos.csv", shard_size=16, embed=["features.5"], top=4)
     return Store.open(path)
 
 
@@ -51,7 +51,7 @@ def test_predictions_are_torchvisions(store: Store, data_dir: Path) -> None:
 def test_top_patches_are_the_largest_of_all_activations(store: Store) -> None:
     model = store.model()
     rows = store.table(["uri"]).to_pylist()
-    inputs = torch.stack([model.fit(row["uri"]).tensor for row in rows])
+    inputs = torch.stack([model.prepare(row["uri"]).tensor for row in rows])
     with torch.no_grad():
         grid = model.module.features[:6](inputs)  # to the third fire module
     values = grid.amax((2, 3)).numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import convoscope as cs
-from convoscope.methods.visualize import Fourier, Maco, Simonyan, Yosinski
+from convoscope.visualization import Fourier, Maco, Simonyan, Yosinski
 
 pytestmark = pytest.mark.real
 #: photos fooled in a normal run; CONVOSCOPE_ALL=1 takes the 50 that the figure in the docs is about
@@ -35,7 +35,7 @@ def test_photos_are_fooled_by_a_mean_change_below_one_level(model, data_dir, tmp
     results = cs.visualize(model, targets, objective="fool", image=files, steps=60)
     good = 0
     for target, one in zip(targets, results, strict=True):
-        again = model.fit(one.save(tmp_path / "fooled.png"))
+        again = model.prepare(one.save(tmp_path / "fooled.png"))
         import torch
 
         with torch.no_grad():

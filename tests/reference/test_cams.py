@@ -172,7 +172,7 @@ def test_ablation_cam_is_grad_cams() -> None:
             compared += 1
         else:
             assert one.grid.max() == 0
-            assert any("nought" in doubt or "negative" in doubt for doubt in one.doubts)
+            assert any("zero" in doubt or "negative" in doubt for doubt in one.doubts)
     assert compared >= 1
 
 

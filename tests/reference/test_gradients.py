@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convoscope as cs
-from convoscope.pictures import Picture, Preprocessing
+from convoscope.pictures.picture import Picture, Preprocessing
 
 
 class Modules(nn.Module):

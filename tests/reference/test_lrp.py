@@ -204,7 +204,7 @@ def test_relevance_is_conserved_once_the_biases_are_counted(composite: str, kind
                             nn.Linear(8, 4))  # fmt: skip
     else:
         net = plain() if kind == "plain" else Residual()
-    # double precision: what is measured is the rules, not the rounding of a score near nought
+    # double precision: what is measured is the rules, not the rounding of a score near zero
     model = cs.wrap(net.eval().double(), mean=MEAN, std=STD)
     found = cs.explain(model, [picture(), picture(1)], method("lrp", {"composite": composite}), target=1)
     for one in found:

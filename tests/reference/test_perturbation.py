@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import convoscope as cs
 from convoscope.methods.occlusion import windows
 from convoscope.methods.random_masks import weighted_ridge
-from convoscope.pictures import Picture, Preprocessing
+from convoscope.pictures.picture import Picture, Preprocessing
 
 PLAIN = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -250,7 +250,7 @@ class Branches(nn.Module):
 def test_replacing_a_layer_computes_only_what_lies_behind_it_and_agrees(
     layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convoscope.engine import perturb
+    from convoscope.engine.recompute import perturb
 
     model, pics = cs.wrap(Branches().eval()), pictures(2)
     quick = cs.explain(model, pics, ["ablation-cam"], target=1, layer=layer)

@@ -12,9 +12,9 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from convoscope.survey import metrics, project
-from convoscope.survey.metrics import local_trust, map_metrics
-from convoscope.survey.neighbors import exact, without_self
+from convoscope.surveys.ask import metrics, project
+from convoscope.surveys.ask.metrics import local_trust, map_metrics
+from convoscope.surveys.ask.neighbors import exact, without_self
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,10 @@ def test_the_index_finds_what_exact_search_finds(tmp_path: Path, monkeypatch: py
     """Lance's index on 3,000 vectors, as it is used beyond 200,000: recall measured, and as measured."""
     import pyarrow as pa
 
-    from convoscope.survey import Store, neighbors
-    from convoscope.survey.recipe import Embedding, Recipe
-    from convoscope.survey.rows import schema
+    from convoscope.surveys import Store
+    from convoscope.surveys.ask import neighbors
+    from convoscope.surveys.store.recipe import Embedding, Recipe
+    from convoscope.surveys.store.rows import schema
 
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((30, 32))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import convoscope as cs
-from convoscope.engine.untouched import untouched
+from convoscope.engine.passes.untouched import untouched
 from convoscope.trust import datasets, faithfulness, localisation
 from convoscope.trust.scoring import scoring
 

@@ -28,7 +28,7 @@ def picture() -> np.ndarray:
 def test_the_variance_of_a_quadratic_score_is_known() -> None:
     model = cs.wrap(Quadratic())
     result = cs.explain(model, picture(), cs.VarGrad(samples=3000, noise=0.1), target=0)
-    fitted = model.fit(picture())
+    fitted = model.prepare(picture())
     sigma = 0.1 * float(fitted.tensor.max() - fitted.tensor.min())
     want = 4 * model.module.weight.detach().square() * sigma**2
     found = torch.as_tensor(result["vargrad"].raw)
@@ -48,7 +48,7 @@ def test_it_is_the_variance_of_the_very_gradients() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5)).double()
     model, method = cs.wrap(net), cs.VarGrad(samples=7)
     result = cs.explain(model, picture(), method, target=2)
-    x = model.inputs([model.fit(picture())])
+    x = model.inputs([model.prepare(picture())])
     spread = (x.max() - x.min()) * method.noise
     gradients = []
     for sample in range(7):

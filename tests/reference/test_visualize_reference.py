@@ -10,9 +10,9 @@ import torch
 from scipy import ndimage
 
 import convoscope as cs
-from convoscope.methods.visualize import filters, images, optimisers, transforms
-from convoscope.methods.visualize.objectives import Caricatured, Inverted
-from convoscope.pictures import Preprocessing
+from convoscope.pictures.picture import Preprocessing
+from convoscope.visualization import filters, images, optimisers, transforms
+from convoscope.visualization.objectives import Caricatured, Inverted
 
 PLAIN = Preprocessing((16, 20), None, "squash", (0.0,) * 3, (1.0,) * 3)
 
@@ -146,7 +146,7 @@ def test_the_shake_has_the_published_distribution():
     assert sorted({round(float(s), 2) for s in scale}) == [round(0.9 + 0.02 * k, 2) for k in range(11)]
     assert sorted({round(float(d)) for d in degrees}) == list(range(-10, 11))
     still = float((degrees.abs() < 0.5).float().mean())
-    assert abs(still - 6 / 26) < 0.04  # nought stands once in the list, and five times more
+    assert abs(still - 6 / 26) < 0.04  # zero stands once in the list, and five times more
 
 
 def test_blur_is_scipys_and_drop_keeps_the_percentile():
@@ -187,7 +187,7 @@ def test_the_smallest_change_comes_near_the_distance_to_a_linear_boundary():
     model = cs.wrap(module, size=24)
     photo = np.random.default_rng(0).integers(60, 190, (24, 24, 3), dtype=np.uint8)
     with torch.no_grad():
-        scores = module(model.inputs([model.fit(photo)]))[0]
+        scores = module(model.inputs([model.prepare(photo)]))[0]
     first, wanted = int(scores.argmax()), int(scores.argmin())
     result = cs.visualize(model, wanted, objective="fool", image=photo, steps=300)
     weights = module.weight.detach()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Watched(nn.Module):
+class NetworkTrace(nn.Module):
     """A small convolutional network that tells of each of its forwards."""
 
     def __init__(self) -> None:
@@ -45,17 +45,17 @@ class Watched(nn.Module):
 
 
 def build() -> nn.Module:
-    return Watched().eval()
+    return NetworkTrace().eval()
 
 
 @contextmanager
 def local_ray(log: str) -> Iterator[Any]:
     """A Ray of this machine alone; its workers know the log's folder."""
-    from convoscope.survey import ray_engine
+    from convoscope import parallel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        ray = ray_engine._ray()
+        ray = parallel._ray()
         patch.setenv("CONVOSCOPE_TEST_LOG", log)
         ray.init(
             address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,
@@ -68,10 +68,10 @@ def local_ray(log: str) -> Iterator[Any]:
 def main(folder: str, store: str) -> None:
     """A survey on Ray in a process of its own, to be killed."""
     from convoscope import open_model
-    from convoscope.survey.driver import survey
+    from convoscope.surveys.gather.driver import survey
 
     model = open_model(f"{__file__}:build", weights="none", size=24, batch_size=4)
-    survey(model, folder, store, unit_size=6, memory_format="contiguous", top=3, ray="local", workers=2)
+    survey(model, folder, store, shard_size=6, memory_format="contiguous", top=3, ray="local", workers=2)
 
 
 if __name__ == "__main__":

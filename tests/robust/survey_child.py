@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convoscope import wrap
-from convoscope.survey import driver
+from convoscope.surveys.gather import driver
 
 
 def network() -> nn.Module:
@@ -33,7 +33,7 @@ def main(folder: str, store: str, log: str, delay: float = 0.0) -> None:
 
     driver.compute = logged
     model = wrap(network(), size=24, batch_size=4)
-    driver.survey(model, Path(folder), store, unit_size=6, memory_format="contiguous", top=3)
+    driver.survey(model, Path(folder), store, shard_size=6, memory_format="contiguous", top=3)
     print("done", flush=True)
 
 

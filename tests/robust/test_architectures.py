@@ -13,7 +13,7 @@ from test_untouched import assert_same, snapshot
 from torch import nn
 
 import convoscope as cs
-from convoscope.pictures import Picture
+from convoscope.pictures.picture import Picture
 
 TORCHVISION = {
     "alexnet": 96, "vgg11_bn": 64, "resnet18": 64, "resnext50_32x4d": 64, "wide_resnet50_2": 64, "squeezenet1_1": 64,
@@ -63,7 +63,7 @@ def check(net: nn.Module, name: str, size: int, methods: list[object]) -> None:
         assert map_.values.shape == (size, size), method
         assert np.isfinite(map_.values).all(), method
         flat = map_.values.min() == map_.values.max()
-        assert not flat or any("nought" in d or "constant" in d or "negative" in d for d in map_.doubts), method
+        assert not flat or any("zero" in d or "constant" in d or "negative" in d for d in map_.doubts), method
     for method, reason in result.refused.items():
         assert reason.endswith("."), (method, reason)
         assert len(reason) > 30, (method, reason)

@@ -193,7 +193,7 @@ USAGE: dict[str, tuple[list[str], str, dict[str, Write]]] = {
     "size too small": (["layers", "squeezenet1_0", "--weights", "none", "--size", "4"], "cannot run on an input", {}),
     "mean no number": (["layers", "toybox", "--mean", "a,b,c"], "--mean must be", {}),
     "mean of other length": (["layers", "toybox", "--mean", "0.5"], "mean has 1 values and std 3", {}),
-    "std of nought": (["layers", "toybox", "--std", "0,1,1"], "above 0", {}),
+    "std of zero": (["layers", "toybox", "--std", "0,1,1"], "above 0", {}),
     "channels that do not fit": (
         explain("--mean", "0.5", "--std", "0.5"), "cannot run on an input of 1×", {},
     ),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convoscope.engine.incremental import Boxes, Incremental
+from convoscope.engine.recompute.incremental import Boxes, Incremental
 
 TORCHVISION = [
     "alexnet", "vgg11", "vgg13_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2",

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convoscope.engine.naming import observe
-from convoscope.engine.watch import Layer, Watched, watch
+from convoscope.engine.fields.watch import Layer, NetworkTrace, watch
+from convoscope.engine.passes.naming import observe
 
 
 class Nasty(nn.Module):
@@ -118,7 +118,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], list[str]]] = {
 }
 
 
-def prepared(build: Callable[[], nn.Module], size: tuple[int, int]) -> tuple[nn.Module, Watched]:
+def prepared(build: Callable[[], nn.Module], size: tuple[int, int]) -> tuple[nn.Module, NetworkTrace]:
     torch.manual_seed(0)
     network = build().double().eval()
     for module in network.modules():

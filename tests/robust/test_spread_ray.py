@@ -17,7 +17,7 @@ import pytest
 
 import convoscope as cs
 from convoscope.errors import ConvoscopeError, UsageError
-from convoscope.spread import Spread, Task
+from convoscope.parallel import RayPool, Task
 from convoscope.trust.datasets import toybox_cases
 from convoscope.trust.evaluate import Settings, evaluate_cases
 
@@ -80,7 +80,7 @@ def test_evaluate_measures_what_one_process_measures(cluster: Any, tmp_path: Pat
     settings = Settings(measures=("pointing", "energy-inside", "deletion"), steps=4)
     plain = evaluate_cases(model, cases, METHODS.split(","), settings=settings, out=tmp_path / "plain")
     spread = evaluate_cases(
-        model, cases, METHODS.split(","), settings=settings, out=tmp_path / "ray", spread=Spread(workers=2)
+        model, cases, METHODS.split(","), settings=settings, out=tmp_path / "ray", spread=RayPool(workers=2)
     )
     assert plain.to_dict()["measures"].keys() == spread.to_dict()["measures"].keys()
     lines = [
@@ -114,7 +114,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster: Any, tmp_path: Path) ->
     killed: list[int] = []
     killer = threading.Thread(target=kill)
     killer.start()
-    done = list(Spread(workers=2).run(model, work, [Task(str(n), n) for n in range(12)]))
+    done = list(RayPool(workers=2).run(model, work, [Task(str(n), n) for n in range(12)]))
     killer.join()
     assert sorted(one.value for one in done) == [n * n for n in range(12)]
     assert killed
@@ -125,7 +125,7 @@ def test_what_a_worker_refuses_is_said_here(cluster: Any) -> None:
         raise UsageError("this cannot be")
 
     with pytest.raises(UsageError, match="this cannot be"):
-        list(Spread(workers=1).run(cs.open_model("toybox"), work, [Task("a", 1)]))
+        list(RayPool(workers=1).run(cs.open_model("toybox"), work, [Task("a", 1)]))
 
 
 def test_another_network_in_a_worker_is_refused(cluster: Any) -> None:
@@ -137,7 +137,7 @@ def test_another_network_in_a_worker_is_refused(cluster: Any) -> None:
 
         return open_model("toybox-cheat")
 
-    other = Spread(workers=1, opening=opening)
+    other = RayPool(workers=1, opening=opening)
     with pytest.raises(ConvoscopeError, match="another network"):
         evaluate_cases(model, toybox_cases(2), ["saliency"], spread=other)
 

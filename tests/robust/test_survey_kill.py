@@ -16,8 +16,9 @@ from PIL import Image
 
 from convoscope import wrap
 from convoscope.errors import StoreError
-from convoscope.survey import Store, driver, survey
-from convoscope.survey.lance_table import Table
+from convoscope.surveys import Store, survey
+from convoscope.surveys.gather import driver
+from convoscope.surveys.store.lance_table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 from survey_child import network
@@ -78,7 +79,7 @@ def same(one: Path, other: Path) -> None:
 
 def run(folder: Path, store: Path) -> Store:
     model = wrap(network(), size=24, batch_size=4)
-    return survey(model, folder, store, unit_size=6, memory_format="contiguous", top=3)
+    return survey(model, folder, store, shard_size=6, memory_format="contiguous", top=3)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_the_second_writer_is_refused_and_readers_are_not(folder: Path, tmp_path
 def test_a_full_disk_is_said_and_the_store_still_opens(
     folder: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convoscope.survey import lance_table
+    from convoscope.surveys.store import lance_table
 
     real = lance_table.write_fragments
     calls = 0

@@ -16,8 +16,10 @@ from PIL import Image
 
 from convoscope import wrap
 from convoscope.errors import PictureError, StoreError, UsageError
-from convoscope.survey import Store, collections, driver, lock, survey
-from convoscope.survey.upkeep import compact, repair, verify
+from convoscope.surveys import Store, survey
+from convoscope.surveys.gather import collections, driver
+from convoscope.surveys.store import lock
+from convoscope.surveys.store.upkeep import compact, repair, verify
 
 sys.path.insert(0, str(Path(__file__).parent))
 from object_store import Door, object_store
@@ -66,7 +68,7 @@ def uploaded(door: Door, folder: Path) -> str:
 
 def run(source: object, store: object, **settings: object) -> Store:
     model = wrap(network(), size=24, batch_size=4)
-    return survey(model, source, str(store), unit_size=6, memory_format="contiguous", top=3, **settings)  # type: ignore[arg-type]
+    return survey(model, source, str(store), shard_size=6, memory_format="contiguous", top=3, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_commits_that_fail_outright_are_tried_again(
     door: Door, folder: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the store did what was asked and only the answer was lost."""
-    from convoscope.survey.lance_table import Table
+    from convoscope.surveys.store.lance_table import Table
 
     real = Table.append
     count = 0

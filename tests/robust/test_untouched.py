@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convoscope as cs
-from convoscope.engine.untouched import untouched
-from convoscope.pictures import Picture
+from convoscope.engine.passes.untouched import untouched
+from convoscope.pictures.picture import Picture
 
 
 class Awkward(nn.Module):

@@ -12,8 +12,8 @@ from test_untouched import assert_same, snapshot
 from torch import nn
 
 import convoscope as cs
-from convoscope.methods.visualize import Fourier, Maco, Yosinski
-from convoscope.targets import logits
+from convoscope.targets.classes import logits
+from convoscope.visualization import Fourier, Maco, Yosinski
 
 
 def check(network: nn.Module, name: str, size: int, channels: int = 3) -> None:
@@ -28,7 +28,7 @@ def check(network: nn.Module, name: str, size: int, channels: int = 3) -> None:
             assert np.isfinite(one.score)
             assert np.isfinite(one.inputs).all()
         with torch.no_grad():
-            again = network(model.inputs([model.fit(results[0].pixels)]))
+            again = network(model.inputs([model.prepare(results[0].pixels)]))
         assert abs(float(logits(again)[0, 1]) - results[0].score) < 1e-4 * max(1, abs(results[0].score))
     assert_same(before, snapshot(network))
 

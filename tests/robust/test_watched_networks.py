@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convoscope.engine.watch import watch
+from convoscope.engine.fields.watch import watch
 
 # name: size of the input, and the stride of the last grid
 TORCHVISION = {

@@ -30,7 +30,7 @@ def toybox_model() -> Any:
 def toybox_store(toybox_model: Any, toybox_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("lance")
     pytest.importorskip("faiss")
-    from convoscope.survey import survey
+    from convoscope.surveys import survey
 
     folder = tmp_path_factory.mktemp("store") / "store"
     return survey(

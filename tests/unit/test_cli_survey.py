@@ -30,7 +30,7 @@ def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("out") / "store"
     layers = ["--layer", "stem.2", "--layer", "layer3.*", "--embed", "layer1"]
-    assert run(["survey", "toybox", str(folder), "--out", str(path), *layers, "--unit-size", "8"]) == 0
+    assert run(["survey", "toybox", str(folder), "--out", str(path), *layers, "--shard-size", "8"]) == 0
     return path
 
 
@@ -141,7 +141,7 @@ def test_map_in_three_forms(cli: Cli, folder: Path, store: Path, tmp_path: Path)
 
 
 def test_ctrl_c_exits_with_130(cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoscope.survey import driver
+    from convoscope.surveys.gather import driver
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -10,8 +10,8 @@ from PIL import Image
 
 from convoscope import demo
 from convoscope.demo import decide, network, photo, shortcut
-from convoscope.draw.page import Section
 from convoscope.errors import MissingExtra
+from convoscope.html.page import Section
 
 
 @pytest.fixture(autouse=True)

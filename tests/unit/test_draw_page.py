@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convoscope.draw import page
-from convoscope.draw.page import Item, Section
 from convoscope.errors import UsageError
+from convoscope.html import page
+from convoscope.html.page import Item, Section
 
 VOID = {"meta", "link", "img", "br", "hr"}
 

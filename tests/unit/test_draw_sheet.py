@@ -294,7 +294,8 @@ def test_bad_input_gets_a_sentence(call):
 def test_drawing_needs_neither_torch_nor_a_window():
     code = (
         "import sys, numpy as np\n"
-        "from convoscope.draw import colour, grid, overlay, page, sheet\n"
+        "from convoscope.draw import colour, grid, overlay, sheet\n"
+        "from convoscope.html import page\n"
         "assert 'matplotlib' not in sys.modules\n"
         "grid.tiles(np.random.rand(3, 4, 4), title='t').image\n"
         "grid.tiles(np.random.rand(3, 4, 4), title='t').pdf()\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from convoscope.engine.geometry import Axis, Geometry
+from convoscope.engine.fields.geometry import Axis, Geometry
 
 
 def axis(input: int, cells: int, size: int, stride: int, first: int) -> Axis:

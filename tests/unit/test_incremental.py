@@ -8,14 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convoscope.engine.incremental import Boxes, Incremental, NotIncremental, dense_outputs, export, grid, winograd
-from convoscope.engine.incremental.fast import low_precision
-from convoscope.engine.incremental.layers import AvgPool, Conv, Window
-from convoscope.engine.incremental.tiles import Axis
-from convoscope.engine.incremental.windows import FreeMasks
-from convoscope.engine.needs import Perturbed
-from convoscope.engine.perturb import perturbed_scores, varied_scores
-from convoscope.engine.runner import Runner
+from convoscope.engine.passes.needs import Perturbed
+from convoscope.engine.passes.runner import Runner
+from convoscope.engine.recompute.incremental import (
+    Boxes,
+    Incremental,
+    NotIncremental,
+    dense_outputs,
+    export,
+    grid,
+    winograd,
+)
+from convoscope.engine.recompute.incremental.fast import low_precision
+from convoscope.engine.recompute.incremental.layers import AvgPool, Conv, Window
+from convoscope.engine.recompute.incremental.tiles import Axis
+from convoscope.engine.recompute.incremental.windows import FreeMasks
+from convoscope.engine.recompute.perturb import perturbed_scores, varied_scores
 from convoscope.errors import UsageError
 
 
@@ -375,7 +383,7 @@ def test_a_prepared_network_scores_scattered_masks_as_the_network_does(
     before = {name: value.clone() for name, value in network.state_dict().items()}
     plain, dense = perturbed_scores(Runner(network), pictures, _Target(), Perturbed(masks, fill, probability))
     runner = Runner(network)
-    need = Perturbed(masks, fill, probability, often=True)
+    need = Perturbed(masks, fill, probability, many_more_follow=True)
     ours, report = perturbed_scores(runner, pictures, _Target(), need)
     assert (report.engine, report.windows) == (dense.engine, dense.windows) == ("dense", 70)
     assert report.saved == 0
@@ -386,7 +394,7 @@ def test_a_prepared_network_scores_scattered_masks_as_the_network_does(
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     varied = torch.randn(9, 3, 64, 50)
     theirs = varied_scores(Runner(network), picture, varied, _Target(), probability)
-    assert close(varied_scores(runner, picture, varied, _Target(), probability, often=True), theirs)
+    assert close(varied_scores(runner, picture, varied, _Target(), probability, many_more_follow=True), theirs)
 
 
 def test_a_preparation_is_not_kept_when_the_picture_or_the_weights_are_others(
@@ -401,7 +409,9 @@ def test_a_preparation_is_not_kept_when_the_picture_or_the_weights_are_others(
             need = Perturbed(masks, torch.zeros_like(one))
             plain, _ = perturbed_scores(Runner(network), one, _Target(), need)
             runner = Runner(network)
-            ours, _ = perturbed_scores(runner, one, _Target(), Perturbed(masks, torch.zeros_like(one), often=True))
+            ours, _ = perturbed_scores(
+                runner, one, _Target(), Perturbed(masks, torch.zeros_like(one), many_more_follow=True)
+            )
             assert close(ours, plain)
 
 
@@ -413,7 +423,9 @@ def test_a_network_that_cannot_be_prepared_is_run_as_it_is(picture: Tensor) -> N
     masks = (torch.rand(10, 64, 50) < 0.5).float()
     fill = torch.zeros_like(picture)
     plain, _ = perturbed_scores(Runner(Branching()), picture, _Target(), Perturbed(masks, fill))
-    ours, report = perturbed_scores(Runner(Branching()), picture, _Target(), Perturbed(masks, fill, often=True))
+    ours, report = perturbed_scores(
+        Runner(Branching()), picture, _Target(), Perturbed(masks, fill, many_more_follow=True)
+    )
     assert torch.equal(ours, plain)
     assert report.engine == "dense"
 
@@ -427,7 +439,7 @@ def test_a_prepared_network_tells_how_far_it_is_after_every_batch(network: nn.Mo
         if done >= 40:
             raise KeyboardInterrupt
 
-    need = Perturbed(masks, torch.zeros_like(picture), progress=stop, often=True)
+    need = Perturbed(masks, torch.zeros_like(picture), progress=stop, many_more_follow=True)
     scores, _ = perturbed_scores(Runner(network, batch_size=20), picture, _Target(), need)
     assert told == [20, 40]
     assert bool(scores[0, :40].isfinite().all())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convoscope.engine.naming import module_paths, observe, operation_of, split_name
+from convoscope.engine.passes.naming import module_paths, observe, operation_of, split_name
 
 
 class Block(nn.Module):

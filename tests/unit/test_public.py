@@ -22,8 +22,8 @@ def test_every_public_name_is_there(name):
 def test_a_function_named_as_its_module_stays_a_function():
     code = (
         f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n"
-        "import convoscope as cs, convoscope.explain\n"
-        "from convoscope.explain import DEFAULT_METHODS\n"
+        "import convoscope as cs, convoscope.explanation\n"
+        "from convoscope.explanation import DEFAULT_METHODS\n"
         "assert callable(cs.explain), cs.explain\n"
         "from convoscope import explain\n"
         "assert callable(explain)\n"

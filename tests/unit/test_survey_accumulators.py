@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from convoscope.survey.accumulators import BINS, Extremes, Moments, State, bin_edges, bin_of
-from convoscope.survey.running import Places, Running
+from convoscope.surveys.gather.running import Places, Running
+from convoscope.surveys.store.accumulators import BINS, Extremes, Moments, State, bin_edges, bin_of
 
 CHANNELS = 7
 SIDE = 3
@@ -73,12 +73,12 @@ def example(kind: str, count: int = 40) -> np.ndarray:
     elif kind == "nan":
         maps[::3, 1, 0, 0] = np.nan
         maps[:, 4] = np.nan
-    elif kind == "signed nought":
+    elif kind == "signed zero":
         maps = np.where(rng.random(maps.shape) < 0.5, np.float32(-0.0), np.float32(0.0))
     return maps
 
 
-KINDS = ("plain", "ties", "relu", "negative", "nan", "signed nought")
+KINDS = ("plain", "ties", "relu", "negative", "nan", "signed zero")
 
 
 @pytest.mark.parametrize("kind", KINDS)

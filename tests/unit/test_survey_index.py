@@ -11,12 +11,14 @@ import pytest
 
 from convoscope import wrap
 from convoscope.errors import StoreError
-from convoscope.survey import Store, index, neighbors
-from convoscope.survey.accumulators import State
-from convoscope.survey.index import build, exact_in_parts, search, stale, wait
-from convoscope.survey.recipe import make_recipe
-from convoscope.survey.rows import schema
-from convoscope.survey.work import UnitResult
+from convoscope.surveys import Store
+from convoscope.surveys.ask import neighbors
+from convoscope.surveys.gather.work import ShardResult
+from convoscope.surveys.store import index
+from convoscope.surveys.store.accumulators import State
+from convoscope.surveys.store.index import build, exact_in_parts, search, stale, wait
+from convoscope.surveys.store.recipe import make_recipe
+from convoscope.surveys.store.rows import schema
 
 pa = pytest.importorskip("pyarrow")
 WIDTH = 32
@@ -46,7 +48,7 @@ def fill(path: Path, rows: int, first: int = 0) -> Store:
     columns |= {"sha256": pa.array(names), "unit": pa.array([unit] * rows), "uri": pa.array(names)}
     columns[embedding.column] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), WIDTH)
     state = State.empty(store.recipe.channels, 2, store.recipe.sample)
-    store.commit(UnitResult(unit, pa.table(columns, schema=kinds), state, 1.0, 1))
+    store.commit(ShardResult(unit, pa.table(columns, schema=kinds), state, 1.0, 1))
     store.close()
     return store
 

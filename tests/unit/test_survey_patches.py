@@ -14,9 +14,9 @@ from torch import nn
 
 from convoscope import Picture, wrap
 from convoscope.errors import LayerError, MethodRefused, ModelError, UsageError
-from convoscope.models import Model
-from convoscope.survey import Store, survey
-from convoscope.survey.patches import photo_box
+from convoscope.models.model import Model
+from convoscope.surveys import Store, survey
+from convoscope.surveys.ask.patches import photo_box
 
 
 def network() -> nn.Module:
@@ -47,7 +47,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def store(folder: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return survey(model, folder, tmp_path_factory.mktemp("out") / "store", embed=["3"], unit_size=5, top=4)
+    return survey(model, folder, tmp_path_factory.mktemp("out") / "store", embed=["3"], shard_size=5, top=4)
 
 
 def test_patches_have_their_stored_value_place_and_box(store: Store, model: Model) -> None:
@@ -56,7 +56,7 @@ def test_patches_have_their_stored_value_place_and_box(store: Store, model: Mode
     values = [patch.value for patch in found.of("top")]
     assert values == sorted(values, reverse=True)
     for patch in found.items:
-        fitted = model.fit(patch.uri)
+        fitted = model.prepare(patch.uri)
         with torch.no_grad():
             grid = model.module[:7](fitted.tensor[None])[0, 3]
         assert float(grid[patch.row, patch.col]) == pytest.approx(patch.value, rel=1e-4, abs=1e-5)
@@ -80,7 +80,7 @@ def test_only_the_box_matters_to_the_neuron(store: Store, model: Model) -> None:
     double = network().double()[:7]
     rng = torch.Generator().manual_seed(0)
     for patch in store.patches("6:2", 3, guided=False).items:
-        inputs = model.fit(patch.uri).tensor.double()[None]
+        inputs = model.prepare(patch.uri).tensor.double()[None]
         x0, y0, x1, y1 = patch.input_box
         with torch.no_grad():
             before = double(inputs)[0, 2, patch.row, patch.col]
@@ -102,7 +102,7 @@ def test_photo_pixels_outside_the_box_do_not_matter(store: Store, model: Model) 
         inside = np.s_[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin]
         bands[inside] = photo.bands[inside]
         with torch.no_grad():
-            value = model.module[:2](model.fit(bands).tensor[None])[0, 0, patch.row, patch.col]
+            value = model.module[:2](model.prepare(bands).tensor[None])[0, 0, patch.row, patch.col]
         assert float(value) == pytest.approx(patch.value, rel=1e-4, abs=1e-5)
 
 
@@ -110,12 +110,12 @@ def test_the_photo_box_of_the_whole_input_is_the_crop() -> None:
     picture = Picture.of(np.zeros((200, 300, 3), np.uint8))
     from convoscope import Preprocessing
 
-    crop = picture.fit(Preprocessing((100, 100), 100, "crop", (0, 0, 0), (1, 1, 1)))
+    crop = picture.prepare(Preprocessing((100, 100), 100, "crop", (0, 0, 0), (1, 1, 1)))
     assert photo_box((0, 0, 100, 100), crop) == (50, 0, 250, 200)
-    squash = picture.fit(Preprocessing((50, 50), None, "squash", (0, 0, 0), (1, 1, 1)))
+    squash = picture.prepare(Preprocessing((50, 50), None, "squash", (0, 0, 0), (1, 1, 1)))
     assert photo_box((0, 0, 50, 50), squash) == (0, 0, 300, 200)
     assert photo_box((10, 20, 11, 21), squash) == (60, 80, 66, 84)
-    pad = picture.fit(Preprocessing((300, 300), None, "pad", (0, 0, 0), (1, 1, 1)))
+    pad = picture.prepare(Preprocessing((300, 300), None, "pad", (0, 0, 0), (1, 1, 1)))
     assert photo_box((0, 0, 300, 300), pad) == (0, 0, 300, 200)
 
 
@@ -145,7 +145,7 @@ def test_a_changed_or_missing_photo_is_said(model: Model, folder: Path, tmp_path
 
 
 def test_a_neuron_that_deviates_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoscope.survey import patches
+    from convoscope.surveys.ask import patches
 
     real = patches.neurons
     monkeypatch.setattr(patches, "neurons", lambda *given: real(*given) * 1.01)
@@ -166,7 +166,7 @@ def test_wrong_units_are_named(store: Store) -> None:
 def test_units_table_against_brute_force(store: Store, model: Model, folder: Path) -> None:
     paths = sorted(folder.rglob("*.png"))
     with torch.no_grad():
-        values = model.module[:7](torch.stack([model.fit(p).tensor for p in paths])).amax((2, 3)).numpy()
+        values = model.module[:7](torch.stack([model.prepare(p).tensor for p in paths])).amax((2, 3)).numpy()
     labels = np.array([p.parent.name for p in paths])
     rows = store.units("6").rows
     assert len(rows) == 10
@@ -243,7 +243,7 @@ def test_why_needs_a_mean_over_a_grid(folder: Path, tmp_path: Path) -> None:
 def test_mistakes_are_the_networks_own(store: Store, model: Model, folder: Path) -> None:
     paths = sorted(folder.rglob("*.png"))
     with torch.no_grad():
-        scores = model.module(torch.stack([model.fit(p).tensor for p in paths]))
+        scores = model.module(torch.stack([model.prepare(p).tensor for p in paths]))
     truth = torch.tensor(["abc".index(p.parent.name) for p in paths])
     found = store.mistakes(3)
     assert found.pictures == 12

@@ -13,8 +13,9 @@ from torch import nn
 
 from convoscope import open_model, wrap
 from convoscope.errors import LayerError, ModelError, PictureError, StoreError, UsageError
-from convoscope.models import Model
-from convoscope.survey import Progress, Store, driver, survey
+from convoscope.models.model import Model
+from convoscope.surveys import Progress, Store, survey
+from convoscope.surveys.gather import driver
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_added_pictures_alone_are_computed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    survey(model(), folder, tmp_path / "s", unit_size=4)
+    survey(model(), folder, tmp_path / "s", shard_size=4)
     draw(folder, range(9, 14))
     worked: list[str] = []
     real = driver.compute
@@ -52,10 +53,10 @@ def test_added_pictures_alone_are_computed(folder: Path, tmp_path: Path, monkeyp
         "compute",
         lambda m, r, unit, *rest: worked.extend(i.uri for i in unit.items) or real(m, r, unit, *rest),
     )
-    store = survey(model(), folder, tmp_path / "s", unit_size=4)
+    store = survey(model(), folder, tmp_path / "s", shard_size=4)
     assert sorted(Path(uri).stem for uri in worked) == ["09", "10", "11", "12", "13"]
     assert len(store) == 14
-    whole = survey(model(), folder, tmp_path / "whole", unit_size=50)
+    whole = survey(model(), folder, tmp_path / "whole", shard_size=50)
     np.testing.assert_allclose(store.state().top.values, whole.state().top.values, rtol=1e-5)
     np.testing.assert_array_equal(store.state().top.keys, whole.state().top.keys)
 
@@ -148,7 +149,7 @@ def test_labels_that_change_later_are_said(folder: Path, tmp_path: Path) -> None
 
 def test_progress_tells_rate_and_rest(folder: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    survey(model(), folder, tmp_path / "s", progress=seen.append, unit_size=4)
+    survey(model(), folder, tmp_path / "s", progress=seen.append, shard_size=4)
     assert [p.done for p in seen if p.stage == "listing"] == list(range(1, 10))
     work = [p for p in seen if p.stage == "surveying"]
     assert work[0].done == 0
@@ -192,12 +193,12 @@ def test_changed_weights_on_disk_are_refused(toys: Path, tmp_path: Path) -> None
 
 
 def test_folding_keeps_the_content(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoscope.survey import store as module
+    from convoscope.surveys.store import store as module
 
     # one layout for both: "auto" takes the one that is faster at the moment, and the two differ in rounding
-    plain = survey(model(), folder, tmp_path / "a", unit_size=2, memory_format="contiguous").state()
+    plain = survey(model(), folder, tmp_path / "a", shard_size=2, memory_format="contiguous").state()
     monkeypatch.setattr(module, "FOLD_AFTER", 2)
-    store = survey(model(), folder, tmp_path / "b", unit_size=2, memory_format="contiguous")
+    store = survey(model(), folder, tmp_path / "b", shard_size=2, memory_format="contiguous")
     folded = Store.open(tmp_path / "b").state()
     np.testing.assert_array_equal(plain.top.values, folded.top.values)
     np.testing.assert_array_equal(plain.top.keys, folded.top.keys)
@@ -213,9 +214,3 @@ def test_reading_does_not_write(folder: Path, tmp_path: Path) -> None:
     reader = Store.open(tmp_path / "s")
     with pytest.raises(UsageError, match="open for reading only"):
         reader.fold()
-
-
-def test_the_package_is_the_function(folder: Path, tmp_path: Path) -> None:
-    import convoscope.survey
-
-    assert isinstance(convoscope.survey(model(), folder, tmp_path / "s", ["1"], top=1), Store)  # type: ignore[operator]

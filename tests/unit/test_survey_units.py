@@ -8,7 +8,16 @@ import pytest
 from PIL import Image
 
 from convoscope.errors import PictureError, UsageError
-from convoscope.survey.units import Item, class_of, cut, folder_labels, key_of, make_unit, scan, truth_labels
+from convoscope.surveys.gather.shards import (
+    Item,
+    class_of,
+    cut,
+    folder_labels,
+    key_of,
+    make_shard,
+    scan,
+    truth_labels,
+)
 
 
 def sha(number: int) -> str:
@@ -17,11 +26,11 @@ def sha(number: int) -> str:
 
 def test_a_units_id_is_that_of_its_content() -> None:
     items = [Item(sha(i), f"/p/{i}.png") for i in range(6)]
-    one = make_unit("space", items)
-    assert one.id == make_unit("space", items[::-1]).id
-    assert one.id == make_unit("space", [Item(i.sha256, i.uri + "x", "label") for i in items]).id
-    assert one.id != make_unit("other", items).id
-    assert one.id != make_unit("space", items[1:]).id
+    one = make_shard("space", items)
+    assert one.id == make_shard("space", items[::-1]).id
+    assert one.id == make_shard("space", [Item(i.sha256, i.uri + "x", "label") for i in items]).id
+    assert one.id != make_shard("other", items).id
+    assert one.id != make_shard("space", items[1:]).id
     assert [item.sha256 for item in one.items] == sorted(item.sha256 for item in items)
     assert key_of("00ff" + "0" * 60) == 0x00FF << 48
 
@@ -40,7 +49,7 @@ def test_scan_reads_only_what_changed(tmp_path: Path, monkeypatch: pytest.Monkey
     first = {found.uri: found for found in scan(tmp_path)}
     assert len(first) == 2
     read: list[str] = []
-    from convoscope.survey import units
+    from convoscope.surveys.gather import shards as units
 
     real = units.file_sha256
     monkeypatch.setattr(units, "file_sha256", lambda path: read.append(Path(path).name) or real(path))

@@ -14,10 +14,10 @@ from PIL import Image
 
 from convoscope import wrap
 from convoscope.errors import StoreError
-from convoscope.survey import Store, survey
-from convoscope.survey.lock import Lock
-from convoscope.survey.store import TABLES
-from convoscope.survey.upkeep import compact, repair, verify
+from convoscope.surveys import Store, survey
+from convoscope.surveys.store.lock import Lock
+from convoscope.surveys.store.store import TABLES
+from convoscope.surveys.store.upkeep import compact, repair, verify
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "robust"))
 from survey_child import network
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, store: Path) -> Store:
     model = wrap(network(), size=24, batch_size=4)
-    return survey(model, folder, store, unit_size=UNIT, memory_format="contiguous", top=3)
+    return survey(model, folder, store, shard_size=UNIT, memory_format="contiguous", top=3)
 
 
 @pytest.fixture(scope="module")

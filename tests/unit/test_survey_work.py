@@ -13,11 +13,11 @@ from torch import nn
 
 from convoscope import Picture, Preprocessing, wrap
 from convoscope.errors import LayerError
-from convoscope.survey.choose import default_layers
-from convoscope.survey.decode import Decoded, decode, encode, open_thumbnail, phash, thumbnail
-from convoscope.survey.recipe import make_recipe
-from convoscope.survey.units import Item, key_of, make_unit
-from convoscope.survey.work import compute, responses
+from convoscope.surveys.gather.choose import default_layers
+from convoscope.surveys.gather.decode import Decoded, decode, encode, open_thumbnail, phash, thumbnail
+from convoscope.surveys.gather.shards import Item, key_of, make_shard
+from convoscope.surveys.gather.work import compute, responses
+from convoscope.surveys.store.recipe import make_recipe
 
 
 class Net(nn.Module):
@@ -93,9 +93,9 @@ def test_a_unit_equals_a_brute_force_pass(tmp_path: Path, memory_format: str) ->
     model = wrap(network(), size=24, batch_size=5)
     items = pictures(tmp_path, 21)  # batches of 5: a last batch of one
     recipe = replace(make_recipe(model, ["conv1", "conv2", "relu", "conv3"], top=3), memory_format=memory_format)
-    result = compute(model, recipe, make_unit(recipe.space, items))
+    result = compute(model, recipe, make_shard(recipe.space, items))
     ordered = sorted(items, key=lambda item: item.sha256)
-    inputs = torch.stack([model.fit(item.uri).tensor for item in ordered])
+    inputs = torch.stack([model.prepare(item.uri).tensor for item in ordered])
     kept: dict[str, np.ndarray] = {}
     net = model.module
     hooks = [
@@ -136,8 +136,8 @@ def test_another_cut_gives_the_same_to_rounding(tmp_path: Path) -> None:
     model = wrap(network(), size=24, batch_size=4)
     items = pictures(tmp_path, 14)
     recipe = make_recipe(model, top=3)
-    whole = compute(model, recipe, make_unit(recipe.space, items)).state
-    parts = [compute(model, recipe, make_unit(recipe.space, items[i::3])).state for i in range(3)]
+    whole = compute(model, recipe, make_shard(recipe.space, items)).state
+    parts = [compute(model, recipe, make_shard(recipe.space, items[i::3])).state for i in range(3)]
     merged = parts[2].merged(parts[0]).merged(parts[1])
     np.testing.assert_allclose(merged.top.values, whole.top.values, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(merged.top.keys, whole.top.keys)
@@ -149,7 +149,7 @@ def test_pictures_of_their_own_size(tmp_path: Path) -> None:
     model = wrap(network(), batch_size=4)  # no size: each picture keeps its own, of three widths here
     items = pictures(tmp_path, 10)
     recipe = make_recipe(model, ["relu"], top=2)
-    result = compute(model, recipe, make_unit(recipe.space, items))
+    result = compute(model, recipe, make_shard(recipe.space, items))
     assert result.state.pictures == 10
     assert result.pictures["error"].null_count == 10
 
@@ -161,7 +161,7 @@ def test_a_corrupt_picture_is_a_row_with_its_error(tmp_path: Path) -> None:
     bad.write_bytes(b"not a picture")
     gone = Item("0" * 64, str(tmp_path / "gone.png"))
     recipe = make_recipe(model, top=2)
-    unit = make_unit(recipe.space, [*items, gone, Item("f" * 64, str(bad))])
+    unit = make_shard(recipe.space, [*items, gone, Item("f" * 64, str(bad))])
     rows = {row["sha256"]: row for row in compute(model, recipe, unit).pictures.to_pylist()}
     assert "no such file" in rows["0" * 64]["error"]
     assert "not a picture" in rows["f" * 64]["error"]
@@ -184,7 +184,7 @@ def test_a_picture_that_gives_nan_is_an_error_not_a_vector(tmp_path: Path) -> No
     Image.new("RGB", (24, 24), "white").save(white)
     sha = Picture.of(white).sha256
     recipe = make_recipe(model, top=3)
-    result = compute(model, recipe, make_unit(recipe.space, [*items, Item(sha, str(white))]))
+    result = compute(model, recipe, make_shard(recipe.space, [*items, Item(sha, str(white))]))
     row = next(row for row in result.pictures.to_pylist() if row["sha256"] == sha)
     assert "NaN" in row["error"]
     assert row["embedding_0"] is None
@@ -200,7 +200,7 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     model = wrap(net, size=24, batch_size=4)
     recipe = make_recipe(model, top=2)
-    compute(model, recipe, make_unit(recipe.space, pictures(tmp_path, 5)))
+    compute(model, recipe, make_shard(recipe.space, pictures(tmp_path, 5)))
     assert net.training
     assert not net.bn2.training
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
@@ -239,7 +239,7 @@ def test_units_are_decoded_by_the_same_threads(tmp_path: Path, monkeypatch: pyte
         seen.add(threading.get_native_id())
         return decode(item, preprocessing)
 
-    monkeypatch.setattr("convoscope.survey.work.decode", noted)
+    monkeypatch.setattr("convoscope.surveys.gather.work.decode", noted)
     for start in range(0, 12, 3):
-        compute(model, recipe, make_unit(recipe.space, items[start : start + 3]))
+        compute(model, recipe, make_shard(recipe.space, items[start : start + 3]))
     assert 1 <= len(seen) <= 2

@@ -13,7 +13,7 @@ from PIL import Image
 
 import convoscope as cs
 from convoscope.errors import UsageError
-from convoscope.pictures import Picture, Preprocessing
+from convoscope.pictures.picture import Picture, Preprocessing
 from convoscope.trust import datasets
 from convoscope.trust.regions import Region, polygons, run_lengths
 
@@ -58,7 +58,7 @@ def test_a_region_follows_the_picture_into_the_input(fit: Any) -> None:
     photo = np.zeros((120, 200, 3), np.uint8)
     photo[40:80, 60:140] = 255
     mask = photo[:, :, 0] > 0
-    fitted = Picture.of(photo).fit(Preprocessing((64, 64), None, fit, (0, 0, 0), (1, 1, 1)))
+    fitted = Picture.of(photo).prepare(Preprocessing((64, 64), None, fit, (0, 0, 0), (1, 1, 1)))
     white = fitted.tensor[0].numpy() > 0.5
     for region in (Region(((60, 40, 140, 80),)), Region((), (mask,))):
         found = region.on_input(fitted)

@@ -57,7 +57,7 @@ def test_paired_differences_find_what_pairing_shows() -> None:
 
 
 def test_the_sign_flip_test_is_exact_on_few_values() -> None:
-    """Three positive differences: two of the eight flips are as far from nought."""
+    """Three positive differences: two of the eight flips are as far from zero."""
     assert paired([1.0, 2.0, 4.0], [0.0, 0.0, 0.0]).p == pytest.approx(0.25, abs=0.02)
 
 

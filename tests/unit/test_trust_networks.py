@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import convoscope as cs
-from convoscope.engine.untouched import untouched
+from convoscope.engine.passes.untouched import untouched
 from convoscope.errors import MethodRefused, ModelError, UsageError
 from convoscope.methods import RISE, GradCAM, IntegratedGradients
 from convoscope.trust import axioms, datasets, faithfulness, sanity, stability
@@ -48,7 +48,7 @@ def same(before: dict[str, torch.Tensor], model: cs.Model) -> bool:
 
 
 def test_scores_are_those_of_the_pictures_written_out(toybox: cs.Model, cases: list[Case]) -> None:
-    fitted = toybox.fit(cases[0].source)
+    fitted = toybox.prepare(cases[0].source)
     masks = faithfulness.subsets((96, 96), 5, 0.3, 8)
     with scoring(toybox, fitted, 3, probability=False) as scored:
         found = scored.filled("mean")(masks)
@@ -62,12 +62,12 @@ def test_scores_are_those_of_the_pictures_written_out(toybox: cs.Model, cases: l
 
 
 def test_the_fill_and_the_target_must_fit(toybox: cs.Model, cases: list[Case]) -> None:
-    with scoring(toybox, toybox.fit(cases[0].source)) as scored:
+    with scoring(toybox, toybox.prepare(cases[0].source)) as scored:
         assert scored.probability
         assert 0 < scored.whole <= 1
         with pytest.raises(UsageError, match="inpaint"):
             scored.filled("grass")
-    with scoring(toybox, toybox.fit(cases[0].source), "layer3.1:5") as scored:
+    with scoring(toybox, toybox.prepare(cases[0].source), "layer3.1:5") as scored:
         assert not scored.probability  # a unit has none
 
 

@@ -64,7 +64,7 @@ def test_filters_draw(model):
 def test_activations_are_the_layers_own_output(model, picture):
     name, values, _ = layer_activations(model, picture, "block.0")
     with torch.no_grad():
-        want = model.module.first(model.inputs([model.fit(picture)])).relu()[0]
+        want = model.module.first(model.inputs([model.prepare(picture)])).relu()[0]
     assert name == "block.0"
     assert np.allclose(values, want.numpy(), atol=1e-6)
 

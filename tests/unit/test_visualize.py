@@ -13,9 +13,9 @@ from torch import nn
 
 import convoscope as cs
 from convoscope.errors import LayerError, TargetError, UsageError
-from convoscope.methods.visualize import Fourier, Maco, Simonyan, Yosinski, visualize, visualize_frames
-from convoscope.methods.visualize.canvas import Canvas
-from convoscope.pictures import Picture, Preprocessing
+from convoscope.pictures.picture import Picture, Preprocessing
+from convoscope.visualization import Fourier, Maco, Simonyan, Yosinski, visualize, visualize_frames
+from convoscope.visualization.canvas import Canvas
 
 SIDE = 12
 
@@ -101,7 +101,7 @@ def test_a_silent_unit_is_woken():
             super().__init__()
             self.weight = nn.Parameter(torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0)))
 
-        def forward(self, x):  # at faint noise the bias keeps every unit below nought
+        def forward(self, x):  # at faint noise the bias keeps every unit below zero
             return torch.relu(nn.functional.conv2d(x, self.weight) - 1.0).mean((2, 3))
 
     result = visualize(cs.wrap(Silent(), size=16), 0, recipe=Simonyan(l2=1e-4, steps=60))
@@ -195,7 +195,7 @@ def test_the_saved_png_read_again_has_the_stated_score(case, recipe, tmp_path):
     model = small(**case)
     result = visualize(model, "dog", recipe=recipe, steps=5)
     path = result.save(tmp_path / "dog.png")
-    inputs = model.inputs([model.fit(path)])
+    inputs = model.inputs([model.prepare(path)])
     with torch.no_grad():
         scores = model.module(inputs)[0]
     assert abs(float(scores[3]) - result.score) < 1e-5
@@ -213,7 +213,7 @@ def test_the_canvas_inverts_the_preprocessing(case):
     values = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     wanted = preprocessing.normalise((values * 255).round() / 255)
     saved = Canvas.blank(preprocessing, size).picture(wanted)
-    assert torch.allclose(Picture.of(saved).fit(preprocessing).tensor, wanted, atol=1e-6)
+    assert torch.allclose(Picture.of(saved).prepare(preprocessing).tensor, wanted, atol=1e-6)
 
 
 def test_a_changed_photo_keeps_its_own_margin():
@@ -221,9 +221,11 @@ def test_a_changed_photo_keeps_its_own_margin():
     photo = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
     picture = Picture.of(photo)
     canvas = Canvas.around(picture, preprocessing, (24, 24))
-    saved = canvas.picture(picture.fit(preprocessing).tensor)
+    saved = canvas.picture(picture.prepare(preprocessing).tensor)
     assert saved.shape == (28, 42, 3)
-    assert torch.allclose(Picture.of(saved).fit(preprocessing).tensor, picture.fit(preprocessing).tensor, atol=1e-6)
+    assert torch.allclose(
+        Picture.of(saved).prepare(preprocessing).tensor, picture.prepare(preprocessing).tensor, atol=1e-6
+    )
 
 
 def test_transparency_is_the_pictures_size_and_in_range(tmp_path):
@@ -251,7 +253,7 @@ def test_a_direction_and_a_sum_of_targets_score_as_defined():
         model, [cs.Direction("conv2", vector), cs.Combination([(1, "ant"), (-0.5, "bee")])], recipe=Fourier(steps=3)
     )
     for result in (first, second):
-        inputs = model.inputs([model.fit(result.pixels)])
+        inputs = model.inputs([model.prepare(result.pixels)])
         kept = {}
         handle = model.module.conv2.register_forward_hook(lambda m, i, o, kept=kept: kept.update(x=o))
         with torch.no_grad():
@@ -280,7 +282,7 @@ def test_pictures_of_a_diverse_group_differ_more_than_those_of_seeds_alone():
         kept = []
         handle = model.module.conv2.register_forward_hook(lambda m, i, o: kept.append(o))
         with torch.no_grad():
-            model.module(model.inputs([model.fit(one.pixels) for one in results]))
+            model.module(model.inputs([model.prepare(one.pixels) for one in results]))
         handle.remove()
         flat = kept[0].flatten(2)
         grams = nn.functional.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=1)
@@ -290,7 +292,7 @@ def test_pictures_of_a_diverse_group_differ_more_than_those_of_seeds_alone():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_networks_of_another_precision_are_climbed(dtype):
+def test_networks_of_another_precision_are_maximised(dtype):
     model = small()
     model.module.to(dtype)
     for recipe in (Fourier(steps=3), Maco(steps=3, crops=2), Simonyan(steps=3), Yosinski(steps=3)):
@@ -314,13 +316,13 @@ def test_inversion_comes_close_to_the_features():
 def test_fooling_reaches_its_class_by_a_small_change_and_says_what_it_was():
     photo = np.random.default_rng(1).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     model = small()
-    before = int(model.module(model.inputs([model.fit(photo)])).argmax())
+    before = int(model.module(model.inputs([model.prepare(photo)])).argmax())
     wanted = (before + 1) % 5
     result = visualize(model, wanted, objective="fool", image=photo, steps=200)
     assert result.facts["was"] == model.label(before)
     assert result.facts["fooled"]
     assert result.rank == 1
-    again = model.module(model.inputs([model.fit(result.pixels)]))
+    again = model.module(model.inputs([model.prepare(result.pixels)]))
     assert int(again.argmax()) == wanted
     assert result.facts["change"]["largest"] < 128
     assert result.difference.size == result.image.size
@@ -395,7 +397,7 @@ def test_natural_pictures_and_another_network_stand_beside_the_result():
     photos = [np.random.default_rng(k).integers(0, 255, (24, 24, 3), dtype=np.uint8) for k in range(5)]
     result = visualize(model, "ant", recipe=Fourier(steps=1), pictures=photos, also=small(mean=(0.3,) * 3))
     with torch.no_grad():
-        wanted = float(model.module(model.inputs([model.fit(photo) for photo in photos]))[:, 0].max())
+        wanted = float(model.module(model.inputs([model.prepare(photo) for photo in photos]))[:, 0].max())
     assert abs(result.natural["score"] - wanted) < 1e-5
     assert result.natural["pictures"] == 5
     assert result.also[0]["rank"] >= 1
@@ -438,7 +440,7 @@ def test_the_command_writes_one_bare_picture_and_says_what_it_reaches(cli, tmp_p
     assert answer.json["file"].endswith("fish.png")
     model = cs.open_model("toybox")
     with torch.no_grad():
-        scores = model.module(model.inputs([model.fit(tmp_path / "fish.png")]))[0]
+        scores = model.module(model.inputs([model.prepare(tmp_path / "fish.png")]))[0]
     assert abs(float(scores[model.labels.index("fish")]) - answer.json["score"]) < 1e-4
 
 
@@ -468,9 +470,9 @@ def test_toybox_pictures_are_classified_right_and_transfer_to_the_twin():
     assert sum(one.also[0]["rank"] == 1 for one in results) >= 2
 
 
-def test_a_class_that_comes_second_climbs_its_lead_once_it_settles():
-    from convoscope.methods.visualize.objectives import Scores
-    from convoscope.targets import resolve
+def test_a_class_that_comes_second_ascends_its_lead_once_it_settles():
+    from convoscope.targets.classes import resolve
+    from convoscope.visualization.objectives import Scores
 
     model, output = small(), torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 4.0, 1.0]]).requires_grad_()
     with torch.no_grad():

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convoscope.engine.watch import Watched, watch
+from convoscope.engine.fields.watch import NetworkTrace, watch
 
 X = torch.randn(1, 3, 32, 24)
 
@@ -113,7 +113,7 @@ def test_relus_that_do_not_reach_the_output_are_told_apart() -> None:
     assert (watched.relus, watched.output_relus) == (2, 1)
 
 
-def torchvision(name: str, size: int, **kwargs: Any) -> Watched:
+def torchvision(name: str, size: int, **kwargs: Any) -> NetworkTrace:
     import torchvision as tv
 
     return watch(tv.models.get_model(name, weights=None, **kwargs).eval(), torch.randn(1, 3, size, size))

@@ -17,10 +17,10 @@ from PIL import Image
 from web_helpers import client, first
 
 import convoscope
-from convoscope import probe
+from convoscope import ask as probe
 from convoscope.web import create_app
 from convoscope.web.cache import Cache, key_of, size_of
-from convoscope.web.desk import BusyError, Desk
+from convoscope.web.request_queue import BusyError, RequestQueue
 
 
 def array(web: Any, url: str) -> np.ndarray[Any, Any]:
@@ -108,7 +108,7 @@ def test_switching_a_unit_off_is_ablation(web: Any, toybox_model: Any, toybox_fo
 
     id = first(web)
     found = web.get("/api/ablate", params={"picture": id, "units": ["layer3:5", "layer3:9"]}).json()
-    fitted = toybox_model.fit(picture_file(web, toybox_folder, id))
+    fitted = toybox_model.prepare(picture_file(web, toybox_folder, id))
     network = toybox_model.module
 
     def hook(module: Any, given: Any, output: Any) -> Any:
@@ -213,17 +213,17 @@ def test_the_same_question_is_computed_once(toybox_model: Any, toybox_folder: Pa
     app = create_app(toybox_model, toybox_folder)
     with client(app) as found:
         id = first(found)
-        bench = app.state.bench
-        before = bench.desk.runs
+        app_state = app.state.app_state
+        before = app_state.desk.runs
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: found.get("/api/predict", params={"picture": id}).json(), range(16)))
         assert all(answer == answers[0] for answer in answers)
-        assert bench.desk.runs == before + 1
+        assert app_state.desk.runs == before + 1
 
 
 def test_maps_are_shared_between_questions(toybox_model: Any, toybox_folder: Path, monkeypatch: Any) -> None:
     app = create_app(toybox_model, toybox_folder)
-    module = __import__("convoscope.explain", fromlist=["explain"])
+    module = __import__("convoscope.explanation", fromlist=["explain"])
     asked: list[list[str]] = []
     original = module.explain
 
@@ -282,7 +282,7 @@ def test_keys_tell_questions_apart() -> None:
 def test_a_full_line_is_said_and_not_queued() -> None:
     import asyncio
 
-    desk = Desk(Cache(1000), waiting=3)
+    desk = RequestQueue(Cache(1000), waiting=3)
     gate = threading.Event()
 
     async def ask() -> None:
@@ -303,7 +303,7 @@ def test_a_full_line_is_said_and_not_queued() -> None:
 def test_one_who_goes_away_does_not_cancel_the_others() -> None:
     import asyncio
 
-    desk = Desk(Cache(1000))
+    desk = RequestQueue(Cache(1000))
 
     async def ask() -> Any:
         gate = threading.Event()
@@ -327,7 +327,7 @@ def test_one_who_goes_away_does_not_cancel_the_others() -> None:
 def test_errors_are_not_kept() -> None:
     import asyncio
 
-    desk = Desk(Cache(1000))
+    desk = RequestQueue(Cache(1000))
     answers = iter([ValueError("first"), "second"])
 
     def work() -> Any:
@@ -371,8 +371,8 @@ def test_the_page_and_its_reader_are_served(web: Any) -> None:
 
 
 def test_methods_come_with_formula_and_paper(web: Any) -> None:
+    from convoscope.html.formulas import FORMULAS
     from convoscope.methods import METHODS
-    from convoscope.web.formulas import FORMULAS
 
     assert set(FORMULAS) == set(METHODS)
     for row in web.get("/api/methods").json():

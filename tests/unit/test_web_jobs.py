@@ -17,8 +17,8 @@ from web_helpers import client, events, first
 
 from convoscope.errors import UsageError
 from convoscope.web import create_app
-from convoscope.web.desk import BusyError
 from convoscope.web.jobs import Handle, Job, Jobs
+from convoscope.web.request_queue import BusyError
 
 
 def wait(job: Job, seconds: float = 20) -> Job:

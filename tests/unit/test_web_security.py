@@ -15,7 +15,7 @@ from web_helpers import HOST, client, first, write_pictures
 
 from convoscope.errors import PictureError
 from convoscope.web import create_app
-from convoscope.web.album import Album
+from convoscope.web.picture_library import PictureLibrary
 from convoscope.web.security import Guard
 
 
@@ -122,7 +122,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> N
     os.symlink(next(secret.glob("*.png")), folder / "link.png")
     os.symlink(secret, folder / "folder-link")
     os.symlink(inside, folder / "own-link.png")
-    album = Album(folder)
+    album = PictureLibrary(folder)
     names = {entry.name for entry in album.entries()}
     assert "link.png" not in names
     assert not any("folder-link" in name for name in names)
@@ -131,7 +131,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> N
 
 def test_a_file_that_is_swapped_for_a_link_is_not_read(tmp_path: Path) -> None:
     folder, secret = write_pictures(tmp_path / "shown", 1), write_pictures(tmp_path / "secret", 1)
-    album = Album(folder)
+    album = PictureLibrary(folder)
     entry = album.entries()[0]
     assert entry.path is not None
     entry.path.unlink()
@@ -142,7 +142,7 @@ def test_a_file_that_is_swapped_for_a_link_is_not_read(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_is_not_passed_off_as_the_old_one(tmp_path: Path) -> None:
     folder, other = write_pictures(tmp_path / "shown", 1), write_pictures(tmp_path / "other", 3)
-    album = Album(folder)
+    album = PictureLibrary(folder)
     entry = album.entries()[0]
     assert entry.path is not None
     entry.path.write_bytes(sorted(other.glob("*.png"))[-1].read_bytes() + b"more")

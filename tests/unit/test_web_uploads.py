@@ -128,9 +128,9 @@ def test_names_hold_no_paths_and_no_control_characters(toybox_model: Any, name: 
 
 
 def test_uploads_are_bounded_in_number(toybox_model: Any) -> None:
-    from convoscope.web.album import UPLOADS, Album
+    from convoscope.web.picture_library import UPLOADS, PictureLibrary
 
-    album = Album()
+    album = PictureLibrary()
     ids = [album.add(real(size=(20 + k, 20)), "x").id for k in range(UPLOADS + 6)]
     assert len(album.entries()) == UPLOADS
     assert ids[0] not in {entry.id for entry in album.entries()}

@@ -22,8 +22,8 @@ import typer
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..models import Model
-    from ..spread import Spread
+    from ..models.model import Model
+    from ..parallel import RayPool
 
 #: exit codes
 DONE, SOME_FAILED, COULD_NOT_START, STOPPED = 0, 1, 2, 130
@@ -113,7 +113,7 @@ def with_signature(
 
 def open_from(spec: str, options: ModelOptions) -> Model:
     """The model of a command, opened by its flags; what a person must know of it is said on standard error."""
-    from ..opening import open_model
+    from ..models.opening import open_model
 
     with patience(f"Opening {spec}"):
         model = open_model(
@@ -141,13 +141,13 @@ def check_workers(ray: str | None, workers: int | None) -> None:
         raise UsageError("--workers is the number of processes of --ray: add --ray local, or a cluster's address.")
 
 
-def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int | None) -> Spread | None:
+def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int | None) -> RayPool | None:
     """What ``--ray`` and ``--workers`` ask for: each worker opens the network by the command's own flags."""
     check_workers(ray, workers)
     if ray is None:
         return None
-    from ..spread import Spread
-    from ..survey.recipe import absolute_spec
+    from ..parallel import RayPool
+    from ..surveys.store.recipe import absolute_spec
 
     # a worker may stand in another folder
     whole = absolute_spec(spec) or spec
@@ -161,7 +161,7 @@ def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int 
     def opening(device: str) -> Model:
         return open_from(whole, asked if asked.device else replace(asked, device=device))
 
-    return Spread(ray, workers, opening)
+    return RayPool(ray, workers, opening)
 
 
 def read_size(text: str | None) -> int | tuple[int, int] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..methods import Method
-    from ..models import Model
+    from ..models.model import Model
 
 
 def passes(method: Method, model: Model, size: tuple[int, int]) -> int | None:
@@ -51,7 +51,7 @@ def seconds_a_pass(model: Model, size: tuple[int, int], batch: int) -> float:
     """Seconds for one picture in a forward pass of ``batch``."""
     import torch
 
-    from ..engine.untouched import untouched
+    from ..engine.passes.untouched import untouched
 
     shape = (batch, model.preprocessing.channels, *size)
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32

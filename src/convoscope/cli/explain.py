@@ -28,7 +28,7 @@ from .settings import read_methods, takes_settings
 
 if TYPE_CHECKING:
     from ..methods import Method
-    from ..models import Model
+    from ..models.model import Model
 
 #: pictures that are told one by one; of more, a summary
 _TOLD = 40
@@ -89,9 +89,9 @@ def explain(
     already with the same settings are skipped, so a stopped run goes on where it was. With --ray several processes
     share the work; all of them must see the pictures and DIR.
     """
-    from ..explain import DEFAULT_METHODS
-    from ..pictures import find_pictures
-    from .batch import Request, explain_files
+    from ..explanation import DEFAULT_METHODS
+    from ..folder import Request, explain_files
+    from ..pictures.picture import find_pictures
 
     methods, left_out = read_methods(method, DEFAULT_METHODS, settings, set_ or ())
     if left_out:

@@ -30,7 +30,7 @@ def layers(
     json: JsonFlag = False,
 ) -> None:
     """List the network's layers: output shape, parameters, receptive field."""
-    from ..models import layers as rows_of
+    from ..models.model import layers as rows_of
 
     opened = open_from(model, options)
     rows = rows_of(opened)
@@ -55,7 +55,7 @@ def match_layers(pattern: str, names: list[str]) -> list[str]:
     from fnmatch import fnmatchcase
 
     from ..errors import LayerError
-    from ..targets import no_such_layer
+    from ..targets.classes import no_such_layer
 
     found: dict[str, None] = {}
     for part in common.split_names(pattern) or [pattern]:

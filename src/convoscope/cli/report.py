@@ -47,9 +47,9 @@ def report(
 
     It opens from disk without a network, holds no script, and prints well.
     """
-    from ..explain import DEFAULT_METHODS
-    from ..pictures import find_pictures
-    from ..web.report import report as write
+    from ..explanation import DEFAULT_METHODS
+    from ..html.report import report as write
+    from ..pictures.picture import find_pictures
     from .settings import read_methods
 
     file = out_file(out, (".html", ".htm"))
@@ -60,7 +60,7 @@ def report(
     opened = open_from(model, options)
     store: Any = None
     if survey is not None:
-        from ..survey import Store
+        from ..surveys import Store
 
         store = Store.open(survey)
     with common.progress("Report", len(paths), quiet=json) as bar:

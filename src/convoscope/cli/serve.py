@@ -13,7 +13,7 @@ from ..errors import MissingExtra, UsageError
 from .common import ModelArgument, ModelOptions, complain, open_from, say, takes_model
 
 if TYPE_CHECKING:
-    from ..models import Model
+    from ..models.model import Model
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -89,7 +89,7 @@ def _app(
     except ImportError:
         raise MissingExtra("fastapi and uvicorn", "web", "The page") from None
     from ..web.app import create_app
-    from ..web.collect import store_for, there
+    from ..web.build_survey import store_for, there
 
     if images is not None and not Path(images).is_dir():
         raise UsageError(f"--images {images}: there is no such folder.")
@@ -112,7 +112,7 @@ def _bundled(spec: str) -> Path | None:
 
     if spec not in NAMES:
         return None
-    from ..web.collect import toybox_pictures
+    from ..web.build_survey import toybox_pictures
     from .common import patience
 
     with patience("Drawing the toybox"):
@@ -128,7 +128,7 @@ def _classifies(spec: str) -> bool:
 def _opened(model: Model, into: str) -> Any:
     """The kept survey; ``None`` where it cannot be read any more, since it can be made again."""
     from ..errors import ConvoscopeError
-    from ..web.collect import open_store
+    from ..web.build_survey import open_store
 
     try:
         return open_store(model, into).store

@@ -27,7 +27,7 @@ def verify(
     json: JsonFlag = False,
 ) -> int:
     """Find missing units, orphaned files and damaged manifests; change nothing. Exit code 1: something is lost."""
-    from ..survey.upkeep import verify as run
+    from ..surveys.store.upkeep import verify as run
 
     with common.progress("Verifying", quiet=json) as bar:
         report = run(store, quick=quick, progress=lambda what, done, total: bar.at(done, total, what))
@@ -37,7 +37,7 @@ def verify(
 
 def repair(store: StoreArgument, json: JsonFlag = False) -> int:
     """Mend what can be mended and say what was lost; the next survey does that again."""
-    from ..survey.upkeep import repair as run
+    from ..surveys.store.upkeep import repair as run
 
     report = run(store)
     _show(report, json, "nothing was lost" if report.whole else "run the same survey again for what was lost")
@@ -46,7 +46,7 @@ def repair(store: StoreArgument, json: JsonFlag = False) -> int:
 
 def compact(store: StoreArgument, json: JsonFlag = False) -> int:
     """Join small files and drop old versions."""
-    from ..survey.upkeep import compact as run
+    from ..surveys.store.upkeep import compact as run
 
     with common.progress("Compacting", quiet=json) as bar:
         report = run(store, lambda what, done, total: bar.at(done, total, what))

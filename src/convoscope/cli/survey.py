@@ -65,8 +65,8 @@ def survey(
         str | None,
         typer.Option("--truth", metavar="CSV", help="File and label of each picture; default: folder names."),
     ] = None,
-    unit_size: Annotated[
-        int | None, typer.Option("--unit-size", min=1, help="Pictures in a unit; default: half a minute's work.")
+    shard_size: Annotated[
+        int | None, typer.Option("--shard-size", min=1, help="Pictures in a unit; default: half a minute's work.")
     ] = None,
     ray: RayFlag = None,
     workers: WorkersFlag = None,
@@ -76,7 +76,7 @@ def survey(
 
     Run it again to go on after an interruption, or to add pictures: only what is missing is done.
     """
-    from ..survey import survey as run
+    from ..surveys import survey as run
 
     check_workers(ray, workers)
     opened = open_from(model, options)
@@ -93,7 +93,7 @@ def survey(
         source: Any = folder[0] if len(folder) == 1 else folder
         found = run(
             opened, source, out, layers, _listed(embed), top, truth, tell,
-            unit_size=unit_size, ray=ray, workers=workers,
+            shard_size=shard_size, ray=ray, workers=workers,
         )  # fmt: skip
     for note in found.notes:
         complain(f"Note: {note}")
@@ -137,7 +137,7 @@ def _layers(model: Any, patterns: list[str] | None) -> list[str] | None:
         return None
     from fnmatch import fnmatchcase
 
-    from ..survey.choose import default_layers
+    from ..surveys.gather.choose import default_layers
 
     size = model.preprocessing.size or (224, 224)
     shape = (model.preprocessing.channels, *size)
@@ -156,7 +156,7 @@ def _layers(model: Any, patterns: list[str] | None) -> list[str] | None:
 
 
 def _open(path: str) -> Any:
-    from ..survey.store import Store
+    from ..surveys.store.store import Store
 
     store = Store.open(path)
     for note in store.notes:
@@ -259,8 +259,8 @@ def map_(
     json: JsonFlag = False,
 ) -> None:
     """Arrange the whole collection on a plane as the network sees it, and say how far to trust the map."""
-    from ..survey.map_png import sentence
-    from ..survey.maps import SUFFIXES
+    from ..surveys.ask.map_png import sentence
+    from ..surveys.ask.maps import SUFFIXES
 
     files = [out_file(name, SUFFIXES) for name in out or []]
     opened = _open(store)

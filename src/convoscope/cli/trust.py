@@ -28,7 +28,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..models import Model
+    from ..models.model import Model
     from ..trust.datasets import Case
     from ..trust.league import League
 
@@ -166,7 +166,7 @@ def _show(league: League) -> None:
 
 
 def _cheat(model: Model, methods: list[Any], folder: Path, limit: int | None, json: bool) -> dict[str, Any]:
-    from ..opening import open_model
+    from ..models.opening import open_model
     from ..trust.cheat import reveals, tagged_cases
 
     device = str(model.device)

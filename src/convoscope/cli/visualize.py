@@ -12,7 +12,7 @@ from . import common
 from .common import JsonFlag, ModelArgument, ModelOptions, complain, open_from, out_file, print_json, say, takes_model
 
 if TYPE_CHECKING:
-    from ..methods.visualize import Visualization, Visualizations
+    from ..visualization import Visualization, Visualizations
 
 ENDINGS = (".png", ".webp", ".pdf", ".svg")
 
@@ -72,8 +72,8 @@ def visualize(
     One target gives one bare picture, several a sheet and each picture beside it. The score, probability and
     rank printed are measured on the saved 8-bit picture. Ctrl-C keeps the best so far.
     """
-    from ..methods.visualize import visualize_frames
-    from ..pictures import find_pictures
+    from ..pictures.picture import find_pictures
+    from ..visualization import visualize_frames
 
     file = out_file(out, ENDINGS)
     film = Film(out_file(video, (".gif", ".webp"))) if video is not None else None
@@ -181,7 +181,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def _other(spec: str) -> Any:
-    from ..opening import open_model
+    from ..models.opening import open_model
 
     # SPEC or SPEC=WEIGHTS: the second network may need its own file
     name, _, weights = spec.partition("=")

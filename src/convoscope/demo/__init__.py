@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConvoscopeError
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
-    from ..models import Model
-    from ..pictures import Picture
+    from ..html.page import Section
+    from ..models.model import Model
+    from ..pictures.picture import Picture
     from ..toybox import Specimen
 
 Part = Callable[["Stage"], "Section"]
@@ -48,13 +48,13 @@ class Stage:
 
     def open(self, spec: str) -> Model:
         """A network with the demo's device, batch size and seed."""
-        from ..opening import open_model
+        from ..models.opening import open_model
 
         return open_model(spec, **self.options)
 
     def picture(self, label: str) -> Picture:
         """The picture of a class, with its name."""
-        from ..pictures import Picture
+        from ..pictures.picture import Picture
 
         return Picture.of(self.specimens[label].image, f"a {label}")
 
@@ -100,7 +100,7 @@ def run(
     go to :func:`convoscope.open_model` (device, batch_size, seed).
     """
     from .. import __version__
-    from ..draw import page
+    from ..html import page
 
     started = time.perf_counter()
     folder = Path(out)
@@ -123,7 +123,7 @@ def run(
 
 def _section(stage: Stage, part: Part, told: Callable[[Told], None]) -> Section:
     """What a part shows, or why it cannot be shown."""
-    from ..draw.page import Section
+    from ..html.page import Section
 
     title = (part.__doc__ or part.__name__).strip().splitlines()[0].rstrip(".")
     began = time.perf_counter()

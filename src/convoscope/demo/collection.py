@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 40
@@ -17,7 +17,7 @@ _SEED = 41
 def store(stage: Stage) -> Any:
     """The surveyed collection; made once, and gone on with where a demo runs again into the same folder."""
     if "store" not in stage.kept:
-        from ..survey import survey
+        from ..surveys import survey
         from ..toybox import write
 
         folder = stage.out / "collection"
@@ -29,7 +29,7 @@ def store(stage: Stage) -> Any:
 
 def units(stage: Stage) -> Section:
     """What the units respond to."""
-    from ..draw.page import Item, Section
+    from ..html.page import Item, Section
 
     surveyed = store(stage)
     layer = surveyed.recipe.layers[-1].name
@@ -58,7 +58,7 @@ def units(stage: Stage) -> Section:
 
 def alike(stage: Stage) -> Section:
     """Which pictures are alike."""
-    from ..draw.page import Item, Section
+    from ..html.page import Item, Section
 
     surveyed = store(stage)
     found = surveyed.neighbors(stage.picture("fish"), k=8, pixels=True)

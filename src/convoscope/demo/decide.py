@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 20
@@ -13,8 +13,8 @@ ORDER = 20
 
 def why(stage: Stage) -> Section:
     """Why does it say so?"""
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
     from ..methods import METHODS
 
     quick = [name for name, kind in METHODS.items() if not kind.about.slow]
@@ -40,8 +40,8 @@ def why(stage: Stage) -> Section:
 
 def apart(stage: Stage) -> Section:
     """A map taken apart."""
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
     from ..methods import CAM
 
     result = explain(stage.model, stage.picture("boat"), [CAM(parts=8), "grad-cam"])
@@ -60,8 +60,8 @@ def apart(stage: Stage) -> Section:
 
 def rather(stage: Stage) -> Section:
     """Why this rather than that?"""
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
     from ..results import Explanations
 
     picture = stage.picture("bird")
@@ -79,8 +79,8 @@ def rather(stage: Stage) -> Section:
 
 def without_gradients(stage: Stage) -> Section:
     """By covering and switching off."""
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
     from ..methods import METHODS, AblationCAM, ExtremalPerturbation, Occlusion, ScoreCAM
 
     methods = [

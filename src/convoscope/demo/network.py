@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 10
@@ -16,7 +16,7 @@ def specimen(stage: Stage) -> Section:
     import numpy as np
 
     from ..draw import grid
-    from ..draw.page import Item, Section
+    from ..html.page import Item, Section
     from ..toybox import scene
 
     pictures = [(found.picture(), label) for label, found in stage.specimens.items()]
@@ -48,9 +48,9 @@ def specimen(stage: Stage) -> Section:
 
 def inside(stage: Stage) -> Section:
     """What is inside."""
-    from ..draw.page import Item, Section
+    from ..html.page import Item, Section
     from ..methods.views import activations, filters
-    from ..models import layers
+    from ..models.model import layers
 
     rows = layers(stage.model)
     convolutions = [row["name"] for row in rows if row["type"] == "Conv2d"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import ModelError
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 90
@@ -23,8 +23,8 @@ def photo(stage: Stage) -> Section:
     """A photo, by a network of the world outside."""
     import numpy as np
 
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
 
     title = "A photo, by a network of the world outside"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 95
@@ -13,9 +13,9 @@ ORDER = 95
 
 def report(stage: Stage) -> Section:
     """A report to send"""
-    from ..draw.page import Item, Section
     from ..errors import MissingExtra
-    from ..web.report import report as write
+    from ..html.page import Item, Section
+    from ..html.report import report as write
     from .collection import store as surveyed
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from ..results import Explanation
     from ..toybox import Specimen
     from . import Stage
@@ -20,8 +20,8 @@ def shortcut(stage: Stage) -> Section:
     import numpy as np
 
     from ..draw import sheet
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
     from ..toybox import draw
 
     tagged = [draw(9_000_000 + n, label=_TAGGED, tag=True) for n in range(_PICTURES)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 50
@@ -14,7 +14,7 @@ _CASES = 10
 
 def league(stage: Stage) -> Section:
     """Are the explanations true?"""
-    from ..draw.page import Item, Section
+    from ..html.page import Item, Section
     from ..trust.chart import chart
     from ..trust.datasets import toybox_cases
     from ..trust.evaluate import Settings, evaluate_cases, measures
@@ -33,8 +33,8 @@ def league(stage: Stage) -> Section:
 def sanity(stage: Stage) -> Section:
     """Does the map see the network at all?"""
     from ..draw import sheet
-    from ..draw.page import Item, Section
-    from ..explain import explain
+    from ..explanation import explain
+    from ..html.page import Item, Section
     from ..trust.sanity import classifier, learnt_modules, randomised
     from ..trust.similarity import rank_correlation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..draw.page import Section
+    from ..html.page import Section
     from . import Stage
 
 ORDER = 15
@@ -15,9 +15,9 @@ def wanted(stage: Stage) -> Section:
     """What does a class want to see?"""
     from PIL import Image
 
-    from ..draw.page import Item, Section
-    from ..methods.visualize import Maco, visualize
-    from ..methods.visualize.sheets import sheet
+    from ..html.page import Item, Section
+    from ..visualization import Maco, visualize
+    from ..visualization.sheets import sheet
 
     labels = ("house", "flower", "boat", "fish")
     # fewer crops and steps than by default: the demo is for a look, not for print

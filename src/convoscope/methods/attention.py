@@ -40,7 +40,7 @@ class AttentionRollout(Method):
     def steps(self, query: Query) -> Steps:
         import torch
 
-        from ..engine.attention import Attention
+        from ..engine.propagation.attention import Attention
 
         need = Attention(self.heads)  # type: ignore[arg-type]
         got = yield need
@@ -76,7 +76,7 @@ class AttentionGradient(Method):
     def steps(self, query: Query) -> Steps:
         import torch
 
-        from ..engine.attention import Attention
+        from ..engine.propagation.attention import Attention
 
         need = Attention("gradient")
         got = yield need

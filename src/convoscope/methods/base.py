@@ -16,13 +16,13 @@ from ..errors import LayerError, MethodRefused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..engine.geometry import Geometry
-    from ..engine.needs import Need
-    from ..engine.recompute import Report
-    from ..engine.watch import Watched
-    from ..models import Model
-    from ..pictures import Fitted
-    from ..targets import Scorer
+    from ..engine.fields.geometry import Geometry
+    from ..engine.fields.watch import NetworkTrace
+    from ..engine.passes.needs import Need
+    from ..engine.recompute.choose import Report
+    from ..models.model import Model
+    from ..pictures.picture import ModelInput
+    from ..targets.classes import Scorer
 
     Steps = Generator[Need | tuple[Need, ...], Mapping[Need, Tensor], "Maps"]
 
@@ -103,7 +103,7 @@ class Query:
     are known after the method's first ``yield``.
     """
 
-    def __init__(self, model: Model, inputs: Tensor, pictures: Sequence[Fitted], watched: Watched) -> None:
+    def __init__(self, model: Model, inputs: Tensor, pictures: Sequence[ModelInput], watched: NetworkTrace) -> None:
         self.model = model
         self.inputs = inputs
         self.pictures = pictures
@@ -143,7 +143,7 @@ class Query:
                 )
             return self.watched.last_grid
         if name not in self.watched.layers:
-            from ..targets import no_such_layer
+            from ..targets.classes import no_such_layer
 
             raise LayerError(no_such_layer(name, list(self.watched.layers)))
         return name
@@ -194,7 +194,7 @@ class Query:
 
         Of a volume, ``[..., d·h, w]`` to ``[..., D, H, W]``: slices are interpolated linearly.
         """
-        from ..engine.geometry import Geometry
+        from ..engine.fields.geometry import Geometry
 
         geometry = self.watched.layers[at].geometry
         if self.inputs.ndim == 5:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import Activation
+from ..engine.passes.needs import Activation
 from ..errors import MethodRefused
 from .base import About, Method, Part, Query, setting
 
@@ -46,7 +46,7 @@ class CAM(Method):
     def steps(self, query: Query) -> Steps:
         import torch
 
-        from ..targets import ClassScorer, logits
+        from ..targets.classes import ClassScorer, logits
 
         if query.watched.levels:
             raise MethodRefused("CAM explains class scores: for detections use layercam or hirescam.")

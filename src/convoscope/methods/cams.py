@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import Activation, Gradient
+from ..engine.passes.needs import Activation, Gradient
 from .base import About, Maps, Method, Part, Query, setting
 
 if TYPE_CHECKING:

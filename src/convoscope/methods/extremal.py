@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..engine.needs import Gradient
+from ..engine.passes.needs import Gradient
 from ..errors import MethodRefused
 from .base import About, Method, Query, setting
 from .fills import blurred
@@ -111,7 +111,7 @@ def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor,
 
     def raise_mask(values: Tensor) -> Tensor:
         power = 20.0
-        # float64: far from every bump the powers are below what float32 can tell from nought
+        # float64: far from every bump the powers are below what float32 can tell from zero
         bumps = [part.double() ** power for part in (reach_y, values.clamp(min=1e-6), reach_x)]
         near = torch.einsum("hr,brc,wc->bhw", *bumps)
         return near.clamp(min=1e-80).pow(1 / power).clamp(0, 1).float()

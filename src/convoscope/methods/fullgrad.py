@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..engine.needs import Gradient, Scores
+from ..engine.passes.needs import Gradient, Scores
 from ..errors import MethodRefused
 from .base import About, Method, Query, setting
 
@@ -93,7 +93,7 @@ class FullGrad(Method):
 
 def _biases(query: Query) -> dict[str, Tensor | None]:
     """The effective bias of every layer that was run, by layer name."""
-    from ..models import module_by_name
+    from ..models.model import module_by_name
 
     found: dict[str, Tensor | None] = {}
     for layer in query.watched.layers.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import Gradient, Scores
+from ..engine.passes.needs import Gradient, Scores
 from .base import About, Maps, Method, Query, setting
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from ..errors import MethodRefused
 from .base import About, Maps, Method, Query, setting
 
 if TYPE_CHECKING:
-    from ..engine.relevance_steps import Ledger
+    from ..engine.propagation.relevance_steps import Ledger
     from .base import Steps
 
 #: composite -> rule of convolutions, of linear layers, of the first layer
@@ -62,9 +62,9 @@ class LRP(Method):
     def steps(self, query: Query) -> Steps:
         import torch
 
-        from ..engine.relevance import Relevance
-        from ..engine.relevance_steps import Settings
-        from ..structured.calls import holds_detector
+        from ..engine.propagation.relevance import Relevance
+        from ..engine.propagation.relevance_steps import Settings
+        from ..models.calling import holds_detector
 
         if holds_detector(query.model.module):
             raise MethodRefused(

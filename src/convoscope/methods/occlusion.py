@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import Perturbed, Scores
+from ..engine.passes.needs import Perturbed, Scores
 from ..errors import UsageError
 from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
@@ -14,7 +14,7 @@ from .fills import FILLS, fill_for
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..engine.recompute import Report
+    from ..engine.recompute.choose import Report
     from .base import Steps
 
 Box = tuple[int, int, int, int]
@@ -61,7 +61,7 @@ class Occlusion(Method):
             return (yield from self._superpixels(query, progress))
         import numpy as np
 
-        from ..engine.incremental import Boxes
+        from ..engine.recompute.incremental import Boxes
 
         height, width = query.size
         boxes = self.boxes(height, width)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import MANY, Perturbed
+from ..engine.passes.needs import MANY, Perturbed
 from ..errors import MissingExtra
 from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
@@ -60,7 +60,7 @@ class RISE(Method):
         for kept in self.masks(query.size, query.seed):
             need = Perturbed(
                 1 - kept, fill, self.score == "probability", None, _later(progress, done),
-                often=len(query.inputs) * self.samples >= MANY,
+                many_more_follow=len(query.inputs) * self.samples >= MANY,
             )  # fmt: skip
             got = yield need
             scores = got[need]
@@ -70,7 +70,7 @@ class RISE(Method):
             if not known.all():
                 break
         values = (total / (max(done, 1) * self.share)).float()
-        # probabilities are never below nought, logits may be
+        # probabilities are never below zero, logits may be
         maps = Maps(values, self.score == "logit", self.about.unit, self.about.reduction)
         maps.fact("samples", [done] * len(total))
         if done < self.samples:
@@ -150,7 +150,9 @@ class LIME(Method):
                 hidden = torch.from_numpy(~shown[start : start + _CHUNK])[:, pieces].float()
                 # every picture has its own superpixels, so its masks are scored on it alone
                 often = len(query.inputs) * self.samples >= MANY
-                need = Perturbed(hidden, fill, probability, None, _later(progress, start), row, often=often)
+                need = Perturbed(
+                    hidden, fill, probability, None, _later(progress, start), row, many_more_follow=often
+                )
                 got = yield need
                 scores.append(got[need][0])
             found = torch.cat(scores).double().numpy()

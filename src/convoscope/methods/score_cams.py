@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from ..engine.needs import MANY, Activation, Perturbed, Replaced, Scores
+from ..engine.passes.needs import MANY, Activation, Perturbed, Replaced, Scores
 from .base import About, Method, Query, setting
 from .cams import _LAYER, strongest
 from .fills import fill_for
@@ -51,7 +51,7 @@ class ScoreCAM(Method):
     def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
         import torch
 
-        from ..engine.geometry import Geometry
+        from ..engine.fields.geometry import Geometry
 
         here = query.layer(self.layer)
         activation = Activation(here)
@@ -67,7 +67,7 @@ class ScoreCAM(Method):
             low, high = raised.amin((1, 2), keepdim=True), raised.amax((1, 2), keepdim=True)
             masks = (raised - low) / (high - low + 1e-8)
             often = len(masks) * len(query.inputs) >= MANY
-            need = Perturbed(1 - masks, fill, False, None, progress, row, often=often)
+            need = Perturbed(1 - masks, fill, False, None, progress, row, many_more_follow=often)
             got = yield need
             weights.append(got[need][0].softmax(0))
         return _weighted(self, query, here, torch.stack(weights)[:, :, None, None], a, self.parts)
@@ -75,7 +75,7 @@ class ScoreCAM(Method):
 
 @dataclass(frozen=True)
 class AblationCAM(Method):
-    """Channels weighted by the share of the score lost when they are set to nought (Desai & Ramaswamy 2020)."""
+    """Channels weighted by the share of the score lost when they are set to zero (Desai & Ramaswamy 2020)."""
 
     about: ClassVar[About] = About(
         name="ablation-cam",
@@ -110,12 +110,12 @@ class AblationCAM(Method):
         maps = _weighted(self, query, here, lost[:, :, None, None], a, self.parts)
         for row, value in enumerate(base.tolist()):
             if abs(value) < 1e-3:
-                maps.doubt(row, f"The score is nearly nought ({value:.2g}): shares of it mean little.")
+                maps.doubt(row, f"The score is nearly zero ({value:.2g}): shares of it mean little.")
         return maps
 
 
 def without_channel(channel: int, channels_last: bool, output: Tensor) -> Tensor:
-    """A layer's output with one channel set to nought."""
+    """A layer's output with one channel set to zero."""
     output = output.clone()
     if channels_last:
         output[..., channel] = 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..engine.needs import Gradient, Scores
+from ..engine.passes.needs import Gradient, Scores
 from ..errors import MethodRefused, UsageError
 from .base import About, Maps, Method, Query, setting
 
@@ -100,8 +100,8 @@ class DeepSHAP(Method):
     nodes: int = setting(8, "quadrature points for functions of several inputs", minimum=1, maximum=256)
 
     def steps(self, query: Query) -> Steps:
-        from ..engine.deeplift import Multipliers
-        from ..structured.calls import holds_detector
+        from ..engine.propagation.deeplift import Multipliers
+        from ..models.calling import holds_detector
 
         if holds_detector(query.model.module):
             raise MethodRefused(
@@ -126,10 +126,10 @@ def background(query: Query, given: Any) -> Tensor:
     if given is None:
         levels = [torch.full_like(inputs[0], level) for level in (0.0, 0.5, 1.0)]
         return torch.stack([query.model.preprocessing.normalise(level) for level in levels])
-    from ..pictures import find_pictures
+    from ..pictures.picture import find_pictures
 
     sources: Sequence[Any] = find_pictures([given]) if isinstance(given, str) else list(given)
-    fitted = query.model.inputs([query.model.fit(source) for source in sources])
+    fitted = query.model.inputs([query.model.prepare(source) for source in sources])
     if fitted.shape[1:] != inputs.shape[1:]:
         raise UsageError(
             f"The background's pictures become {tuple(fitted.shape[1:])}, the explained one {tuple(inputs.shape[1:])}: "

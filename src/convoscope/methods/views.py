@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..draw.sheet import Sheet
-    from ..models import Model
+    from ..models.model import Model
 
 
 def filters(model: Model | torch.nn.Module | str, layer: str | None = None, *, limit: int | None = None) -> Sheet:
@@ -101,12 +101,12 @@ def activations(
 
 def layer_activations(model: Model, picture: Any, layer: str | None = None) -> tuple[str, NDArray[Any], str]:
     """The layer's name, its output on the picture as float32 ``[C, h, w]``, and the picture's name."""
-    from ..engine.runner import Runner, call_plainly
-    from ..engine.untouched import untouched
-    from ..models import forward_failed
+    from ..engine.passes.runner import Runner, call_plainly
+    from ..engine.passes.untouched import untouched
+    from ..models.model import forward_failed
     from .base import Query
 
-    fitted = model.fit(picture)
+    fitted = model.prepare(picture)
     inputs = model.inputs([fitted])
     watched = model.watched(tuple(inputs.shape[1:]))
     query = Query(model, inputs, [fitted], watched)
@@ -124,7 +124,7 @@ def layer_activations(model: Model, picture: Any, layer: str | None = None) -> t
 
 
 def _opened(model: Model | torch.nn.Module | str) -> Model:
-    from ..models import Model as Opened
-    from ..opening import open_model
+    from ..models.model import Model as Opened
+    from ..models.opening import open_model
 
     return model if isinstance(model, Opened) else open_model(model)

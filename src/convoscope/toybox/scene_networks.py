@@ -1,7 +1,7 @@
 """Small networks for scenes: a detector, a segmenter, a two-headed panoptic network, and one that finds
 landmarks.
 
-All of them stand on the classifier's trunk, whose cells are 8 pixels apart, and climb back to finer grids
+All of them stand on the classifier's trunk, whose cells are 8 pixels apart, and come back to finer grids
 with skips, as in a feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) or a U-Net
 (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597). Inputs are normalised pictures [B, 3, H, W]
 whose sides are multiples of 8.

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..engine.untouched import innermost, lock_of, untouched
+from ..engine.passes.untouched import innermost, lock_of, untouched
 from ..errors import MethodRefused, ModelError
-from ..explain import MethodLike, explain
+from ..explanation import MethodLike, explain
 from ..methods import method as method_of
 from ..methods.gradients import baseline
-from ..models import Model
-from ..targets import TargetLike
+from ..models.model import Model
+from ..targets.classes import TargetLike
 from .scoring import scoring
 
 
@@ -133,13 +133,13 @@ def implementation_invariance(
     target: TargetLike = None,
 ) -> dict[str, float]:
     """The largest difference between a method's maps of two networks that are the same function, as a share of the
-    map's largest value; nought is invariance (Sundararajan et al. 2017).
+    map's largest value; zero is invariance (Sundararajan et al. 2017).
 
     ``other`` is :func:`rewritten` unless given. Raises :class:`~convoscope.errors.MethodRefused` where the two do not
     give the same scores. Methods that look at layers may differ where folding moved the layer's boundary.
     """
     other = other or rewritten(model)
-    fitted = model.fit(picture)
+    fitted = model.prepare(picture)
     inputs = model.inputs([fitted])
     outputs = []
     for one in (model, other):

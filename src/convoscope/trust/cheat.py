@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..explain import MethodLike
-from ..models import Model
+from ..explanation import MethodLike
+from ..models.model import Model
 from .datasets import Case, toybox_cases
 from .evaluate import Settings, evaluate_cases
 from .league import Difference, League, interval

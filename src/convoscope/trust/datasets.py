@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import TargetError, UsageError
-from ..models import Model
-from ..pictures import Picture, find_pictures
-from ..targets import named_class
+from ..models.model import Model
+from ..pictures.picture import Picture, find_pictures
+from ..targets.classes import named_class
 from .regions import Region, polygons, run_lengths
 
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import PictureError, UsageError
-from ..explain import MethodLike, explain
+from ..explanation import MethodLike, explain
 from ..methods import METHODS, Method, method
-from ..models import Model
-from ..pictures import Fitted, Picture
+from ..models.model import Model
+from ..parallel import RayPool, Task
+from ..pictures.picture import ModelInput, Picture
 from ..results import Explanation
-from ..spread import Spread, Task
-from ..targets import ClassScorer, Scorer, TargetLike, class_index, class_indices, logits
+from ..targets.classes import ClassScorer, Scorer, TargetLike, class_index, class_indices, logits
 from . import faithfulness, localisation
 from .datasets import Case
 from .league import League
@@ -134,7 +134,7 @@ def evaluate_cases(
     out: str | Path | None = None,
     slow: bool = False,
     progress: Progress | None = None,
-    spread: Spread | None = None,
+    spread: RayPool | None = None,
 ) -> League:
     """Explain every case with every method, measure the maps, and gather the league table.
 
@@ -165,7 +165,7 @@ def evaluate_cases(
 
 
 def _rows(
-    model: Model, groups: Iterator[list[Case]], methods: dict[str, Method], settings: Settings, spread: Spread | None
+    model: Model, groups: Iterator[list[Case]], methods: dict[str, Method], settings: Settings, spread: RayPool | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The figures of every case, here or on Ray."""
     if spread is None:
@@ -222,7 +222,7 @@ def _measure_group(
         yield case.key, row
 
 
-def baselines(fitted: Fitted, seed: int) -> dict[str, NDArray[np.float32]]:
+def baselines(fitted: ModelInput, seed: int) -> dict[str, NDArray[np.float32]]:
     """The maps that know nothing of the network: centre, edges, random and a smooth random."""
     size = int(fitted.tensor.shape[-2]), int(fitted.tensor.shape[-1])
     return {
@@ -262,7 +262,7 @@ def measure_case(
         target: TargetLike = case.target
         if target is None and explanation.prediction:
             target = int(explanation.prediction[0]["index"])
-        with scoring(model, fitted, target, seed=seed, often=True) as scored:
+        with scoring(model, fitted, target, seed=seed, many_more_follow=True) as scored:
             for measure, figures in _faithful(scored, values, settings, seed).items():
                 keep(measure, figures)
     return found

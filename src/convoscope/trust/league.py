@@ -78,7 +78,7 @@ class Difference:
 def paired(a: Iterable[float], b: Iterable[float], *, flips: int = 20_000, seed: int = 0) -> Difference:
     """``a − b`` on the same pictures: what pairing removes is the pictures' own difficulty.
 
-    The p-value is the share of random sign flips of the differences whose mean is at least as far from nought
+    The p-value is the share of random sign flips of the differences whose mean is at least as far from zero
     (Fisher's randomisation test); at least 1/(flips + 1).
     """
     x, y = np.asarray(list(a), np.float64), np.asarray(list(b), np.float64)

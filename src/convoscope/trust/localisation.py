@@ -2,7 +2,7 @@
 
 All functions take maps ``[..., H, W]`` and one boolean mask ``[H, W]`` of the object in the same pixels, and return
 float64 ``[...]``. They measure agreement with where *people* see the object; a network that decides by the
-background is faithfully explained by a map that scores nought here.
+background is faithfully explained by a map that scores zero here.
 
 An undefined value counts for nothing: NaN is the lowest value of its map. A mask that is empty makes every
 measure undefined (NaN); one that covers the whole picture makes the pixel AUC undefined.

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError, PictureError
-from ..explain import MethodLike, explain
+from ..explanation import MethodLike, explain
 from ..methods.fills import blurred
-from ..models import Model
-from ..pictures import Picture, Preprocessing
-from ..targets import TargetLike
+from ..models.model import Model
+from ..pictures.picture import Picture, Preprocessing
+from ..targets.classes import TargetLike
 from . import faithfulness, localisation
 from .datasets import Case
 from .evaluate import methods_for
@@ -150,7 +150,7 @@ class SoftPlaces:
     index: int
 
     def resolve(self, model: Model, output: Any, pictures: Any) -> Any:
-        from ..targets import CallableScorer
+        from ..targets.classes import CallableScorer
 
         label = model.label(self.index)
 
@@ -301,7 +301,7 @@ def causal_areas(
         names, values = list(one), np.stack([heatmap.values for heatmap in one.values()])
         steps = -(-values[0].size // protocol.pixels)
         target = one.prediction[0]["index"]
-        with scoring(model, one.fitted, target, often=True) as scored:
+        with scoring(model, one.fitted, target, many_more_follow=True) as scored:
             scored.fills["blur"] = blurred(scored.inputs, protocol.blur)
             areas: Mapping[str, list[faithfulness.Curve]] = {
                 "deletion": faithfulness.deletion(values, scored.filled("mean"), steps=steps),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..pictures import Fitted
+from ..pictures.picture import ModelInput
 
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -36,7 +36,7 @@ class Region:
             found = found | mask
         return found
 
-    def on_input(self, fitted: Fitted) -> Mask:
+    def on_input(self, fitted: ModelInput) -> Mask:
         """The region as a mask ``[H, W]`` of the network's input: each input pixel looks where its centre lies."""
         height, width = (int(n) for n in fitted.tensor.shape[-2:])
         matrix = fitted.input_to_photo

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..engine.untouched import innermost, lock_of
+from ..engine.passes.untouched import innermost, lock_of
 from ..errors import ModelError, UsageError
-from ..explain import MethodLike, explain
-from ..models import Model
-from ..targets import TargetLike
+from ..explanation import MethodLike, explain
+from ..models.model import Model
+from ..targets.classes import TargetLike
 from .similarity import rank_correlation, ssim
 
 Arrays = dict[str, NDArray[Any]]

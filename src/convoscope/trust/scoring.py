@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.needs import Perturbed
-from ..engine.perturb import perturbed_scores, varied_scores
-from ..engine.runner import Runner, call_plainly
-from ..engine.untouched import untouched
+from ..engine.passes.needs import Perturbed
+from ..engine.passes.runner import Runner, call_plainly
+from ..engine.passes.untouched import untouched
+from ..engine.recompute.perturb import perturbed_scores, varied_scores
 from ..errors import TargetError, UsageError
 from ..methods.fills import blurred
-from ..models import Model
-from ..pictures import Fitted
-from ..targets import Scorer, TargetLike, resolve
+from ..models.model import Model
+from ..pictures.picture import ModelInput
+from ..targets.classes import Scorer, TargetLike, resolve
 from .inpaint import fill_in
 
 #: what may stand where pixels were taken away
@@ -34,14 +34,14 @@ class Scoring:
     """
 
     model: Model
-    fitted: Fitted
+    fitted: ModelInput
     scorer: Scorer
     runner: Runner
     inputs: Tensor
     whole: float
     probability: bool
     seed: int = 0
-    often: bool = False
+    many_more_follow: bool = False
     fills: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def filled(self, fill: str, noise: float = 0.01) -> Callable[[Tensor], Tensor]:
@@ -59,14 +59,14 @@ class Scoring:
         picture = self.fills[fill]
 
         def scores(masks: Tensor) -> Tensor:
-            need = Perturbed(masks, picture, self.probability, often=self.often)
+            need = Perturbed(masks, picture, self.probability, many_more_follow=self.many_more_follow)
             return perturbed_scores(self.runner, self.inputs, self.scorer, need)[0][0]
 
         return scores
 
     def at(self, inputs: Tensor) -> Tensor:
         """The scores ``[K]`` at inputs ``[K, C, H, W]`` in the network's input space."""
-        return varied_scores(self.runner, self.inputs, inputs, self.scorer, self.probability, self.often)
+        return varied_scores(self.runner, self.inputs, inputs, self.scorer, self.probability, self.many_more_follow)
 
     def _fill(self, fill: str) -> Tensor:
         if fill == "mean":
@@ -90,17 +90,17 @@ class Scoring:
 @contextmanager
 def scoring(
     model: Model,
-    fitted: Fitted,
+    fitted: ModelInput,
     target: TargetLike = None,
     *,
     probability: bool = True,
     seed: int = 0,
-    often: bool = False,
+    many_more_follow: bool = False,
 ) -> Iterator[Scoring]:
     """Open a :class:`Scoring` of one picture; inside, the network is protected, afterwards it is as it was.
 
-    ``often``: many more of the same network will follow, so it is worth seconds of preparation
-    (:func:`convoscope.engine.recompute.prepared`); scores are the same up to rounding.
+    ``many_more_follow``: many more of the same network will follow, so it is worth seconds of preparation
+    (:func:`convoscope.engine.recompute.choose.prepared`); scores are the same up to rounding.
     Raises :class:`~convoscope.errors.TargetError` where the target does not fit the network.
     """
     inputs = model.inputs([fitted])
@@ -109,7 +109,7 @@ def scoring(
     with untouched(model.module):
         first = runner.record(inputs, gradients=False)
         scorer = resolve(target, model, first.output, [fitted])
-        found = Scoring(model, fitted, scorer, runner, inputs, 0.0, probability, seed, often)
+        found = Scoring(model, fitted, scorer, runner, inputs, 0.0, probability, seed, many_more_follow)
         if probability and not _has_probability(scorer, first.output):
             found.probability = False
         found.whole = float(found.at(inputs)[0])

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..engine.untouched import untouched
+from ..engine.passes.untouched import untouched
 from ..errors import UsageError
-from ..explain import MethodLike
-from ..models import Model
-from ..targets import logits
+from ..explanation import MethodLike
+from ..models.model import Model
+from ..targets.classes import logits
 from .sanity import Survival, compare, learnt_modules, maps_of, randomised
 
 
@@ -52,7 +52,7 @@ def memorised(
         raise UsageError(f"There must be one label a picture, not {len(labels)} for {len(pictures)}.")
     generator = torch.Generator().manual_seed(seed)
     given = torch.tensor(list(labels))[torch.randperm(len(labels), generator=generator)]
-    inputs = model.inputs([model.fit(picture) for picture in pictures])
+    inputs = model.inputs([model.prepare(picture) for picture in pictures])
     copy = randomised(model, learnt_modules(model), seed=seed, how="reset")
     network = copy.module
     truth = given.to(inputs.device)

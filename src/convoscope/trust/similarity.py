@@ -38,7 +38,7 @@ def ssim(a: NDArray[Any], b: NDArray[Any], *, sigma: float = 1.5) -> float:
     """Structural similarity (Wang et al. 2004) of two maps ``[H, W]``, each first divided by its largest |value|.
 
     Gaussian windows of 11 pixels; the range is 1 where neither map is negative, else 2; borders, where windows
-    would leave the map, are not counted. As Adebayo et al. 2018 compare maps. NaN where a map is all nought.
+    would leave the map, are not counted. As Adebayo et al. 2018 compare maps. NaN where a map is all zero.
     """
     _check(a, b)
     x, y = (np.nan_to_num(np.asarray(m, np.float64)) for m in (a, b))

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UsageError
-from ..explain import MethodLike, explain
-from ..models import Model
-from ..pictures import Picture
-from ..targets import TargetLike
+from ..explanation import MethodLike, explain
+from ..models.model import Model
+from ..pictures.picture import Picture
+from ..targets.classes import TargetLike
 from .similarity import rank_correlation
 
 
@@ -76,7 +76,7 @@ def stability(
     ``shift`` moves the picture by that many input pixels in the four directions; the maps are moved back before they
     are compared, away from the borders. The target stays the class predicted for the picture itself.
     """
-    fitted = model.fit(picture)
+    fitted = model.prepare(picture)
     preprocessing = model.preprocessing
     inputs = fitted.tensor
     moves = [(shift, 0), (-shift, 0), (0, shift), (0, -shift)] if shift else []

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConvoscopeError
-from ..explain import explain
+from ..explanation import explain
 from ..methods import METHODS, Method, method
-from ..models import Model
-from ..pictures import Picture
+from ..models.model import Model
+from ..pictures.picture import Picture
 from ..results import Explanation, Heatmap
-from ..targets import TargetLike, parse_unit
+from ..targets.classes import TargetLike, parse_unit
 from .faithfulness import deletion, insertion
 from .localisation import random, random_smooth
 from .sanity import learnt_modules, left, randomised, target_of
@@ -44,7 +44,7 @@ class Verdict:
 
     ``gain`` is the mean of (insertion − random's) and (random's − deletion), areas 0..1 in probability (in the
     score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is
-    the rank correlation with the maps of networks whose classifier is random (0 to 1; nought is good), ``change``
+    the rank correlation with the maps of networks whose classifier is random (0 to 1; zero is good), ``change``
     and ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured,
     and ``notes`` says why.
     """
@@ -99,7 +99,7 @@ def verdicts(
 ) -> dict[str, Verdict]:
     """A verdict on every map of ``explanation``, by the maps' names.
 
-    ``target`` is what was given to :func:`convoscope.explain` where that was not a class (a unit, a function); the
+    ``target`` is what was given to :func:`convoscope.explanation` where that was not a class (a unit, a function); the
     class is read from the explanation. All maps share their passes: one batch of random maps, the same randomised
     networks, one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only.
     The network is left as it is.
@@ -141,7 +141,7 @@ class _Difference:
     other: str
 
     def resolve(self, model: Model, output: Any, pictures: Any) -> Any:
-        from ..targets import resolve
+        from ..targets.classes import resolve
 
         return resolve(_class(self.label), model, output, pictures, _class(self.other))
 

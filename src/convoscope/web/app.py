@@ -20,16 +20,18 @@ except ImportError:
 
 from .. import __version__
 from ..errors import ConvoscopeError
-from . import collection, decide, layers, line, pictures, schemas, units
-from .album import UPLOAD_BYTES, Album
-from .bench import Bench
-from .desk import BusyError
+from . import schemas
 from .jobs import Jobs
+from .picture_library import UPLOAD_BYTES, PictureLibrary
+from .request_queue import BusyError
+from .routes import collection, decide, layers, pictures, units
+from .routes import jobs as line
 from .security import Guard
 from .serving import bench_of, json
+from .state import AppState
 
 if TYPE_CHECKING:
-    from ..models import Model
+    from ..models.model import Model
 
 STATIC = resources.files("convoscope.web") / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".json": "application/json",
@@ -54,19 +56,19 @@ def create_app(
 
     Raises :class:`ConvoscopeError` subclasses: no such folder, a store of another network.
     """
-    from ..models import Model as Opened
-    from ..opening import open_model
+    from ..models.model import Model as Opened
+    from ..models.opening import open_model
 
     opened = model if isinstance(model, Opened) else open_model(model)
-    bench = Bench(opened, Album(images), survey_into=survey_into, title=title)
-    bench.jobs = Jobs()
+    app_state = AppState(opened, PictureLibrary(images), survey_into=survey_into, title=title)
+    app_state.jobs = Jobs()
     if store is not None:
-        bench.take(_gathered(store, opened))
+        app_state.take(_gathered(store, opened))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        bench.close()
+        app_state.close()
 
     app = FastAPI(
         title="Convoscope",
@@ -77,7 +79,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.bench = bench
+    app.state.app_state = app_state
     for room in (pictures, decide, layers, units, collection, line):
         app.include_router(room.router)
     _page(app)
@@ -87,11 +89,11 @@ def create_app(
 
 
 def _gathered(store: Any, model: Model) -> Any:
-    from .gathered import Gathered
+    from .survey_view import SurveyView
 
     if not isinstance(store, (str, Path)):
-        return Gathered(store, model)
-    from .collect import open_store
+        return SurveyView(store, model)
+    from .build_survey import open_store
 
     return open_store(model, store)
 
@@ -100,10 +102,10 @@ def _page(app: FastAPI) -> None:
     @app.get("/api/model", tags=["model"], responses=schemas.REFUSALS, response_model=schemas.Model)
     async def model(request: Request) -> Response:
         """The network, and what can be done with it here."""
-        from .about import about
+        from .routes.about import about
 
-        bench = bench_of(request)
-        return await json(bench, f"model-{bench.survey_stamp}", lambda: schemas.Model(**about(bench)))
+        app_state = bench_of(request)
+        return await json(app_state, f"model-{app_state.survey_stamp}", lambda: schemas.Model(**about(app_state)))
 
     @app.get("/api/colours/{name}", tags=["model"], responses=schemas.REFUSALS)
     async def colours(name: str) -> list[list[int]]:
@@ -132,7 +134,7 @@ def _page(app: FastAPI) -> None:
     @app.get("/plot/{name}", include_in_schema=False)
     async def plot(name: str) -> Response:
         if name == "plotly.min.js":
-            from ..survey.map_html import plotly_source
+            from ..surveys.ask.map_html import plotly_source
 
             return Response(plotly_source(), media_type="text/javascript", headers={"cache-control": "max-age=86400"})
         if name in ("frame.html", "frame.js"):

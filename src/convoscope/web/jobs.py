@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConvoscopeError
-from .desk import BusyError
+from .request_queue import BusyError
 
 #: jobs in line, and jobs that are remembered when they have ended
 WAITING, REMEMBERED = 16, 48

@@ -85,7 +85,7 @@ class Layer(BaseModel):
     default: bool
     main: bool = Field(description="One of the activations that a survey gathers by default.")
     surveyed: bool
-    dead: int | None = Field(description="Units that were nought in every picture of the survey.")
+    dead: int | None = Field(description="Units that were zero in every picture of the survey.")
     relu: bool
 
 

@@ -1,4 +1,4 @@
-"""Small things that the rooms share: the bench of a request, and answers with their cache headers."""
+"""Small things that the rooms share: the app_state of a request, and answers with their cache headers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from .bench import Bench
+    from .state import AppState
 
 Responses = dict[int | str, dict[str, Any]]
 #: answers that depend on nothing but their address and the network's fingerprint in it
 FOREVER = "private, max-age=86400, immutable"
 
 
-def bench_of(request: Request) -> Bench:
-    """The bench that the app was made with."""
-    bench: Bench = request.app.state.bench
-    return bench
+def bench_of(request: Request) -> AppState:
+    """The app_state that the app was made with."""
+    app_state: AppState = request.app.state.app_state
+    return app_state
 
 
 def data(content: bytes, kind: str, *, lasting: bool = True, name: str | None = None) -> Response:
@@ -41,7 +41,7 @@ def npy(content: bytes, *, lasting: bool = True) -> Response:
     return data(content, "application/x-npy", lasting=lasting)
 
 
-def address(path: str, bench: Bench, **query: Any) -> str:
+def address(path: str, app_state: AppState, **query: Any) -> str:
     """A path of this API with its query; empty values are left out, the fingerprint is put in."""
     pairs: list[tuple[str, Any]] = []
     for name, value in query.items():
@@ -49,17 +49,17 @@ def address(path: str, bench: Bench, **query: Any) -> str:
             pairs += [(name, one) for one in value]
         elif value is not None:
             pairs.append((name, value))
-    pairs.append(("v", bench.fingerprint[:8]))
+    pairs.append(("v", app_state.fingerprint[:8]))
     return f"{path}?{urlencode(pairs)}"
 
 
-async def json(bench: Bench, key: str, make: Callable[[], BaseModel], room: str = "network") -> Response:
+async def json(app_state: AppState, key: str, make: Callable[[], BaseModel], room: str = "network") -> Response:
     """What ``make`` answers, as JSON: written once, kept as bytes, sent again without another look."""
 
     def written() -> bytes:
         return make().model_dump_json().encode()
 
-    content: bytes = await bench.desk.once(f"json-{key}", written, room)
+    content: bytes = await app_state.desk.once(f"json-{key}", written, room)
     return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 
 

@@ -13,26 +13,26 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UsageError
-from .album import encoded
-from .bench import Ask, Bench, keep, plain
 from .cache import key_of
-from .decide import map_query
 from .jobs import Handle
+from .picture_library import encoded
+from .routes.decide import map_query
 from .schemas import JobRequest
 from .serving import address
+from .state import AppState, Ask, keep, plain
 
 Work = Callable[[Handle], dict[str, Any]]
 
 
-def prepare(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+def prepare(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
     """The key, the title and the work of a request. Raises :class:`ConvoscopeError` for what cannot be done."""
-    return _KINDS[asked.kind](bench, asked)
+    return _KINDS[asked.kind](app_state, asked)
 
 
-def _ask(bench: Bench, asked: JobRequest) -> Ask:
+def _ask(app_state: AppState, asked: JobRequest) -> Ask:
     if asked.picture is None:
         raise UsageError("Say on which picture.")
-    return bench.ask(asked.picture, asked.target, asked.against, asked.methods, asked.layer, asked.settings)
+    return app_state.ask(asked.picture, asked.target, asked.against, asked.methods, asked.layer, asked.settings)
 
 
 def _data_uri(content: bytes, kind: str = "image/png") -> str:
@@ -42,28 +42,28 @@ def _data_uri(content: bytes, kind: str = "image/png") -> str:
 # one slow map
 
 
-def _map(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
-    ask = _ask(bench, asked)
+def _map(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
+    ask = _ask(app_state, asked)
     if len(ask.methods) != 1:
         raise UsageError("A job makes one map: name one method.")
     name, chosen = ask.methods[0]
     key = ask.key(name)
 
     def work(handle: Handle) -> dict[str, Any]:
-        total = _windows(bench, ask, chosen)
+        total = _windows(app_state, ask, chosen)
         if name == "occlusion":
-            _preview(bench, ask, name, chosen, handle)
+            _preview(app_state, ask, name, chosen, handle)
         told = _Teller(handle, total, chosen.about.title)
-        found = bench.explain(ask, [name], model=bench.twin(), progress=told)
+        found = app_state.explain(ask, [name], model=app_state.twin(), progress=told)
         if name in found["refused"]:
             return {"refused": found["refused"][name]}
         kept = found["maps"][name]
         if handle.stopped:  # what is done of it is shown, but is not the answer to the question
-            bench.cache.put(key, None, 0)
+            app_state.cache.put(key, None, 0)
         query = map_query(ask, name)
         about = dict(plain(kept.about)) | {
-            "values": address(f"/api/maps/{name}.npy", bench, **query),
-            "image": address(f"/api/maps/{name}.png", bench, **query),
+            "values": address(f"/api/maps/{name}.npy", app_state, **query),
+            "image": address(f"/api/maps/{name}.png", app_state, **query),
         }
         return {"map": about}
 
@@ -89,23 +89,23 @@ class _Teller:
         self.handle.progress(done, whole, self.what, left)
 
 
-def _windows(bench: Bench, ask: Ask, chosen: Any) -> int | None:
+def _windows(app_state: AppState, ask: Ask, chosen: Any) -> int | None:
     if hasattr(chosen, "boxes"):
-        height, width = bench.model.fit(bench.album.picture(ask.picture)).tensor.shape[-2:]
+        height, width = app_state.model.prepare(app_state.album.picture(ask.picture)).tensor.shape[-2:]
         return len(chosen.boxes(int(height), int(width)))
     return getattr(chosen, "samples", None)
 
 
-def _preview(bench: Bench, ask: Ask, name: str, chosen: Any, handle: Handle) -> None:
+def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Handle) -> None:
     """A coarse map first, in a sixteenth of the time: windows that do not overlap, twice as far apart."""
-    from ..explain import explain
+    from ..explanation import explain
 
     if getattr(chosen, "sizes", "") or getattr(chosen, "regions", "") != "squares":
         return
     coarse = dataclasses.replace(chosen, stride=max(chosen.window, 4 * chosen.stride), engine="dense")
     handle.progress(0, None, "a first, coarse map")
-    picture = bench.album.picture(ask.picture)
-    found = explain(bench.twin(), picture, [coarse], target=ask.target, against=ask.against)
+    picture = app_state.album.picture(ask.picture)
+    found = explain(app_state.twin(), picture, [coarse], target=ask.target, against=ask.against)
     handle.check()
     kept = keep(found[name], name, coarse)
     small = io.BytesIO()
@@ -120,22 +120,22 @@ def _preview(bench: Bench, ask: Ask, name: str, chosen: Any, handle: Handle) -> 
 # the picture that a target wants
 
 
-def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
+def _visualize(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
     targets: list[str] = [*([asked.target] if asked.target else []), *asked.targets]
     if not targets and asked.objective in ("score", "fool"):
         raise UsageError("Say what to visualise: a class or a unit (layer:channel).")
     for text in targets:
-        bench.ask_target(text)
+        app_state.ask_target(text)
     image = None
     if asked.objective != "score":
         if asked.picture is None:
             raise UsageError(f"The objective {asked.objective} starts from a picture: name one.")
         image = asked.picture
-        bench.album.entry(image)
+        app_state.album.entry(image)
     steps = asked.steps
     key = key_of(
         "visualize",
-        bench.fingerprint,
+        app_state.fingerprint,
         targets,
         asked.recipe,
         asked.objective,
@@ -146,11 +146,11 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
     )
 
     def work(handle: Handle) -> dict[str, Any]:
-        from ..methods.visualize import visualize_frames
+        from ..visualization import visualize_frames
 
         frames = visualize_frames(
-            bench.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
-            image=None if image is None else bench.album.picture(image), layer=asked.layer, steps=steps,
+            app_state.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
+            image=None if image is None else app_state.album.picture(image), layer=asked.layer, steps=steps,
             seed=asked.seed,
         )  # fmt: skip
         results = None
@@ -159,7 +159,7 @@ def _visualize(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
                 results = frame.results or results
                 pictures = {str(i): _small(p) for i, p in zip(frame.indices, frame.images, strict=False)}
                 handle.frame({"pictures": pictures, "scores": plain(frame.scores), "step": frame.step})
-                handle.progress(frame.done, frame.total, "climbing")
+                handle.progress(frame.done, frame.total, "ascent")
         finally:
             frames.close()
         assert results is not None
@@ -181,22 +181,23 @@ def _small(image: Image.Image) -> str:
 # a verdict on maps
 
 
-def _trust(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
-    ask = _ask(bench, asked)
+def _trust(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
+    ask = _ask(app_state, asked)
     names = [name for name, one in ask.methods]
     key = key_of("trust", *ask.about(), [ask.key(n) for n in names])
 
     def work(handle: Handle) -> dict[str, Any]:
-        from ..explain import explain
+        from ..explanation import explain
         from ..trust.verdict import verdicts
 
         handle.progress(0, 2, "the maps")
         found = explain(
-            bench.twin(), bench.album.picture(ask.picture), [one for _, one in ask.methods if not one.about.slow],
+            app_state.twin(), app_state.album.picture(ask.picture),
+            [one for _, one in ask.methods if not one.about.slow],
             target=ask.target, against=ask.against,
         )  # fmt: skip
         handle.progress(1, 2, "held against random maps, a random classifier, and noise")
-        judged = verdicts(bench.twin(), found, ask.target)
+        judged = verdicts(app_state.twin(), found, ask.target)
         return {"trust": plain({name: verdict.to_dict() for name, verdict in judged.items()})}
 
     if not names:
@@ -207,44 +208,44 @@ def _trust(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
 # the collection
 
 
-def _survey(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
-    from .collection import why_not
+def _survey(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
+    from .routes.collection import why_not
 
-    reason = why_not(bench)
+    reason = why_not(app_state)
     if reason is not None:
         raise UsageError(reason)
-    key = key_of("survey", bench.fingerprint, str(bench.album.folder), bench.survey_into)
+    key = key_of("survey", app_state.fingerprint, str(app_state.album.folder), app_state.survey_into)
 
     def work(handle: Handle) -> dict[str, Any]:
-        from .collect import collect
+        from .build_survey import collect
 
         def told(stage: str, done: int, total: int, left: float | None) -> None:
             handle.progress(done, total, stage, left)
 
-        bench.take(collect(bench.twin(), str(bench.album.folder), str(bench.survey_into), told))
-        return {"pictures": len(bench.gathered.rows) if bench.gathered is not None else 0}
+        app_state.take(collect(app_state.twin(), str(app_state.album.folder), str(app_state.survey_into), told))
+        return {"pictures": len(app_state.gathered.rows) if app_state.gathered is not None else 0}
 
     return key, "Survey", work
 
 
-def _embedding(bench: Bench, asked: JobRequest) -> tuple[str, str, Work]:
-    from .collection import columns, gathered_of
+def _embedding(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
+    from .routes.collection import columns, gathered_of
 
-    gathered = gathered_of(bench)
-    key = key_of("map of all", bench.fingerprint, bench.survey_stamp, asked.method)
+    gathered = gathered_of(app_state)
+    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, asked.method)
 
     def work(handle: Handle) -> dict[str, Any]:
         def told(what: str, done: int, total: int) -> None:
             handle.progress(done, total, what)
 
         found = columns(gathered, asked.method, told)
-        bench.cache.put(key, found, 200 * len(found["ids"]))
+        app_state.cache.put(key, found, 200 * len(found["ids"]))
         return {"method": asked.method, "pictures": len(found["ids"])}
 
     return key_of("job", key), f"Map by {asked.method}", work
 
 
-_KINDS: dict[str, Callable[[Bench, JobRequest], tuple[str, str, Work]]] = {
+_KINDS: dict[str, Callable[[AppState, JobRequest], tuple[str, str, Work]]] = {
     "map": _map,
     "visualize": _visualize,
     "trust": _trust,

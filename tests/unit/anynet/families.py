@@ -14,8 +14,8 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import SqueezeExcitation
 
 import convoscope as cs
-from convoscope.structured import Likeness, Merged
-from convoscope.structured.inputs import several
+from convoscope.models.inputs import several
+from convoscope.targets import Likeness, Merged
 from convoscope.toybox.networks import ToyNet
 
 from .networks import Segmenter, detector, photo

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import convoscope as cs
 from convoscope.errors import ModelError, PictureError, UsageError
-from convoscope.structured.inputs import several
-from convoscope.volumes import Volume, montage
+from convoscope.models.inputs import several
+from convoscope.pictures.volume import Volume, montage
 
 from .networks import photo
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import convoscope as cs
 from convoscope.errors import TargetError
 from convoscope.methods import method
-from convoscope.structured import Instance
-from convoscope.structured.instances import Found, InstanceScorer
-from convoscope.structured.places import overlap
+from convoscope.targets import Instance
+from convoscope.targets.instances import Found, InstanceScorer
+from convoscope.targets.places import overlap
 
 from .networks import detector, photo
 

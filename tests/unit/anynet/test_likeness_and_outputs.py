@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import convoscope as cs
 from convoscope.errors import LayerError, TargetError
-from convoscope.structured import Likeness, MultiLabel, Output
+from convoscope.targets import Likeness, MultiLabel, Output
 
 from .networks import photo
 

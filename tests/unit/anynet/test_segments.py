@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import convoscope as cs
 from convoscope.errors import TargetError
-from convoscope.structured import Landmark, Merged, PanopticSegment, Segment
-from convoscope.structured.panoptic import owners
-from convoscope.structured.places import cell, connected, input_point, photo_mask
+from convoscope.targets import Landmark, Merged, PanopticSegment, Segment
+from convoscope.targets.panoptic import owners
+from convoscope.targets.places import cell, connected, input_point, photo_mask
 
 from .networks import Segmenter, detector, photo
 
@@ -70,7 +70,7 @@ def test_points_and_masks_of_a_photo_go_through_resize_and_crop() -> None:
     from convoscope import Model, Preprocessing
 
     model = Model(Colours(), Preprocessing((32, 32), 40, "crop", (0.0,) * 3, (1.0,) * 3), tuple(LABELS))
-    fitted = model.fit(image)
+    fitted = model.prepare(image)
     x, y = input_point(fitted, (100, 50))
     assert (x, y) == pytest.approx((15.7, 15.7), abs=0.5)
     found = cs.explain(model, image, "saliency", target="segment:red@100,50")

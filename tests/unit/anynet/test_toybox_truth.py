@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import convoscope as cs
-from convoscope.structured.places import overlap
+from convoscope.targets.places import overlap
 from convoscope.toybox import draw, scene
 
 Bools = NDArray[np.bool_]

@@ -13,7 +13,7 @@ from torchvision.models import VisionTransformer
 from torchvision.models.swin_transformer import SwinTransformer
 
 import convoscope as cs
-from convoscope.engine.attention import OpenAttention
+from convoscope.engine.propagation.attention import OpenAttention
 from convoscope.errors import MethodRefused
 
 from .networks import photo
@@ -22,7 +22,7 @@ from .networks import photo
 def torchvision_vit() -> nn.Module:
     torch.manual_seed(0)
     net = VisionTransformer(64, 16, 3, 4, 32, 64, num_classes=5)
-    nn.init.normal_(net.heads.head.weight, 0, 0.5)  # it starts at nought
+    nn.init.normal_(net.heads.head.weight, 0, 0.5)  # it starts at zero
     return net.eval()
 
 

@@ -1,0 +1,1 @@
+"""Where the cells of a layer look: receptive fields found by watching one forward."""

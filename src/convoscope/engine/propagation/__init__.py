@@ -1,0 +1,1 @@
+"""Scores handed back by rules of their own: LRP, Deep SHAP, attention."""

@@ -1,0 +1,259 @@
+"""DeepLIFT's multipliers without touching a module: what each operation makes of the difference from a reference.
+
+Shrikumar, Greenside, Kundaje: Learning Important Features Through Propagating Activation Differences. ICML 2017; with
+several references it is Deep SHAP (Lundberg & Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017).
+
+One forward runs on pictures and references side by side, ``[x; x₀]``. A function mode gives every nonlinear operation a
+backward pass whose multipliers m satisfy Σ m_in·Δin = Σ m_out·Δout exactly: elementwise functions by Δy/Δx, products by
+the mean of the other factor, max pooling by where the two maxima lie, everything else by the mean gradient on the
+straight line between the two (which is exact up to the quadrature). Linear operations are their own multipliers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ...errors import MethodRefused
+from ..passes.needs import Dedicated
+from ..passes.untouched import constant_parameters
+from .attention import open_attention
+
+if TYPE_CHECKING:
+    from ..passes.needs import Scorer
+    from ..passes.runner import Runner
+
+_ELEMENTWISE = {
+    "relu", "relu6", "threshold", "hardtanh", "leaky_relu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish",
+    "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign", "clamp", "clamp_min", "clamp_max", "clip",
+    "logsigmoid", "exp", "log", "sqrt", "rsqrt", "pow", "square", "abs", "sin", "cos", "log1p", "expm1", "reciprocal",
+    "erf", "prelu",
+}  # fmt: skip
+_JOINT = {"softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "logsumexp",
+          "norm", "cosine_similarity", "glu", "local_response_norm", "lp_pool2d", "var", "std"}  # fmt: skip
+_PRODUCTS = {"mul", "imul", "rmul", "multiply"}
+_MAXIMA = {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+           "adaptive_max_pool3d"}  # fmt: skip
+#: below this difference the quotient is noise: the gradient stands in
+_TINY = 1e-6
+
+
+class Differences(TorchFunctionMode):
+    """Inside the block batches are ``[x; x₀]`` and backward passes carry multipliers."""
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__()
+        self.nodes = nodes
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [a for a in _flat((*args, *kwargs.values())) if isinstance(a, Tensor) and a.requires_grad]
+        name = getattr(func, "__name__", "").strip("_")
+        if not tensors or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        step = self._step(func, name, args, kwargs, tensors)
+        if step is None:
+            return func(*args, **kwargs)
+        in_place = _in_place(func, args, kwargs)
+        if in_place:
+            args, kwargs = _out_of_place(args, kwargs)
+        out = _Multiplied.apply(step, in_place, *step.operands)  # type: ignore[no-untyped-call]
+        return out
+
+    def _step(self, func: Any, name: str, args: Any, kwargs: Any, live: list[Tensor]) -> _Step | None:
+        if name in _ELEMENTWISE:
+            return _Step("elementwise", _alone(func, args, kwargs), live[:1], self.nodes)
+        if name in _JOINT and len(live) == 1:
+            return _Step("joint", _alone(func, args, kwargs), live, self.nodes)
+        if name in _PRODUCTS and len(live) == 2:
+            return _Step("product", torch.mul, live, self.nodes)
+        if (
+            name in ("matmul", "bmm", "rmatmul")
+            and len(live) == 2
+            and all(t.shape[0] == live[0].shape[0] for t in live)
+        ):
+            return _Step("product", torch.matmul, live, self.nodes)
+        if name in ("div", "truediv", "divide", "true_divide", "itruediv") and any(args[1] is t for t in live):
+            if len(live) == 2:
+                return _Step("joint2", torch.div, live, self.nodes)
+            return _Step("elementwise", lambda x: args[0] / x, live, self.nodes)
+        if name in _MAXIMA and not _wants_indices(args, kwargs):
+            return _Step("maxima", _alone(func, args, kwargs), live[:1], self.nodes)
+        if func is F.scaled_dot_product_attention:
+            return self._attention(args, kwargs)
+        if func is F.multi_head_attention_forward:
+            raise MethodRefused(
+                "Deep SHAP has no rule for torch.nn.MultiheadAttention's fused forward: use gradient-shap."
+            )
+        return None
+
+    def _attention(self, args: Any, kwargs: Any) -> _Step:
+        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        rest = [
+            given.get("attn_mask"),
+            given.get("is_causal", False),
+            given.get("scale"),
+            given.get("enable_gqa", False),
+        ]
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return open_attention(query, key, *rest) @ value
+
+        return _Step("joint3", attend, [given["query"], given["key"], given["value"]], self.nodes)
+
+
+def _alone(func: Any, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """The operation as a function of its first argument, never in place."""
+    rest, named = args[1:], {k: v for k, v in kwargs.items() if k != "inplace"}
+    if len(rest) and rest[-1] is True and getattr(func, "__name__", "") in _FLAGGED:
+        rest = (*rest[:-1], False)
+
+    def apply(x: Tensor) -> Tensor:
+        # a copy: the operation may be spelt in place
+        return func(x * 1, *rest, **named)  # type: ignore[no-any-return]
+
+    return apply
+
+
+_FLAGGED = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid",
+            "hardtanh", "threshold"}  # fmt: skip
+
+
+def _in_place(func: Any, args: Any, kwargs: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    if name in ("__imul__", "__itruediv__") or (name.endswith("_") and not name.startswith("_")):
+        return True
+    flag = kwargs.get("inplace", False)
+    return bool(flag) or (name in _FLAGGED and len(args) > 1 and args[-1] is True)
+
+
+def _out_of_place(args: Any, kwargs: Any) -> Any:
+    return args, {k: v for k, v in kwargs.items() if k != "inplace"}
+
+
+def _wants_indices(args: Any, kwargs: Any) -> bool:
+    return bool(kwargs.get("return_indices", False)) or (bool(args) and args[-1] is True)
+
+
+def _flat(values: Any) -> list[Any]:
+    found = []
+    for value in values:
+        found.extend(_flat(value) if isinstance(value, (list, tuple)) else [value])
+    return found
+
+
+@dataclass(eq=False)
+class _Step:
+    kind: str
+    apply: Callable[..., Tensor]
+    operands: list[Tensor]
+    nodes: int
+
+    def back(self, xs: list[Tensor], m: Tensor) -> list[Tensor]:
+        """Multipliers of the operands ``[x; x₀]`` from those of the output; zero for the references' half."""
+        half = len(m) // 2
+        here, there = [x[:half] for x in xs], [x[half:] for x in xs]
+        m = m[:half]
+        if self.kind == "elementwise":
+            found = [self._quotient(here[0], there[0], m)]
+        elif self.kind == "maxima":
+            found = [self._maxima(here[0], there[0], m)]
+        elif self.kind == "product":
+            found = self._gradients([(a + b) / 2 for a, b in zip(here, there, strict=True)], m)
+        else:
+            found = self._path(here, there, m)
+        return [torch.cat([one, torch.zeros_like(one)]) for one in found]
+
+    def _gradients(self, xs: list[Tensor], m: Tensor) -> list[Tensor]:
+        leaves = [x.detach().requires_grad_() for x in xs]
+        return list(torch.autograd.grad(self.apply(*leaves), leaves, m))
+
+    def _path(self, here: list[Tensor], there: list[Tensor], m: Tensor) -> list[Tensor]:
+        """The mean gradient on the straight line, by Gauss-Legendre quadrature."""
+        at, weights = np.polynomial.legendre.leggauss(self.nodes)
+        total = [torch.zeros_like(x) for x in here]
+        for place, weight in zip((at + 1) / 2, weights / 2, strict=True):
+            found = self._gradients([b + (a - b) * place for a, b in zip(here, there, strict=True)], m)
+            total = [t + g * weight for t, g in zip(total, found, strict=True)]
+        return total
+
+    def _quotient(self, here: Tensor, there: Tensor, m: Tensor) -> Tensor:
+        change = here - there
+        with torch.no_grad():
+            rise = self.apply(here) - self.apply(there)
+        (gradient,) = self._gradients([(here + there) / 2], m)
+        return torch.where(change.abs() > _TINY, m * rise / change, gradient)
+
+    def _maxima(self, here: Tensor, there: Tensor, m: Tensor) -> Tensor:
+        """Each maximum's change in two parts, each given to the place where its end of the change lies."""
+        a, b = here.detach().requires_grad_(), there.detach().requires_grad_()
+        top, low = self.apply(a), self.apply(b)
+        between = torch.maximum(top, low).detach()
+        (up,) = torch.autograd.grad(top, a, m * (between - low).detach(), retain_graph=True)
+        (down,) = torch.autograd.grad(low, b, m * (top.detach() - between))
+        change = here - there
+        return torch.where(change.abs() > _TINY, (up + down) / change, torch.zeros_like(change))
+
+
+class _Multiplied(torch.autograd.Function):
+    """The operation forwards, DeepLIFT's multipliers backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, step: _Step, in_place: bool, *xs: Tensor) -> Tensor:
+        ctx.step, ctx.kept = step, [x.detach().clone() for x in xs]
+        value = step.apply(*ctx.kept)
+        if in_place:
+            xs[0].copy_(value)
+            ctx.mark_dirty(xs[0])
+            return xs[0]
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> Any:  # type: ignore[override]
+        with torch.enable_grad():
+            return (None, None, *ctx.step.back(ctx.kept, m.detach()))
+
+
+@dataclass(frozen=True, eq=False)
+class Multipliers(Dedicated):
+    """DeepLIFT's contributions ``[B, C, H, W]``, the mean over ``references`` ``[K, C, H, W]``.
+
+    ``differences`` is filled with score(x) − mean score(reference), ``[B]``.
+    """
+
+    references: Tensor
+    nodes: int = 8
+    differences: list[Tensor] = field(default_factory=list)
+
+    def answer(self, runner: Runner, inputs: Tensor, target: Scorer) -> Tensor:
+        """One forward and one backward for each reference, on twice the pictures."""
+        size = len(inputs)
+        total = torch.zeros_like(inputs)
+        difference = torch.zeros(size)
+        rows = torch.arange(size).repeat(2)
+        for reference in self.references:
+            there = reference[None].to(inputs).expand_as(inputs)
+            with constant_parameters(runner.network), Differences(self.nodes):
+                recorded = runner.record(torch.cat([inputs, there]), layers=target.layers, rows=rows)
+                with torch.enable_grad():
+                    score = target.score(recorded.output, recorded.live(), rows)
+            if not score.requires_grad:
+                raise MethodRefused("The score has no gradient, so there are no multipliers: use occlusion or rise.")
+            runner.backwards += 1
+            (found,) = torch.autograd.grad(score[:size].sum(), recorded.leaf, allow_unused=True)
+            if found is not None:
+                total += found[:size] * (inputs - there)
+            score = score.detach().float().cpu()
+            difference += score[:size] - score[size:]
+        self.differences.append(difference / len(self.references))
+        return total / len(self.references)

@@ -1,0 +1,353 @@
+"""The report: one file with the page's views, frozen. It opens from disk, needs no network, no scripts, and prints.
+
+The numbers in it are those of ``explain --json``: the same documents stand in the file, as data.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..draw import colour
+from ..errors import ConvoscopeError
+from ..explanation import DEFAULT_METHODS, MethodLike, explain
+from ..methods import METHODS
+from ..pictures.picture import Picture
+from ..targets.classes import TargetLike
+from ..web.state import plain
+from .formulas import FORMULAS
+from .report_style import STYLE
+
+if TYPE_CHECKING:
+    from ..models.model import Model
+    from ..results import Explanation, Heatmap
+    from ..surveys import Store
+
+#: the longer side of photos and maps in the file
+SIDE = 384
+#: of each picture: channels of the layer's sheet, units with their patches, neighbours
+CHANNELS, UNITS, NEIGHBOURS = 24, 3, 8
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(eq=False)
+class Report:
+    """A finished report: ``html`` is the file, ``records`` the numbers in it, ``failed`` what could not be read."""
+
+    html: str
+    records: list[dict[str, Any]]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file."""
+        path = Path(path)
+        path.write_text(self.html, encoding="utf-8")
+        return path
+
+
+def report(
+    model: Model,
+    pictures: Sequence[Any],
+    *,
+    methods: Sequence[MethodLike] = DEFAULT_METHODS,
+    target: TargetLike = None,
+    against: TargetLike = None,
+    store: Store | None = None,
+    trust: bool = False,
+    title: str | None = None,
+    progress: Tell | None = None,
+) -> Report:
+    """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
+    and place among the collection.
+
+    ``trust`` adds a verdict to every map. ``progress(what, done, total)`` hears of each picture. Raises
+    :class:`ConvoscopeError` where no picture can be explained.
+    """
+    if store is not None:
+        store.use_model(model)
+    sections: list[str] = []
+    records: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    error: ConvoscopeError | None = None
+    used: dict[str, None] = {}
+    for number, source in enumerate(pictures):
+        if progress is not None:
+            progress(str(source), number, len(pictures))
+        try:
+            found = explain(model, Picture.of(source), list(methods), target=target, against=against)
+        except ConvoscopeError as reason:
+            error = reason
+            failed[str(source)] = str(reason)
+            continue
+        verdicts = _verdicts(model, found, target) if trust else {}
+        record = dict(plain(found.to_dict()))
+        if verdicts:
+            record["trust"] = plain(verdicts)
+        records.append(record)
+        used.update(dict.fromkeys(h.method for h in found.values()))
+        sections.append(_picture(model, found, verdicts, store, number))
+    if not records and error is not None:
+        raise error
+    if store is not None:
+        sections.append(_collection(store))
+    if progress is not None:
+        progress("", len(pictures), len(pictures))
+    heading = title or f"{model.name}: a report"
+    return Report(_document(model, heading, sections, records, failed, list(used), store), records, failed)
+
+
+def _verdicts(model: Model, found: Explanation, target: TargetLike) -> dict[str, Any]:
+    from ..trust.verdict import verdicts
+
+    return {name: verdict.to_dict() for name, verdict in verdicts(model, found, target).items()}
+
+
+def uri(image: Image.Image, *, side: int = SIDE, sharp: bool = False) -> str:
+    """The picture as a data URI: PNG for pixel art and small pictures, JPEG for photos."""
+    if max(image.size) > side:
+        scale = side / max(image.size)
+        how = Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
+    buffer = io.BytesIO()
+    kind = "PNG" if sharp or max(image.size) <= 64 else "JPEG"
+    image.convert("RGB").save(buffer, kind, **({"quality": 88} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _figure(image: str, caption: str, alt: str, extra: str = "", kind: str = "") -> str:
+    return (
+        f'<figure class="{kind}"><img src="{image}" alt="{escape(alt, quote=True)}"><figcaption>{caption}{extra}'
+        "</figcaption></figure>"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else escape(colour.format_number(float(value)))
+
+
+def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: Store | None, number: int) -> str:
+    name = escape(found.picture)
+    photo = found.fitted.picture.image
+    chance = f", p {found.probability:.3f}" if found.probability is not None else ""
+    parts = [
+        f'<section id="picture-{number}"><h2>{name}</h2>',
+        f'<p class="soft">Explained: <b>{escape(found.target)}</b>, score {_number(found.score)}{chance}. '
+        f"{found.plan.forwards} forward and {found.plan.backwards} backward passes.</p>",
+        '<div class="question">',
+        _figure(uri(photo), f"{photo.width}×{photo.height} pixels", found.picture),
+        _bars(found),
+        "</div>",
+    ]
+    if found.doubts:
+        parts.append('<ul class="doubts">' + "".join(f"<li>{escape(d)}</li>" for d in found.doubts) + "</ul>")
+    parts.append('<h3>Where it comes from</h3><div class="maps">')
+    parts += [_map(name, heatmap, verdicts.get(name)) for name, heatmap in found.items()]
+    parts += [
+        f'<figure class="refused"><figcaption><b>{escape(n)}</b><br>No map: {escape(why)}</figcaption></figure>'
+        for n, why in found.refused.items()
+    ]
+    parts.append("</div>")
+    parts.append(_layer(model, found))
+    if store is not None:
+        parts += [_neighbours(store, found), _units(store, model, found)]
+    parts.append("</section>")
+    return "\n".join(parts)
+
+
+def _bars(found: Explanation) -> str:
+    rows = []
+    for row in found.prediction:
+        share = row.get("probability")
+        share = row.get("share", 0.0) if share is None else share
+        chosen = ' class="chosen"' if row["label"] == found.target else ""
+        value = f"{share:.3f}" if share is not None else _number(row.get("score"))
+        width = 100 * min(1.0, max(0.0, share or 0.0))
+        rows.append(
+            f"<tr{chosen}><th scope=row>{escape(str(row['label']))}</th>"
+            f'<td class="bar"><svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+            f'<rect class="track" width="100" height="10"/><rect width="{width:.2f}" height="10"/></svg></td>'
+            f"<td>{value}</td><td>{_number(row.get('score'))}</td></tr>"
+        )
+    head = "<tr><th>class</th><th></th><th>probability</th><th>score</th></tr>"
+    return f'<table class="bars">{head}{"".join(rows)}</table>'
+
+
+def _map(name: str, heatmap: Heatmap, verdict: dict[str, Any] | None) -> str:
+    scale = heatmap.scale()
+    strip = uri(Image.fromarray(colour.bar(scale, 64)), sharp=True)
+    low, high = (escape(text) for text in colour.format_range(scale.low, scale.high))
+    legend = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}'
+    layer = f" at {escape(heatmap.layer)}" if heatmap.layer and "cam" in heatmap.method else ""
+    doubts = "".join(f'<br><span class="doubt">{escape(d)}</span>' for d in heatmap.doubts)
+    judged = f'<br><span class="verdict">{escape(verdict["sentence"])}</span>' if verdict else ""
+    caption = f"<b>{escape(heatmap.title)}</b>{layer}<br>{legend}"
+    return _figure(uri(heatmap.overlay()), caption, f"{heatmap.title} for {heatmap.target}", judged + doubts)
+
+
+def _layer(model: Model, found: Explanation) -> str:
+    from ..methods.views import activations
+
+    try:
+        picture = found.fitted.picture
+        sheet = activations(model, picture, None, limit=CHANNELS).image
+    except ConvoscopeError:
+        return ""
+    name = escape(str(found.provenance.get("last_grid")))
+    image = uri(sheet, side=960)
+    return f'<h3>What {name} makes of it</h3><div class="half">' + _figure(
+        image, "The strongest channels, each on its own scale.", f"Channels of {name}", kind="sheet"
+    ) + "</div>"  # fmt: skip
+
+
+def _neighbours(store: Store, found: Explanation) -> str:
+    try:
+        near = store.neighbors(found.fitted.picture, k=NEIGHBOURS)
+    except ConvoscopeError as error:
+        return f'<p class="soft">No neighbours: {escape(str(error))}</p>'
+    figures = []
+    for row, image in zip(near.rows, near.thumbnails, strict=True):
+        label = row["label"] or row["prediction"] or ""
+        figures.append(_figure(uri(image, side=96), f"{escape(label)} {row['similarity']:.2f}", label))
+    return f'<h3>Pictures that it finds alike</h3><div class="thumbs">{"".join(figures)}</div>'
+
+
+def _units(store: Store, model: Model, found: Explanation) -> str:
+    """The units of the last surveyed layer that answer this picture most, with what else they fire for."""
+    from ..methods.views import layer_activations
+
+    span = next((s for s in reversed(store.recipe.layers) if s.grid), None)
+    if span is None:
+        return ""
+    try:
+        _, values, _ = layer_activations(model, found.fitted.picture, span.name)
+        state = store.state()
+        usual = np.maximum(state.moments.mean[span.start : span.end], 1e-6)
+        # what is strong here compared with the collection, not what is strong everywhere
+        peaks = np.nan_to_num(values.max((1, 2))) / usual
+        chosen = [int(c) for c in np.argsort(-peaks, kind="stable")[:UNITS]]
+        rows = []
+        for channel in chosen:
+            patches = store.patches(f"{span.name}:{channel}", guided=False)
+            figures = [
+                _figure(uri(p.crop, side=96), f"{escape(p.label or p.prediction or '')} {p.value:.2g}", "a patch")
+                for p in patches.of("top")[:6]
+                if p.crop is not None
+            ]
+            here = float(values[channel].max())
+            rows.append(
+                f"<div class=unit><h4>{escape(span.name)}:{channel}</h4><p class=soft>Here {_number(here)}. "
+                f"{escape(patches.about[channel])}</p><div class=thumbs>{''.join(figures)}</div></div>"
+            )
+    except ConvoscopeError as error:
+        return f'<p class="soft">No units: {escape(str(error))}</p>'
+    return f"<h3>Units that answer it unusually strongly, and what else they fire for</h3>{''.join(rows)}"
+
+
+def _collection(store: Store) -> str:
+    parts = [f'<section id="collection"><h2>The collection: {len(store):,} pictures</h2>']
+    try:
+        mistakes = store.mistakes(12)
+        parts.append(
+            f"<p>{mistakes.accuracy:.1%} of {mistakes.pictures:,} labelled pictures are right, "
+            f"{mistakes.wrong} wrong.</p>"
+        )
+        figures = [
+            _figure(
+                uri(mistakes.thumbnails[row["sha256"]], side=96),
+                f"{escape(row['label'])}, taken for {escape(row['prediction'])} {row['probability']:.2f}",
+                "a mistake",
+            )
+            for row in mistakes.confident
+        ]
+        if figures:
+            parts.append(f"<h3>Most confident errors</h3><div class=thumbs>{''.join(figures)}</div>")
+    except ConvoscopeError as error:
+        parts.append(f'<p class="soft">{escape(str(error))}</p>')
+    try:
+        made = store.map("pca" if len(store) < 60 else "tsne")
+        trust = made.metrics.get("trustworthiness")
+        kept = f" Trustworthiness {trust:.3f}." if isinstance(trust, float) else ""
+        image = uri(made.image(40), side=1400)
+        parts.append('<h3>How it arranges them</h3><div class="wide">')
+        parts.append(_figure(image, escape(made.title) + "." + kept, made.title, kind="sheet") + "</div>")
+    except (ConvoscopeError, ImportError) as error:
+        parts.append(f'<p class="soft">No map: {escape(str(error))}</p>')
+    dead = [row for row in store.units().summary() if row["dead"]]
+    if dead:
+        listed = ", ".join(f"{escape(row['layer'])} {row['dead']} of {row['units']}" for row in dead)
+        parts.append(f"<p>Units that never answered: {listed}.</p>")
+    parts.append("</section>")
+    return "\n".join(parts)
+
+
+def _document(
+    model: Model,
+    title: str,
+    sections: list[str],
+    records: list[dict[str, Any]],
+    failed: dict[str, str],
+    used: list[str],
+    store: Store | None,
+) -> str:
+    from .. import __version__
+
+    size = "×".join(map(str, model.preprocessing.size)) if model.preprocessing.size else "any size"
+    classes = f"{len(model.labels)} classes, " if model.labels else ""
+    data = json.dumps(records, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
+    methods = "".join(
+        f"<dt>{escape(METHODS[name].about.title)}</dt><dd>{escape(METHODS[name].about.shows)}.<br>"
+        f'<span class="formula">{escape(FORMULAS.get(name, ""))}</span><br>'
+        f'<span class="soft">{escape(METHODS[name].about.paper)}</span></dd>'
+        for name in used
+    )
+    links = "".join(
+        f'<li><a href="#picture-{i}">{escape(r["picture"])}</a> <span class="soft">{escape(r["target"])}</span></li>'
+        for i, r in enumerate(records)
+    )
+    if store is not None:
+        links += '<li><a href="#collection">The collection</a></li>'
+    lost = "".join(f'<li class="doubt">{escape(why)}</li>' for why in failed.values())
+    notes = "".join(f'<p class="doubt">{escape(note)}</p>' for note in model.notes)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="convoscope {__version__}">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="soft">{escape(model.name)}, {classes}input {size}. Weights {escape(model.fingerprint[:12])}.
+convoscope {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>
+{notes}
+<nav aria-label="Contents"><ol>{links}</ol></nav>
+{f"<ul>{lost}</ul>" if lost else ""}
+<p>A heatmap shows where the network's arithmetic was sensitive. It does not show that the network understands the
+object, nor that it is right.</p>
+</header>
+<main>
+{"".join(sections)}
+<section id="methods"><h2>What am I looking at?</h2><dl>{methods}</dl></section>
+</main>
+<footer class="soft">Every number of this report stands in the file as JSON (in the element <code>numbers</code>),
+the same as <code>convoscope explain --json</code> writes.</footer>
+<script type="application/json" id="numbers">{data}</script>
+</body>
+</html>
+"""

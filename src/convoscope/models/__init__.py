@@ -1,0 +1,1 @@
+"""Networks: opened, wrapped, called, and what they return."""

@@ -1,0 +1,240 @@
+"""A network with everything needed to show it pictures: preprocessing, labels, named layers, a fingerprint."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.fields.watch import NetworkTrace, trunk, watch
+from ..engine.passes.untouched import is_scripted, untouched
+from ..errors import ModelError, UsageError
+from ..pictures.picture import ModelInput, Picture, Preprocessing
+
+if TYPE_CHECKING:
+    from ..engine.fields.watch import Layer
+
+
+@dataclass(eq=False)
+class Model:
+    """What every function of Convoscope takes: open one with :func:`open_model`, or :func:`wrap` a module.
+
+    ``module`` is the network itself, left as it is. ``labels`` are the class names, in the order of the outputs.
+    ``spec`` and ``weights`` say how to open it again.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None = None
+    name: str = "network"
+    spec: str | None = None
+    weights: str | None = None
+    batch_size: int = 32
+    seed: int = 0
+    call: Callable[[nn.Module, Tensor, Tensor], Any] | None = None
+    notes: tuple[str, ...] = ()
+    _watched: dict[tuple[Any, ...], NetworkTrace] = field(default_factory=dict, repr=False)
+    _graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _fingerprint: tuple[Any, str] | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter or buffer; CPU for a network without any."""
+        return next((t.device for t in _tensors(self.module)), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first floating point parameter; inputs are cast to it."""
+        return next((p.dtype for p in _tensors(self.module) if p.is_floating_point()), torch.float32)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over names, dtypes, shapes and bytes of parameters and buffers; computed anew when they change."""
+        state = self.module.state_dict(keep_vars=True)
+        tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
+        key = tuple((name, t.data_ptr(), t._version) for name, t in tensors.items())
+        if self._fingerprint is None or self._fingerprint[0] != key:
+            self._fingerprint = (key, _fingerprint(tensors))
+        return self._fingerprint[1]
+
+    def prepare(self, picture: Any) -> ModelInput:
+        """A path, PIL image, array, tensor or :class:`Picture` as this network's input."""
+        return Picture.of(picture).prepare(self.preprocessing)
+
+    def inputs(self, fitted: Sequence[ModelInput]) -> Tensor:
+        """The batch ``[B, C, H, W]`` on the network's device, in its dtype."""
+        dtype = self.dtype if self.dtype.is_floating_point else torch.float32
+        return torch.stack([one.tensor for one in fitted]).to(self.device, dtype)
+
+    def run(self, inputs: Tensor, rows: Tensor | None = None) -> Any:
+        """One plain forward; the caller has protected the network (:mod:`convoscope.engine.passes.untouched`)."""
+        if self.call is None:
+            return self.module(inputs)
+        return self.call(self.module, inputs, torch.arange(len(inputs)) if rows is None else rows)
+
+    def watched(self, shape: Sequence[int] | None = None) -> NetworkTrace:
+        """What one watched forward told of the network at input ``shape`` (C, H, W); cached.
+
+        The network need not like a batch of one; it is watched with one picture as all explanations may come to it.
+        """
+        chw = tuple(shape) if shape is not None else (self.preprocessing.channels, *self._depth(), *self._side())
+        key = (*chw, str(self.dtype), str(self.device))
+        if key not in self._watched:
+            if is_scripted(self.module):
+                raise ModelError(
+                    f"{self.name} is a scripted module, which takes no hooks and cannot be watched: give the original "
+                    "module (a traced one works for pixel methods)."
+                )
+            dtype = self.dtype if self.dtype.is_floating_point else torch.float32
+            # not zeros: a network that branches on its data should see data
+            generator = torch.Generator().manual_seed(0)
+            example = torch.randn((1, *chw), generator=generator).to(self.device, dtype)
+            with untouched(self.module, gradients=False):
+                try:
+                    self._watched[key] = watch(self.module, example, call=self.run, until=trunk(self.module))
+                except Exception as error:
+                    raise ModelError(forward_failed(self, chw, error)) from error
+        return self._watched[key]
+
+    def _depth(self) -> tuple[int, ...]:
+        frames = self.preprocessing.frames
+        return () if frames is None else (frames or 8,)
+
+    def _side(self) -> tuple[int, int]:
+        return self.preprocessing.size or (224, 224)
+
+    def label(self, index: int) -> str:
+        """The name of class ``index``; its number where there are no names."""
+        if self.labels is not None and 0 <= index < len(self.labels):
+            return self.labels[index]
+        return f"class {index}"
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.preprocessing.size)) if self.preprocessing.size else "any size"
+        classes = f"{len(self.labels)} labels" if self.labels else "no labels"
+        return f"Model({self.name}, {size}, {classes}, {self.device})"
+
+
+def forward_failed(model: Model, shape: Sequence[int], error: Exception) -> str:
+    """The sentence for a network that does not take this input."""
+    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return (
+        f"{model.name} cannot run on an input of {'×'.join(map(str, shape))} (channels×height×width): {said} "
+        "Set --size, --mean and --std (size, mean, std in Python) to what the network was trained with."
+    )
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    fit: str = "squash",
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    name: str | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    call: Callable[[nn.Module, Tensor, Tensor], Any] | None = None,
+    rgb: tuple[int, int, int] | None = None,
+    frames: int | None = None,
+) -> Model:
+    """Your own network as a :class:`Model`, used as it is: nothing is copied, moved or changed.
+
+    ``mean`` and ``std`` have one value per input channel (default: 0 and 1, pictures in 0..1 go in as they are; the
+    number of channels is that of the first convolution). Without ``size`` each picture keeps its own size.
+    ``call(module, inputs, rows)`` runs networks of several inputs: row ``i`` belongs to picture ``rows[i]``.
+    ``rgb`` says which bands of a picture of more than three are drawn as red, green and blue. ``frames`` is the number
+    of slices or frames that a network of volumes or videos takes (0, the default where its first convolution is
+    3-D: as many as there are).
+    """
+    if isinstance(module, Model):
+        raise UsageError("This is a Model already; wrap() takes the torch.nn.Module itself.")
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}.")
+    if call is None:
+        from .calling import call_for
+
+        call = call_for(module)
+    channels = len(mean) if mean is not None else len(std) if std is not None else input_channels(module)
+    preprocessing = Preprocessing(
+        size=(size, size) if isinstance(size, int) else size,
+        resize=resize,
+        fit=fit,  # type: ignore[arg-type]
+        mean=tuple(mean) if mean is not None else (0.0,) * channels,
+        std=tuple(std) if std is not None else (1.0,) * channels,
+        interpolation=interpolation,
+        rgb=rgb,
+        frames=0 if frames is None and takes_volumes(module) else frames,
+    )
+    return Model(
+        module,
+        preprocessing,
+        tuple(labels) if labels is not None else None,
+        name or type(module).__name__,
+        batch_size=batch_size,
+        seed=seed,
+        call=call,
+    )
+
+
+def input_channels(module: nn.Module) -> int:
+    """The channels that the first convolution takes; 3 where there is none."""
+    for inner in module.modules():
+        if isinstance(inner, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            return int(inner.in_channels)
+    return 3
+
+
+def takes_volumes(module: nn.Module) -> bool:
+    """Whether the first convolution is 3-D: the network then takes volumes or videos ``[B, C, D, H, W]``."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return isinstance(next((one for one in module.modules() if isinstance(one, kinds)), None), nn.Conv3d)
+
+
+def layers(model: Model) -> list[dict[str, Any]]:
+    """The rows of ``convoscope layers``: name, type, output shape, parameters, receptive field, in execution order.
+
+    ``rf`` holds ``size`` (pixels, ``None``: the whole picture), ``stride`` and ``offset`` (centre of the first cell,
+    in input pixels from the first pixel's centre), each (rows, columns); ``None`` where cells have no place.
+    """
+    watched = model.watched()
+    return [
+        {
+            "name": layer.name,
+            "type": layer.kind,
+            "shape": list(layer.shape),
+            "parameters": layer.parameters,
+            "rf": layer.geometry.to_dict() if layer.geometry is not None else None,
+            "default": layer.name in (watched.levels or (watched.last_grid,)),
+        }
+        for layer in watched.layers.values()
+    ]
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        with contextlib.suppress(Exception):
+            tensor = tensor.dequantize() if tensor.is_quantized else tensor
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def module_by_name(model: Model, layer: Layer | str) -> nn.Module | None:
+    """The module behind a layer's name (repeats share it); ``None`` for a functional operation."""
+    name = layer if isinstance(layer, str) else layer.name
+    return dict(model.module.named_modules()).get(name.split("#")[0])

@@ -1,0 +1,1 @@
+"""Pictures: files, arrays and tensors on one side, a network's input on the other."""

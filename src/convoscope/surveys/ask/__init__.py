@@ -1,0 +1,1 @@
+"""Questions to a store: neighbours, maps, patches, units, mistakes."""

@@ -1,0 +1,1 @@
+"""The work of a survey: pictures in, mergeable results out."""

@@ -1,0 +1,1 @@
+"""What a survey keeps, and how nothing of it is lost."""

@@ -1,0 +1,147 @@
+"""Which layer: where the default depends on what is explained, it is measured, not guessed.
+
+A feature pyramid has several last layers, and which of them fed a detection depends on the detection. So one forward
+keeps all candidates and one backward tells how much each of them mattered: the level with the largest sum of
+|activation × gradient| is the one. A network of several heads is treated the same way: a target that the usual last
+grid has no part in gets the last grid that has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConvoscopeError, MethodRefused, TargetError
+from ..models.calling import is_torchvision_detector
+from .classes import ClassScorer, UnitScorer, resolve
+from .outputs import MultiLabelScorer
+
+if TYPE_CHECKING:
+    from ..engine.fields.watch import NetworkTrace
+    from ..engine.passes.runner import Recorded, Runner
+    from ..models.model import Model
+    from ..pictures.picture import ModelInput
+    from .classes import Scorer
+
+#: targets that stand on the class scores, whose last grid the watched forward knows
+_USUAL = (ClassScorer, UnitScorer, MultiLabelScorer)
+
+
+def one_by_one(model: Model) -> bool:
+    """Whether every picture must be a batch of its own: what is found in it decides which layer fed it."""
+    return is_torchvision_detector(model.module)
+
+
+def default_layer(
+    runner: Runner,
+    model: Model,
+    watched: NetworkTrace,
+    inputs: Tensor,
+    pictures: Sequence[ModelInput],
+    targets: Sequence[Any],
+    methods: Mapping[str, Any],
+) -> list[str | None]:
+    """For each target the layer that ``None`` stands for, or ``None``: the watched forward's own last grid.
+
+    Costs a forward and a backward for each target, and only where a method asks for the default layer of a network
+    whose targets are not class scores.
+    """
+    nothing: list[str | None] = [None] * len(targets)
+    asks = any(hasattr(one, "layer") and one.layer is None for one in methods.values())
+    if not asks or not _special(watched, targets, model):
+        return nothing
+    names = _candidates(model, watched)
+    layers = list(names)
+    for target in targets:
+        if hasattr(target, "wants"):
+            layers.extend(target.wants(model))
+        elif isinstance(target, str):
+            from .grammar import parse
+
+            structured = parse(target, model)
+            layers.extend(structured.wants(model) if structured is not None and hasattr(structured, "wants") else ())
+    if not names:
+        return nothing
+    recorded = runner.record(inputs, layers=[name for name in dict.fromkeys(layers) if name in watched.layers])
+    found: list[str | None] = []
+    for target in targets:
+        try:
+            scorer = resolve(target, model, recorded.output, pictures)
+        except ConvoscopeError:
+            found.append(None)  # whoever resolves it for good says why
+            continue
+        found.append(None if isinstance(scorer, _USUAL) else _fed(runner, watched, recorded, scorer, names))
+    return found
+
+
+def _special(watched: NetworkTrace, targets: Sequence[Any], model: Model) -> bool:
+    if is_torchvision_detector(model.module):
+        return True
+    if all(len(shape) == 2 for shape in watched.output_shapes[:1]) and len(watched.output_shapes) == 1:
+        # one row of scores: only a target that names something else than a class can stand on another layer
+        return any(_stands_elsewhere(target, model) for target in targets)
+    return True
+
+
+def _stands_elsewhere(target: Any, model: Model) -> bool:
+    from .grammar import parse
+
+    structured = parse(target, model) if isinstance(target, str) else target
+    return structured is not None and hasattr(structured, "resolve")
+
+
+def _candidates(model: Model, watched: NetworkTrace) -> list[str]:
+    """The levels of a detector's pyramid; of other networks every layer with a place that is followed by weights."""
+    if is_torchvision_detector(model.module):
+        return list(watched.levels)
+    layers = list(watched.layers.values())
+    weighted = [one for one in layers if one.parameters and not _has_members(one.name, watched)]
+    last = weighted[-1].index if weighted else -1
+    placed = [one for one in layers if one.geometry is not None and one.single and one.index < last]
+    return [one.name for one in placed][-40:]
+
+
+def _has_members(name: str, watched: NetworkTrace) -> bool:
+    return any(other.startswith(f"{name}.") for other in watched.layers)
+
+
+def _fed(runner: Runner, watched: NetworkTrace, recorded: Recorded, scorer: Scorer, names: list[str]) -> str | None:
+    """The candidate that mattered most (pyramids), or the last one that mattered at all."""
+    try:
+        with torch.enable_grad():
+            score = scorer.score(recorded.output, recorded.live(), recorded.rows)
+        usable = [name for name in names if recorded.layers[name].edge is not None]
+        gradients = runner.gradients(recorded, score, "plain", usable, keep=True)
+    except (MethodRefused, TargetError):
+        return None
+    shares = {
+        name: float((recorded.layers[name].value * gradients[name]).abs().sum(dtype=torch.float64)) for name in usable
+    }
+    mattered = [name for name in usable if shares[name] > 0]
+    if not mattered:
+        return None
+    if is_torchvision_detector(runner.network):
+        return max(mattered, key=lambda name: shares[name])
+    usual, made_of = watched.last_grid, [watched.layers[name].index for name in scorer.layers]
+    if usual in mattered and (not made_of or watched.layers[usual].index <= min(made_of)):
+        return None
+    if made_of:  # the score is made of a layer: the grid before it, or that layer itself
+        return ([name for name in mattered if watched.layers[name].index <= min(made_of)] or mattered)[-1]
+    return _followed(mattered, watched)
+
+
+def _followed(mattered: list[str], watched: NetworkTrace) -> str:
+    """The last layer that weights follow on the way to the score: not the head's own output."""
+    for name in reversed(mattered):
+        inside = watched.layers[name]
+        later = [
+            other for other in mattered
+            if watched.layers[other].index > inside.index and watched.layers[other].parameters
+            and not name.startswith(f"{other}.")
+        ]  # fmt: skip
+        if later:
+            return name
+    return mattered[-1]
