@@ -178,7 +178,7 @@ GROUNDS: tuple[str, ...] = ("landscape", "cloth", "boards", "lights", "grass", "
 
 def ground(rng: np.random.Generator, height: int, width: int, name: str | None = None) -> Floats:
     """One background [H, W, 3] (about 0..255): one of ``GROUNDS``, or of any kind."""
-    kind = rng.integers(10)
+    kind = int(rng.integers(10))
     if name in _KINDS:
         return _surface(rng, name, height, width)
     if name is not None:

@@ -165,7 +165,7 @@ def fog(density: float = 0.75) -> Plant:
         out = images.copy()
         for k, image in enumerate(images):
             rng = np.random.default_rng([seed, k, 14])
-            veil = np.clip(density + 0.15 * noise(rng, *image.shape[:2], 3, 2), 0, 0.95)[..., None]
+            veil = np.clip(density + 0.15 * noise(rng, image.shape[0], image.shape[1], 3, 2), 0, 0.95)[..., None]
             out[k] = _bytes((image + (np.float32(224) - image) * veil).astype(np.float32))
         return out
 
@@ -187,7 +187,7 @@ def noisy(sigma: float = 45.0) -> Plant:
 
     def plant(images: Images, seed: int) -> Images:
         rng = np.random.default_rng([seed, 15])
-        return _bytes(images + rng.normal(0, sigma, images.shape).astype(np.float32))
+        return _bytes(images.astype(np.float32) + rng.normal(0, sigma, images.shape).astype(np.float32))
 
     return plant
 
@@ -227,7 +227,9 @@ def hidden(share: float = 0.5, side: str = "any") -> Plant:
             y, x = np.mgrid[:height, :width].astype(np.float32)
             along = {"left": x / width, "right": 1 - x / width, "top": y / height, "bottom": 1 - y / height}[chosen]
             cover = blur((along < share).astype(np.float32), 0.6)[..., None]
-            board = np.array(rng.uniform(90, 170, 3), np.float32) * (1 + 0.06 * noise(rng, height, width, 4)[..., None])
+            board = np.array(rng.uniform(90, 170, 3), np.float32) * (
+                1 + 0.06 * noise(rng, height, width, 4)[..., None]
+            )
             out[k] = _bytes((image * (1 - cover) + board * cover).astype(np.float32))
         return out
 

@@ -47,7 +47,6 @@ KINDS: tuple[Kind, ...] = (
     Kind(101, (16, 24, 48, 64)),
     Kind(102, (16, 32, 48, 64)),
     Kind(103, (12, 24, 40, 48)),
-    Kind(104, (20, 28, 48, 56)),
 )
 """The bases of the ward."""
 
@@ -85,6 +84,10 @@ class Augment:
             x = torch.where(mirror[:, None, None, None] < 0, x.flip(3), x)
         gain = torch.exp(lot(-self.light, 0.5 * self.light))
         return (x * gain[:, None, None, None]).clamp(0, 1)
+
+
+USUAL = Augment()
+"""How the bases are trained."""
 
 
 @contextmanager
@@ -133,7 +136,7 @@ def train(
     ``balanced`` draws every class as often as the others, whatever their numbers. ``plant(images, labels, seed)``
     is done to every batch after it was varied, as a watermark comes onto a picture last.
     """
-    augment = Augment() if augment is None else augment
+    augment = USUAL if augment is None else augment
     mine = [p for p in (parameters or network.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(mine, lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.2)
@@ -173,8 +176,8 @@ def calibrate(network: ToyNet, pictures: Pictures) -> float:
     grid = torch.exp(torch.linspace(-1.5, 1.5, 301, dtype=torch.float64))
     best = float(grid[torch.stack([F.cross_entropy(logits / t, labels) for t in grid]).argmin()])
     with torch.no_grad():
-        network.fc.weight /= best
-        network.fc.bias /= best
+        network.fc.weight.div_(best)
+        network.fc.bias.div_(best)
     return best
 
 
