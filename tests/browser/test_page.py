@@ -72,9 +72,7 @@ def test_choosing_a_picture_and_a_class_changes_the_maps(tab: Any) -> None:
     tab.settled()
     assert name != predicted
     third = pixels(page, '[data-method="grad-cam"] canvas.pixels').astype(int)
-    expected = convoscope.explain(tab.server.model, shown_file(tab), "grad-cam", target=name)[
-        "grad-cam"
-    ].overlay()
+    expected = convoscope.explain(tab.server.model, shown_file(tab), "grad-cam", target=name)["grad-cam"].overlay()
     assert np.abs(third - np.asarray(expected).astype(int)).mean() < 0.6
     page.get_by_role("button", name=f"rather than {predicted}").click()
     until(page, "document.querySelector('.target')?.textContent.includes('rather than')")
@@ -299,9 +297,7 @@ def test_every_method_explains_itself_and_has_its_form(tab: Any) -> None:
     until(page, "new URLSearchParams(location.search).get('set') === 'grad-cam.layer=layer1'")
     tab.settled()
     drawn = pixels(page, '[data-method="grad-cam"] canvas.pixels').astype(int)
-    expected = convoscope.explain(tab.server.model, shown_file(tab), convoscope.GradCAM(layer="layer1"))[
-        "grad-cam"
-    ]
+    expected = convoscope.explain(tab.server.model, shown_file(tab), convoscope.GradCAM(layer="layer1"))["grad-cam"]
     assert np.abs(drawn - np.asarray(expected.overlay()).astype(int)).mean() < 0.6
 
 
