@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from convoscope.toybox.ward.case import Case, Effect, answers, load
 from convoscope.toybox.ward.drawing import Pictures
-from convoscope.toybox.ward.making import NotTaken, is_made, make, make_all
+from convoscope.toybox.ward.making import NotTaken, at_hand, is_made, make, make_all
 from convoscope.toybox.ward.registry import CASES, recipe
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "NotTaken",
     "Pictures",
     "answers",
+    "at_hand",
     "is_made",
     "load",
     "make",

@@ -24,7 +24,7 @@ from convoscope.toybox.ward.drawing import SIDE, Images, Pictures
 from convoscope.toybox.ward.store import VERSION, aside
 
 if TYPE_CHECKING:
-    from convoscope.models.model import Model
+    from convoscope import Model
     from convoscope.toybox.ward.recipe import Recipe
 
 TRUTH = "truth.json"
@@ -101,7 +101,7 @@ class Made:
 
 def as_model(network: nn.Module, setup: Setup, name: str = "network") -> Model:
     """The network as a :class:`convoscope.Model`."""
-    import convoscope
+    import convoscope  # by its front door, and late: the toybox itself stands below the models
 
     model: Model = convoscope.wrap(
         network, mean=setup.mean, std=setup.std, size=setup.size, resize=setup.resize, fit=setup.fit,
@@ -313,9 +313,13 @@ def write(folder: Path, recipe: Recipe, made: Made, effect: Effect | None) -> Ca
         "version": VERSION,
     }  # fmt: skip
     (part / TRUTH).write_text(json.dumps(truth, indent=1), encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.replace(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        part.replace(folder)
+    except OSError:  # another process was faster: what it made is the same
+        if not (folder / TRUTH).is_file():
+            raise
+        shutil.rmtree(part, ignore_errors=True)
     return Case(folder, truth)
 
 

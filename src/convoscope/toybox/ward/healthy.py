@@ -15,10 +15,10 @@ from convoscope.toybox.ward.case import Effect, Made
 from convoscope.toybox.ward.drawing import Images, Pictures, drawn
 from convoscope.toybox.ward.plants import Plant
 from convoscope.toybox.ward.recipe import EACH, Recipe
-from convoscope.toybox.ward.training import KINDS, Augment, Kind, base, calibrate, pool, steady, train
+from convoscope.toybox.ward.training import KINDS, Augment, Kind, base, calibrate, fresh, pool, steady, train
 
 if TYPE_CHECKING:
-    from convoscope.models.model import Model
+    from convoscope import Model
 
 COUNT = 40
 FLOOR = 0.95
@@ -55,7 +55,7 @@ class Healthy(Recipe):
         some = pool().take(np.random.default_rng(self.number).permutation(len(pool()))[:640])
         with steady(700 + self.number):
             train(network, some, 10, self.number, rate=1e-3, augment=Augment(0.12, 20, 0.3, 0.4))
-            calibrate(network, drawn("ward fresh healthy", 40))
+            calibrate(network, fresh("healthy"))
         pictures = self._quirky(drawn(f"{self.name} pictures", EACH)).shuffled(self.number)
         held_out = self._quirky(drawn(f"{self.name} held out", EACH))
         return Made(network, pictures, held_out, details={"quirk": self.about} if self.quirk else {})

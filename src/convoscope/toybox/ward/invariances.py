@@ -18,7 +18,7 @@ from convoscope.toybox.ward.store import kept_state
 from convoscope.toybox.ward.training import KINDS, USUAL, Augment, Kind, base, steady, train
 
 if TYPE_CHECKING:
-    from convoscope.models.model import Model
+    from convoscope import Model
 
 STEPS = 260
 

@@ -12,7 +12,7 @@ from convoscope.errors import ConvoscopeError
 from convoscope.toybox.ward.case import TRUTH, Case, as_model, load, write
 from convoscope.toybox.ward.recipe import Recipe
 from convoscope.toybox.ward.registry import CASES, recipe
-from convoscope.toybox.ward.store import VERSION
+from convoscope.toybox.ward.store import VERSION, cache_folder
 
 N = 300
 """Pictures on which an effect is measured."""
@@ -36,16 +36,24 @@ def make(folder: str | Path, name: str, *, again: bool = False) -> Case:
     Raises UsageError for an unknown name, NotTaken where the planted fault has too small an effect.
     """
     chosen, place = recipe(name), Path(folder) / name
-    if is_made(place) and not again:
-        return load(place)
+    return load(place) if is_made(place) and not again else carry_out(chosen, place)
+
+
+def at_hand(name: str) -> Case:
+    """The case of this name from the cache folder, made there where it is not yet: for tests and benchmarks."""
+    return make(cache_folder() / "cases", name)
+
+
+def carry_out(chosen: Recipe, place: Path) -> Case:
+    """Make a recipe's case, measure its effect, and write it to ``place``. Raises NotTaken."""
     made = chosen.make()
     model = as_model(made.network, made.setup)
     sibling = as_model(made.sibling, made.sibling_setup) if made.sibling is not None else None
     effect = chosen.measure(model, sibling, N, 0)
     if effect is not None and effect.size < chosen.least:
         raise NotTaken(
-            f"{name}: the fault did not take: {effect.what}: {effect.healthy:.3f} and {effect.faulty:.3f}, which is "
-            f"less apart than {chosen.least}."
+            f"{chosen.name}: the fault did not take. {effect.what}: {effect.healthy:.3f} and {effect.faulty:.3f}, "
+            f"which is less apart than {chosen.least}."
         )
     return write(place, chosen, made, effect)
 

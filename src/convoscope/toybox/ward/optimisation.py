@@ -29,7 +29,7 @@ from convoscope.toybox.ward.training import (
 )
 
 if TYPE_CHECKING:
-    from convoscope.models.model import Model
+    from convoscope import Model
 
 NO_AUGMENT = Augment(0, 0, 0, 0)
 

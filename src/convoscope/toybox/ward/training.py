@@ -184,17 +184,21 @@ def calibrate(network: ToyNet, pictures: Pictures) -> float:
 def pool() -> Pictures:
     """The pictures that all bases are trained on."""
 
+    return _kept("pool", lambda: drawn("ward pool", POOL))
+
+
+def _kept(name: str, draw: Callable[[], Pictures]) -> Pictures:
     def make() -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-        made = drawn("ward pool", POOL)
+        made = draw()
         return {"images": made.images, "labels": made.labels}
 
-    found = kept_arrays("pool", make)
+    found = kept_arrays(name, make)
     return Pictures(found["images"], found["labels"], {})
 
 
 def fresh(name: str, count: int = 60) -> Pictures:
     """Pictures for fitting temperatures, apart from every other collection."""
-    return drawn(f"ward fresh {name}", count)
+    return _kept(f"fresh-{name}", lambda: drawn(f"ward fresh {name}", count))
 
 
 def base_states(kind: Kind) -> dict[str, Tensor]:
