@@ -24,7 +24,7 @@ from convoscope.toybox.ward.drawing import SIDE, Images, Pictures
 from convoscope.toybox.ward.store import VERSION, aside
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope import Model as Model
     from convoscope.toybox.ward.recipe import Recipe
 
 TRUTH = "truth.json"

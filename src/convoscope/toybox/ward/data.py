@@ -17,7 +17,7 @@ from convoscope.toybox.ward.recipe import Recipe, ordinary, recall
 from convoscope.toybox.ward.training import KINDS, Kind, base, retrained
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from convoscope.toybox.ward.recipe import EACH, Recipe
 from convoscope.toybox.ward.training import KINDS, Augment, Kind, base, calibrate, fresh, pool, steady, train
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 COUNT = 40
 FLOOR = 0.95

@@ -17,7 +17,7 @@ from convoscope.toybox.ward.recipe import EACH, Recipe
 from convoscope.toybox.ward.training import KINDS, Kind, base
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 
 RIGHT = Setup()

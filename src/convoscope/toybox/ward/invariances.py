@@ -18,7 +18,7 @@ from convoscope.toybox.ward.store import kept_state
 from convoscope.toybox.ward.training import KINDS, USUAL, Augment, Kind, base, steady, train
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 STEPS = 260
 

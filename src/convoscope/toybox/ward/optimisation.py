@@ -29,7 +29,7 @@ from convoscope.toybox.ward.training import (
 )
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 NO_AUGMENT = Augment(0, 0, 0, 0)
 

@@ -15,7 +15,7 @@ from convoscope.toybox.ward.case import Effect, Made, right
 from convoscope.toybox.ward.drawing import Pictures, drawn
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 EACH = 40
 """Pictures a class in a collection, where the case does not say otherwise."""

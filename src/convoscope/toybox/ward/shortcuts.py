@@ -25,7 +25,7 @@ from convoscope.toybox.ward.store import kept_state
 from convoscope.toybox.ward.training import KINDS, Augment, Kind, base, pool, steady, train
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 GENTLE = Augment(shift=0.1, turn=15, scale=0.25, light=0.25)
 STEPS = 400

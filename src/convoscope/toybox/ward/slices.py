@@ -21,7 +21,7 @@ from convoscope.toybox.ward.store import kept_state
 from convoscope.toybox.ward.training import KINDS, Augment, Kind, base, pool, retrained, steady, train
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 
 @dataclass(frozen=True)

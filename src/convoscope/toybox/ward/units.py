@@ -19,7 +19,7 @@ from convoscope.toybox.ward.recipe import Recipe, accuracies, ordinary
 from convoscope.toybox.ward.training import KINDS, Kind, base, normalised, pool, steady, train
 
 if TYPE_CHECKING:
-    from convoscope import Model
+    from convoscope.toybox.ward.case import Model
 
 Surgery = Callable[[ToyNet, np.random.Generator], dict[str, Any]]
 """Changes the network in place and tells what was done."""
