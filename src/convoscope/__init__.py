@@ -30,6 +30,7 @@ _PUBLIC = {
     "Direction": "targets.combinations", "Combination": "targets.combinations",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
+    "diff": "improve.diff", "Diff": "improve.diff",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -37,6 +38,7 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explanation import explain as explain
+    from .improve.diff import diff as diff
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model
