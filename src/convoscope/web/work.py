@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UsageError
+from ..plain import plain
 from .cache import key_of
 from .jobs import Handle
 from .picture_library import encoded
 from .routes.decide import map_query
 from .schemas import JobRequest
 from .serving import address
-from .state import AppState, Ask, keep, plain
+from .state import AppState, Ask, keep
 
 Work = Callable[[Handle], dict[str, Any]]
 
