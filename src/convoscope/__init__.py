@@ -32,6 +32,7 @@ _PUBLIC = {
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
     "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
+    "diff": "improve.diff", "Diff": "improve.diff",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .improve.diagnose import diagnose as diagnose
     from .improve.shortcuts.find import shortcuts as shortcuts
     from .improve.shortcuts.result import Shortcuts as Shortcuts
+    from .improve.diff import diff as diff
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model
