@@ -31,6 +31,7 @@ _PUBLIC = {
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from .improve.diagnose import diagnose as diagnose
     from .methods.views import activations as activations
     from .methods.views import filters as filters
+    from .improve.depth import depth as depth
+    from .improve.stress import stress as stress
+    from .improve.units import health as health
     from .models.model import Model as Model
     from .models.model import layers as layers
     from .models.model import wrap as wrap
