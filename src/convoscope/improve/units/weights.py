@@ -21,7 +21,7 @@ FEW = 300
 TRAINED = 0.01
 _DRAWS = 199
 #: rows and columns of a large layer that are looked at
-_BLOCK = 64
+_BLOCK = 128
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
