@@ -385,11 +385,10 @@ def _masked_scores(
         return rebuilt
 
     with Session(model, [fitted], gradients=False) as session:
-        session.runner.batch_size = max(16, model.batch_size)
-        recorded = session.record(inputs, layers=[layer])
+        recorded = session.record(layers=[layer])
         weights = _encode(_cells(query.planes(layer, recorded.layers[layer].value)), basis)
         scorer = session.resolve(ClassTarget(index), recorded.output)
-        plain = float(scorer.score(recorded.output, recorded.live(), recorded.rows))
+        plain = float(session.scored(scorer, recorded)[0])
         need = Replaced(layer, [value(weights, mask) for mask in masks])
         scores = replaced_scores(session.runner, inputs, scorer, need)[0]
     return scores.double().numpy(), plain

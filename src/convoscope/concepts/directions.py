@@ -26,6 +26,7 @@ from ..improve.statistics import LEVEL, corrected
 from ..methods.base import Query
 from ..session import Session
 from ..targets import ClassTarget
+from ..targets.classes import class_index
 from ..targets.combinations import Direction
 
 if TYPE_CHECKING:
@@ -311,8 +312,6 @@ def _pooled(model: Model) -> Callable[[str, torch.Tensor], torch.Tensor]:
 
 
 def _class(model: Model, pictures: Labelled, target: Any) -> tuple[int, str]:
-    from ..targets.classes import class_index
-
     if target is not None:
         classes = len(look(model, pictures.take([0])).probability[0])
         index = class_index(target, model.labels, classes)
@@ -335,7 +334,7 @@ def _gradients(
         watched = model.watched(tuple(inputs.shape[1:]))
         fitted = [model.prepare(pictures.picture(row)) for row in rows]
         with Session(model, fitted) as session:
-            recorded = session.record(inputs, layers=list(layers), gradients=True)
+            recorded = session.record(layers=list(layers), gradients=True)
             scorer = session.resolve(ClassTarget(index), recorded.output)
             with torch.enable_grad():
                 score = scorer.score(recorded.output, recorded.live(), recorded.rows)

@@ -123,10 +123,10 @@ def _forward(
             output = model.run(inputs)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
-    values = class_scores(output, len(inputs))
+    values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(f"{model.name} gives no class scores: how it bears changes cannot be counted.")
-    return values.numpy(), kept
+    return values[:, 0].numpy(), kept
 
 
 def _cosine(a: Tensor, b: Tensor) -> Floats:
