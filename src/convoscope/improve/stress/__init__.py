@@ -217,13 +217,19 @@ def _table(one: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]:
             cells = [f"{100 * level['accuracy']['mean']:.1f} %" for level in beside[row["change"]]]
             rows.append(["  the second network", *cells, *[None] * (5 - len(cells))])
     word = "Accuracy" if one["labelled"] else "Same answer as for the picture as it is"
-    return {"title": f"{word}: {100 * one['accuracy']['mean']:.1f} % without a change", "header": header, "rows": rows}
+    return {
+        "title": f"{word}: {100 * one['accuracy']['mean']:.1f} % without a change",
+        "header": header,
+        "rows": rows,
+    }
 
 
 def _remarks(one: dict[str, Any]) -> list[str]:
     said = []
     if not one["labelled"]:
-        said.append("No picture has a label that the network knows: its answer to the picture as it is counts as right.")
+        said.append(
+            "No picture has a label that the network knows: its answer to the picture as it is counts as right."
+        )
     rows = {row["change"]: row["levels"] for row in one["changes"]}
     shuffled = rows.get("shuffled")
     if shuffled and one["labelled"]:
