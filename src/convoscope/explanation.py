@@ -266,7 +266,7 @@ class _Run:
         refused: dict[str, str] = {}
         provenance: dict[str, Any] = dict(shared)
         target = scorer.labels[index]
-        general = [*self.model.notes, *watched.doubts]
+        general = [*self.model.notes, *one.picture.notes, *watched.doubts]
         if isinstance(getattr(scorer, "classes", None), Tensor) and prediction:
             chosen = int(scorer.classes[index])  # type: ignore[attr-defined]
             if chosen != prediction[0]["index"] and self.against is None:
