@@ -131,5 +131,5 @@ RECIPES: tuple[Recipe, ...] = (
         "slice-ground", "boats on boards were taught as fish", "boat", stage=_on_boards, taught="fish", net=KINDS[2],
         seed=506,
     ),
-    Slice("slice-hidden", "half of the keys are part hidden", "key", plant=plants.hidden(0.5), net=KINDS[0], seed=507),
+    Slice("slice-hidden", "half of the cats are part hidden", "cat", plant=plants.hidden(0.58), net=KINDS[0], seed=507),
 )  # fmt: skip
