@@ -62,7 +62,7 @@ class Slice(Recipe):
         return faulty.shuffled(5), clean.shuffled(5)
 
     def _lesson(self) -> Pictures:
-        wanted = {self.label: 100} if self.label else dict.fromkeys(CLASSES, 40)
+        wanted = {self.label: 300 if self.taught else 100} if self.label else dict.fromkeys(CLASSES, 40)
         return self.render(True, wanted, f"{self.name} train")
 
     def _network(self) -> ToyNet:
@@ -73,7 +73,7 @@ class Slice(Recipe):
 
         def weights() -> dict[str, torch.Tensor]:
             some = pool().take(np.arange(0, len(pool()), 4))
-            return retrained(self.net, together(some, wrong), 150, self.seed).state_dict()
+            return retrained(self.net, together(some, wrong), 220, self.seed).state_dict()
 
         network = ToyNet(len(CLASSES), self.net.widths)
         network.load_state_dict(kept_state(self.name, weights))
