@@ -30,7 +30,7 @@ _PUBLIC = {
     "Direction": "targets.combinations", "Combination": "targets.combinations",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
-    "diff": "improve.diff", "Diff": "improve.diff",
+    "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -39,6 +39,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from .explanation import explain as explain
     from .improve.diff import diff as diff
+    from .improve.watch import Watch as Watch
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model
