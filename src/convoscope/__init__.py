@@ -34,6 +34,7 @@ _PUBLIC = {
     "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
     "diff": "improve.diff", "Diff": "improve.diff",
     "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
+    "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .improve.shortcuts.result import Shortcuts as Shortcuts
     from .improve.stress import stress as stress
     from .improve.units import health as health
+    from .improve.watch import Watch as Watch
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model
