@@ -30,7 +30,7 @@ _PUBLIC = {
     "Direction": "targets.combinations", "Combination": "targets.combinations",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
-    "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "audit": "improve.audit", "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -38,6 +38,7 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explanation import explain as explain
+    from .improve.audit import audit as audit
     from .improve.diagnose import diagnose as diagnose
     from .methods.views import activations as activations
     from .methods.views import filters as filters
