@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 #: public name -> the module it lives in
 _PUBLIC = {
@@ -31,6 +31,7 @@ _PUBLIC = {
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "audit": "improve.audit", "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from .explanation import explain as explain
     from .improve.audit import audit as audit
     from .improve.diagnose import diagnose as diagnose
+    from .improve.shortcuts.find import shortcuts as shortcuts
+    from .improve.shortcuts.result import Shortcuts as Shortcuts
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
+from .errors import PictureError, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,9 +83,7 @@ class Heatmap:
 
         scale = scale or self.scale()
         if self.values.ndim == 3:
-            from .pictures import volume as volumes
-
-            return volumes.overlay(self, scale, on, **({} if opacity is None else {"opacity": opacity}))
+            return self._slices(scale, on, {} if opacity is None else {"opacity": opacity})
         if self.raw is not None and opacity is None:
             # fine structure would drown in the photo: it is drawn alone, in the photo's frame
             whole = self.fitted.picture.image if on == "photo" else self.input_image()
@@ -100,6 +98,23 @@ class Heatmap:
             self.fitted.picture.image, self.values, scale=scale, signed=self.signed, matrix=self.input_to_photo,
             **settings,
         )  # fmt: skip
+
+    def _slices(self, scale: Scale, on: str, settings: dict[str, Any]) -> Image.Image:
+        """A map ``[D, H, W]`` over its slices, as a sheet; all slices on one scale."""
+        from .draw import montage, overlay
+
+        picture: Any = self.fitted.picture
+        if not hasattr(picture, "chosen"):
+            raise PictureError("A map of several slices needs a volume to be drawn on.")
+        drawn = []
+        for one, values in montage.shown(list(zip(picture.chosen(len(self.values)), self.values, strict=True))):
+            whole: Image.Image = one.image
+            matrix: NDArray[np.float64] | None = self.input_to_photo
+            if on == "input":
+                whole, matrix = whole.resize((values.shape[1], values.shape[0])), None
+            draw: Any = overlay.placed if self.raw is not None and not settings else overlay.overlay
+            drawn.append(draw(whole, values, scale=scale, signed=self.signed, matrix=matrix, **settings))
+        return montage.montage(drawn)
 
     def input_image(self) -> Image.Image:
         """The network's input as a picture: what it saw after resize and crop."""

@@ -71,7 +71,7 @@ def _print_version(value: bool) -> None:
     if value:
         import typer
 
-        from .. import __version__
+        from ..version import __version__
 
         typer.echo(f"convoscope {__version__}")
         raise typer.Exit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import __version__
 from ..html.render import render
+from ..version import __version__
 from .audit import Audit
 from .diagnose.page import thumbnails
 

@@ -139,8 +139,10 @@ class LIME(Method):
         fill = fill_for(query, self.fill)
         probability = self.score == "probability"
         values, fits, counts = [], [], []
+        squares: list[bool] = []
         for row in range(len(query.inputs)):
-            labels = superpixels(query, row, self.segments)
+            labels, even = superpixels(query, row, self.segments)
+            squares.append(even)
             count = int(labels.max()) + 1
             shown = np.random.default_rng(query.seed).random((self.samples, count)) < 0.5
             shown[0] = True
@@ -166,6 +168,8 @@ class LIME(Method):
         maps.fact("r_squared", fits)
         maps.fact("superpixels", counts)
         for row, fit in enumerate(fits):
+            if squares[row]:
+                maps.doubt(row, NO_SUPERPIXELS)
             if fit < 0.5:
                 maps.doubt(row, f"The local linear model explains only {max(fit, 0):.0%} of the score's variance.")
         return maps
@@ -190,8 +194,18 @@ def weighted_ridge(
     return coefficients, fit
 
 
-def superpixels(query: Query, row: int, count: int) -> NDArray[np.int64]:
-    """SLIC superpixels ``[H, W]``, numbered from 0, of one picture of the batch as the network sees it."""
+#: told where superpixels cannot be had
+NO_SUPERPIXELS = "The picture has no regions of even colour (noise, or one colour): squares stand in for superpixels."
+
+
+def superpixels(query: Query, row: int, count: int) -> tuple[NDArray[np.int64], bool]:
+    """SLIC superpixels ``[H, W]``, numbered from 0, of one picture of the batch as the network sees it.
+
+    On noise SLIC joins nearly everything to one region: below a quarter of the regions wanted, a grid of about
+    ``count`` squares stands in, and the second answer is True.
+    """
+    import math
+
     import numpy as np
 
     try:
@@ -205,4 +219,11 @@ def superpixels(query: Query, row: int, count: int) -> NDArray[np.int64]:
         picture[:, :, 0] if grey else picture, n_segments=count, compactness=0.1 if grey else 10, start_label=0,
         channel_axis=None if grey else 2,
     )  # fmt: skip
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+    found = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+    height, width = found.shape
+    if int(found.max()) + 1 >= min(count, height * width) / 4:
+        return found, False
+    side = math.sqrt(height * width / count)
+    rows, cols = (max(1, round(length / side)) for length in (height, width))
+    by_row, by_col = (np.arange(length) * parts // length for length, parts in ((height, rows), (width, cols)))
+    return by_row[:, None] * cols + by_col[None, :], True

@@ -65,7 +65,7 @@ class ScoreCAM(Method):
             else:
                 raised, _ = query.resample(a[row], here)
             low, high = raised.amin((1, 2), keepdim=True), raised.amax((1, 2), keepdim=True)
-            masks = (raised - low) / (high - low + 1e-8)
+            masks = torch.where(high > low, (raised - low) / (high - low), torch.zeros_like(raised))
             often = len(masks) * len(query.inputs) >= MANY
             need = Perturbed(1 - masks, fill, False, None, progress, row, many_more_follow=often)
             got = yield need

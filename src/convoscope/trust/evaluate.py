@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
 from ..methods import METHODS, Method, method
@@ -22,6 +21,7 @@ from ..parallel import RayPool, Task
 from ..pictures.picture import ModelInput, Picture
 from ..results import Explanation
 from ..targets.classes import ClassScorer, Scorer, TargetLike, class_index, class_indices, logits
+from ..version import __version__
 from . import faithfulness, localisation
 from .datasets import Case
 from .league import League

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..errors import LayerError, UsageError
 from ..models.model import Model
 from ..targets.classes import ClassScorer
+from ..version import __version__
 from . import measure, natural
 from .asked import Asked, Item
 from .canvas import Canvas

@@ -296,16 +296,9 @@ def npy(array: Any) -> bytes:
     return buffer.getvalue()
 
 
-def plain(value: Any) -> Any:
-    """``value`` as JSON's own types; NaN and infinity become null."""
-    from ..cli.common import plain as plainly
-
-    return plainly(value)
-
-
 def sentence(error: Exception) -> str:
     """What a person is told."""
     return str(error) if isinstance(error, ConvoscopeError) else f"{type(error).__name__}: {error}"
 
 
-__all__ = ["AppState", "Ask", "Kept", "keep", "npy", "plain", "scale_dict", "sentence"]
+__all__ = ["AppState", "Ask", "Kept", "keep", "npy", "scale_dict", "sentence"]

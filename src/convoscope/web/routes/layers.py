@@ -156,7 +156,7 @@ async def activations(
 
 
 def _finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from ..state import plain
+    from ...plain import plain
 
     return [dict(plain(row)) for row in rows]
 

@@ -11,12 +11,13 @@ from PIL import Image
 
 from ... import ask as probe
 from ...errors import LayerError, UsageError
+from ...plain import plain
 from ...targets.classes import parse_unit
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, Against, PictureId, Target, Unit
 from ..serving import PNG, address, bench_of, png
-from ..state import AppState, plain
+from ..state import AppState
 from .collection import gathered_of
 from .layers import TILES, activation_of, geometry_of
 

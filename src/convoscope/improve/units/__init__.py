@@ -1,0 +1,1 @@
+"""Units and layers: what in the network does nothing, and what was never trained."""
