@@ -30,7 +30,7 @@ _PUBLIC = {
     "Direction": "targets.combinations", "Combination": "targets.combinations",
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
-    "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "audit": "improve.audit", "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
     "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
     "diff": "improve.diff", "Diff": "improve.diff",
     "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
@@ -43,6 +43,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from .explanation import explain as explain
     from .improve.depth import depth as depth
+    from .improve.audit import audit as audit
     from .improve.diagnose import diagnose as diagnose
     from .improve.diff import diff as diff
     from .improve.shortcuts.find import shortcuts as shortcuts
