@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 #: public name -> the module it lives in
 _PUBLIC = {
@@ -31,6 +31,8 @@ _PUBLIC = {
     "AttentionRollout": "methods", "AttentionGradient": "methods",
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
+    "diff": "improve.diff", "Diff": "improve.diff",
     "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
@@ -40,6 +42,9 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from .explanation import explain as explain
     from .improve.diagnose import diagnose as diagnose
+    from .improve.shortcuts.find import shortcuts as shortcuts
+    from .improve.shortcuts.result import Shortcuts as Shortcuts
+    from .improve.diff import diff as diff
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .improve.depth import depth as depth

@@ -100,7 +100,8 @@ class NormSeen:
         remembered = np.maximum(self.running_variance, 1e-12)
         seen = np.maximum(self.variance, 1e-12)
         return np.asarray(
-            0.5 * (seen / remembered + (self.mean - self.running_mean) ** 2 / remembered - 1 - np.log(seen / remembered))
+            0.5
+            * (seen / remembered + (self.mean - self.running_mean) ** 2 / remembered - 1 - np.log(seen / remembered))
         )
 
 
@@ -175,7 +176,11 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     """
     shape = (model.preprocessing.channels, *(model.preprocessing.size or (224, 224)))
     watched = model.watched(shape if model.preprocessing.frames is None else None)
-    names = [name for name in default_layers(model, tuple(watched.input_shape[1:])) if len(watched.layers[name].shape) in (2, 4)]
+    names = [
+        name
+        for name in default_layers(model, tuple(watched.input_shape[1:]))
+        if len(watched.layers[name].shape) in (2, 4)
+    ]
     layers = {name: watched.layers[name] for name in names}
     sums: dict[str, _Sums] = {}
     norms: dict[str, _Sums] = {}
@@ -196,7 +201,9 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     def given(name: str) -> Callable[..., None]:
         def look(module: nn.Module, args: tuple[Any, ...]) -> None:
             if args and isinstance(args[0], Tensor):
-                value = args[0].detach().float().flatten(2) if args[0].dim() > 2 else args[0].detach().float()[:, :, None]
+                value = (
+                    args[0].detach().float().flatten(2) if args[0].dim() > 2 else args[0].detach().float()[:, :, None]
+                )
                 if name not in norms:
                     norms[name] = _Sums(value.shape[1])
                     norms[name].gram = None

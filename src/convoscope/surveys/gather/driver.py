@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ...engine.passes.untouched import untouched
 from ...errors import StoreError
 from ...models.model import Model
 from ...models.opening import open_model
-from ..store.recipe import Recipe, make_recipe
+from ..store.recipe import Recipe, make_recipe, reopen
 from ..store.store import Store
 from .collections import is_collection, read_text
 from .shards import Found, Item, Shard, class_of, cut, folder_labels, scan, truth_labels, unreadable
@@ -75,7 +76,7 @@ def survey(
     ``contiguous``, ``channels_last``, or ``auto``: whichever is faster here, decided once for a store.
 
     ``ray`` does the shards in ``workers`` processes: ``local`` on this machine, else the address of a Ray cluster
-    (:mod:`convoscope.surveys.gather.ray_engine`).
+    (:mod:`convoscope.parallel`).
 
     Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another
     survey or is being written, layers that do not exist, a folder without pictures.
@@ -251,19 +252,27 @@ def _run(store: Store, model: Model, shards: Sequence[Shard], progress: Tell | N
 def _run_on_ray(
     store: Store, model: Model, shards: Sequence[Shard], progress: Tell | None, address: str, workers: int | None
 ) -> None:
-    """Do the shards in other processes, committing each here."""
-    from .ray_engine import run
+    """Do the shards in other processes, committing each here: this process alone writes the store."""
+    from ...parallel import RayPool, Task
 
     meter = _Meter(sum(len(shard.items) for shard in shards), progress)
     meter.tell()
+    recipe = store.recipe
+    pool = RayPool(address, workers, None if recipe.spec is None else partial(reopen, recipe))
+    with pool.crew(model, partial(_compute, recipe), [Task(shard.id, shard) for shard in shards]) as crew:
+        for results in crew.results():
+            made = [one.value for one in results]
+            store.commit_all(made)
+            for result in made:
+                meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
+                meter.advance(result.pictures.num_rows)
+        if crew.replaced:
+            store.notes.append(f"{crew.replaced} workers died and were replaced; their shards were done again.")
 
-    def tell(result: ShardResult) -> None:
-        meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
-        meter.advance(result.pictures.num_rows)
 
-    crew = run(store, model, shards, address, workers, tell)
-    if crew is not None and crew.replaced:
-        store.notes.append(f"{crew.replaced} workers died and were replaced; their shards were done again.")
+def _compute(recipe: Recipe, model: Model, shard: Shard) -> ShardResult:
+    """One shard's work in another process."""
+    return compute(model, recipe, shard)
 
 
 class _Meter:
