@@ -210,13 +210,13 @@ def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
         output = model.run(inputs.to(model.device, dtype))
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
-    values = class_scores(output, len(inputs))
+    values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(
             f"{model.name} gives no row of class scores (a detector, a segmenter, an embedding?): shortcuts and "
             "repairs are for classifiers."
         )
-    return values.numpy()
+    return values[:, 0].numpy()
 
 
 def _scores(model: Model, inputs: Tensor) -> NDArray[np.float32]:

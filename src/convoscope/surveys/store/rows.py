@@ -93,13 +93,13 @@ def computed(
 
 
 def _prediction(scores: Tensor, truth: int | None, model: Model) -> dict[str, Any]:
+    scores, shares = scores
     classes = len(scores)
-    shares = scores.softmax(0) if classes > 1 else scores.sigmoid()
     best = shares.topk(min(5, classes))
     first = int(best.indices[0])
     loss = None
     if truth is not None and truth < classes and classes > 1:
-        loss = float(-scores.log_softmax(0)[truth])
+        loss = float(-shares[truth].clamp(min=1e-30).log())
     return {
         "prediction": model.label(first),
         "prediction_index": first,

@@ -202,8 +202,8 @@ async def cover(
 @router.get("/methods")
 async def methods() -> list[dict[str, Any]]:
     """All methods: what they show, formula, paper, cost, settings."""
-    from ...html.formulas import FORMULAS
     from ...methods import describe
+    from ...methods.formulas import FORMULAS
 
     return [{**row, "formula": FORMULAS.get(row["name"], ""), **_kind(row["name"])} for row in plain(describe())]
 

@@ -22,11 +22,11 @@ from ..draw import colour
 from ..errors import ConvoscopeError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..methods import METHODS
+from ..methods.formulas import FORMULAS
 from ..pictures.picture import Picture
 from ..plain import plain
-from ..targets.classes import TargetLike
-from .formulas import FORMULAS
-from .report_style import STYLE
+from ..targets import TargetLike
+from .style import STYLE
 
 if TYPE_CHECKING:
     from ..models.model import Model
