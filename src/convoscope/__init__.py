@@ -32,6 +32,7 @@ _PUBLIC = {
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
     "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
+    "repair": "improve.repair.api", "Repaired": "improve.repair.result",
     "diff": "improve.diff", "Diff": "improve.diff",
     "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
@@ -42,6 +43,8 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from .explanation import explain as explain
     from .improve.diagnose import diagnose as diagnose
+    from .improve.repair.api import repair as repair
+    from .improve.repair.result import Repaired as Repaired
     from .improve.shortcuts.find import shortcuts as shortcuts
     from .improve.shortcuts.result import Shortcuts as Shortcuts
     from .improve.diff import diff as diff

@@ -58,6 +58,8 @@ def open_model(
     """
     if isinstance(spec, Model):
         return spec
+    if str(spec).endswith(".card.json"):
+        return _open_card(str(spec), {**locals(), "spec": None})
     if isinstance(spec, nn.Module):
         opened = wrap(spec)
     else:
@@ -88,6 +90,19 @@ def open_model(
     if device is not None or dtype is not None or not isinstance(spec, nn.Module):
         # a module given by hand stays where it is unless told otherwise
         opened.module.to(device=choose_device(device), dtype=choose_dtype(dtype))
+    return opened
+
+
+def _open_card(path: str, given: dict[str, Any]) -> Model:
+    """The network of a card that ``convoscope repair`` wrote; what is given besides goes before what it says."""
+    from .card import preprocessing_of, read_card
+
+    card = read_card(path)
+    told = {"weights": card.get("weights"), "labels": card.get("labels")}
+    given = {name: value if value is not None else told.get(name) for name, value in given.items() if name != "spec"}
+    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit")}
+    opened = open_model(str(card["spec"]), **given)
+    opened.preprocessing = _override(preprocessing_of(card["preprocessing"]), *geometry.values())
     return opened
 
 

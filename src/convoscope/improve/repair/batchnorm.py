@@ -15,6 +15,7 @@ from ...engine.passes.untouched import untouched
 from ...errors import ModelError, UsageError
 from ..shortcuts.bench import Bench
 from .attempt import Attempt
+from .copies import scores_of
 from .gate import Measured, judge, likelihood, log_chance
 from .split import PROOF
 
@@ -56,15 +57,10 @@ def repair_batchnorm(bench: Bench, part: NDArray[np.int64], seed: int = 0, proof
             f"are left to estimate it from, and at least {FEWEST} of 2 are needed."
         )
     fresh = estimate(model.module, learn.inputs, model.call)
-    best, module = max(
-        (
-            (float(log_chance(_with(bench, made).score(len(pick.truth), lambda n: pick.inputs[n]), pick.truth).mean()), share)
-            for share in SHARES
-            for made in [mixed(model.module, fresh, share)]
-        ),
-    )[1], model.module
+    chances = [log_chance(scores_of(pick, mixed(model.module, fresh, share)), pick.truth).mean() for share in SHARES]
+    best = SHARES[int(np.argmax(chances))]
     module = mixed(model.module, fresh, best)
-    after = _with(bench, module).score(len(held.truth), lambda numbers: held.inputs[numbers])
+    after = scores_of(held, module)
     gain = likelihood(held.scores, after, held.truth)
     right = Measured(held.scores.argmax(1) == held.truth, after.argmax(1) == held.truth)
     proved = judge(
@@ -142,9 +138,3 @@ def _even(bench: Bench, flags: NDArray[np.bool_], seed: int) -> NDArray[np.int64
     lists = [rows for rows in lists if len(rows)]
     few = min((len(rows) for rows in lists), default=0)
     return np.asarray(random.permutation(np.concatenate([rows[:few] for rows in lists])) if lists else [], np.int64)
-
-
-def _with(bench: Bench, module: nn.Module) -> Bench:
-    from .copies import with_module
-
-    return with_module(bench, module)

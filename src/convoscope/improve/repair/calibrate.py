@@ -47,9 +47,10 @@ def repair_confidence(bench: Bench, part: Ints, seed: int = 0, proof: Bench | No
     enough = len(bench.classes) == size and min(np.bincount(bench.truth[fits], minlength=size)) >= EACH
     if enough and head.bias is not None and not head.local:
         a, b = vector(bench.scores[fits], bench.truth[fits], 1 / one)
-        if log_chance(bench.scores[picks] * a + b, bench.truth[picks]).mean() > log_chance(
-            bench.scores[picks] / one, bench.truth[picks]
-        ).mean():
+        if (
+            log_chance(bench.scores[picks] * a + b, bench.truth[picks]).mean()
+            > log_chance(bench.scores[picks] / one, bench.truth[picks]).mean()
+        ):
             factor, offset, way = a, b, "a temperature for each class"
     if way == "one temperature":
         whole = fits | picks
@@ -115,6 +116,8 @@ def _error(scores: NDArray[Any], truth: Ints, seed: int) -> dict[str, float]:
     values = np.asarray(scores, np.float64)
     chance = np.exp(log_chance(values, values.argmax(1)))
     right = values.argmax(1) == truth
-    low, high = np.quantile(bootstrap(len(truth), lambda rows: ece(chance[rows], right[rows]), 500, seed), [0.025, 0.975])
+    low, high = np.quantile(
+        bootstrap(len(truth), lambda rows: ece(chance[rows], right[rows]), 500, seed), [0.025, 0.975]
+    )
     mean = ece(chance, right)
     return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean)}

@@ -53,8 +53,8 @@ def repair_head(
         if few:
             name = bench.model.label(few[0].kind)
             raise UsageError(
-                f"No held-out pictures are left: there are {len(bench.rows(few[0].kind))} of {name}, and at least 3 are "
-                f"needed in each of {FOLDS + 1} parts, to fit, to choose and to prove."
+                f"No held-out pictures are left: there are {len(bench.rows(few[0].kind))} of {name}, and at least 3 "
+                f"are needed in each of {FOLDS + 1} parts, to fit, to choose and to prove."
             )
     head = head_of(bench.model, bench.inputs[:4])
     sets = [

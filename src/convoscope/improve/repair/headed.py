@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...engine.passes.untouched import innermost, untouched
 from ...errors import ModelError
 from ...models.model import Model
-from ...targets.classes import logits
+from ...models.outputs import logits
 
 #: scores made from cached features may differ by so much of the largest
 TOLERANCE = 1e-3
