@@ -233,8 +233,8 @@ class _Part:
             raise ModelError(
                 f"Layer {lost!r} was not reached in this forward: `convoscope layers` lists those that are."
             )
-        values = class_scores(output, len(fitted))
-        self.scores.append(None if values is None else values.numpy())
+        values = class_scores(self.model, output, len(fitted))
+        self.scores.append(None if values is None else values[:, 0].numpy())
 
     def side(self, pictures: Labelled, name: str, failed: dict[str, str]) -> Side:
         whole = all(one is not None for one in self.scores)
