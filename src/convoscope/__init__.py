@@ -32,7 +32,7 @@ _PUBLIC = {
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "audit": "improve.audit", "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
     "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
-    "diff": "improve.diff", "Diff": "improve.diff",
+    "repair": "improve.repair.api", "Repaired": "improve.repair.result",
     "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .improve.audit import audit as audit
     from .improve.diagnose import diagnose as diagnose
     from .improve.diff import diff as diff
+    from .improve.repair.api import repair as repair
+    from .improve.repair.result import Repaired as Repaired
     from .improve.shortcuts.find import shortcuts as shortcuts
     from .improve.shortcuts.result import Shortcuts as Shortcuts
     from .improve.stress import stress as stress
