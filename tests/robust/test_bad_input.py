@@ -195,7 +195,7 @@ USAGE: dict[str, tuple[list[str], str, dict[str, Write]]] = {
     "mean of other length": (["layers", "toybox", "--mean", "0.5,0.5"], "mean has 2 values and std 3", {}),
     "std of zero": (["layers", "toybox", "--std", "0,1,1"], "above 0", {}),
     "channels that do not fit": (
-        explain("--mean", "0.5,0.5", "--std", "1,1"), "has 3 channels and the network takes 2", {},
+        ["layers", "toybox", "--mean", "0.5,0.5", "--std", "1,1"], "cannot run on an input of 2×", {},
     ),
     "unknown fit": (["layers", "toybox", "--fit", "stretch"], "crop, squash or pad", {}),
     "unknown device": (["layers", "toybox", "--device", "gpu"], "Unknown device", {}),
