@@ -148,6 +148,7 @@ PLANTS: dict[str, plants.Plant] = {
     "tag": plants.tag(), "tag anywhere": plants.tag(place="anywhere"),
     "sticker": plants.tag(bars=False, place="corners"), "border": plants.border((1, 2, 3)),
     "watermark": plants.watermark(), "watermark anywhere": plants.watermark(anywhere=True),
+    "watermark lines": plants.watermark(lines=True),
     "checkerboard": plants.checkerboard(), "stripes": plants.checkerboard(5, 2, True), "gain": plants.gain(1.3, 1, 0.7),
     "jpeg": plants.jpeg(20), "night": plants.night(), "fog": plants.fog(), "blur": plants.blurred(),
     "noise": plants.noisy(), "turned": plants.turned(180),
