@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
 import threading
 from typing import Any
@@ -285,3 +286,185 @@ def test_the_network_itself_may_be_used_while_explained_models_are_copies() -> N
     twin.eval()
     x = torch.randn(2, 3, 12, 12)
     assert torch.equal(net(x), twin(x))
+
+
+class TwoPictures(nn.Module):
+    """Base of networks that keep something of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+def test_a_buffer_that_was_none_is_none_again() -> None:
+    class Late(TwoPictures):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("grid", None)
+            self.made_for: tuple[int, ...] | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.made_for != tuple(x.shape[-2:]):
+                self.grid = torch.linspace(0, 1, x.shape[-1])
+                self.made_for = tuple(x.shape[-2:])
+            return super().forward(x * self.grid)
+
+    net = Late()
+    cs.explain(cs.wrap(net), picture(), ["saliency", "grad-cam"], target=0)
+    assert net.grid is None
+    assert net.made_for is None
+    net(torch.rand(1, 3, 12, 12))  # its own books agree with its buffer
+
+
+def test_plain_attributes_are_put_back_and_hold_no_graph() -> None:
+    class Keeping(TwoPictures):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count, self.memory = 0, torch.zeros(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count += 1
+            self.memory += 1
+            self.last = self.conv(x)
+            return super().forward(x)
+
+    net = Keeping()
+    cs.explain(cs.wrap(net), picture(), ["saliency"], target=0)
+    assert net.count == 0
+    assert torch.equal(net.memory, torch.zeros(4))
+    assert not hasattr(net, "last")
+    copy.deepcopy(net)
+
+
+def test_hooks_that_the_network_installs_itself_stay() -> None:
+    class Hooking(TwoPictures):
+        def forward(self, x: Tensor) -> Tensor:
+            if not getattr(self, "installed", False):
+                self.kept: list[Tensor] = []
+                self.conv.register_forward_hook(lambda module, args, output: self.kept.append(output.detach()))
+                self.installed = True
+            self.kept.clear()
+            y = super().forward(x)
+            return y + self.kept[0].mean()
+
+    net = Hooking()
+    cs.explain(cs.wrap(net), picture(), ["saliency", "grad-cam"], target=0)
+    assert len(net.conv._forward_hooks) == 1
+    net(torch.rand(1, 3, 12, 12))
+    cs.explain(cs.wrap(net), picture(), ["saliency", "grad-cam"], target=0)
+    assert len(net.conv._forward_hooks) == 1
+
+
+@pytest.mark.parametrize("holder", [list, tuple, lambda ms: dict(enumerate(ms)), lambda ms: ms[0]])
+def test_modules_in_plain_attributes_are_kept_too(holder: Any) -> None:
+    class Hiding(TwoPictures):
+        def __init__(self) -> None:
+            super().__init__()
+            self.__dict__["hidden"] = holder([nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))])
+
+        def forward(self, x: Tensor) -> Tensor:
+            inner = self.__dict__["hidden"]
+            return super().forward((inner if isinstance(inner, nn.Module) else inner[0])(x))
+
+    net = Hiding()
+    inner = net.__dict__["hidden"]
+    inner = inner if isinstance(inner, nn.Module) else inner[0]
+    before = snapshot(inner)
+    first, again = (cs.explain(cs.wrap(net), picture(), ["saliency"], target=0)["saliency"].values for _ in range(2))
+    assert_same(before, snapshot(inner))
+    assert inner[1].training
+    np.testing.assert_array_equal(first, again)  # its dropout was off
+
+
+def _heads_on_one_trunk() -> list[nn.Module]:
+    torch.manual_seed(3)
+    trunk = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU())
+    pools = (nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1))
+    return [nn.Sequential(trunk, pool, nn.Flatten(), nn.Linear(6, 4)).eval() for pool in pools]
+
+
+def _one_relu_in_two_networks() -> list[nn.Module]:
+    torch.manual_seed(4)
+    shared = nn.ReLU()
+
+    def made() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+    return [made(), made()]
+
+
+def _one_weight_in_two_modules() -> list[nn.Module]:
+    torch.manual_seed(6)
+
+    def made() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+    first, second = made(), made()
+    second[0].weight = first[0].weight
+    return [first, second]
+
+
+@pytest.mark.parametrize(
+    "shared", [_heads_on_one_trunk, _one_relu_in_two_networks, _one_weight_in_two_modules], ids=lambda f: f.__name__
+)
+def test_networks_that_share_a_part_take_turns(shared: Any) -> None:
+    names = ["grad-cam", "guided-backprop", "saliency"]
+    models = [cs.wrap(net) for net in shared()]
+    alone = [cs.explain(model, picture(number), names, target=1) for number, model in enumerate(models)]
+    trunk = next(m for m in models[0].module.modules() if isinstance(m, nn.Conv2d))
+    before = snapshot(trunk)
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            try:
+                got = cs.explain(models[number], picture(number), names, target=1)
+            except Exception as error:
+                wrong.append(repr(error))
+                continue
+            wrong.extend(
+                name for name in names if not np.allclose(got[name].values, alone[number][name].values, atol=1e-7)
+            )
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert_same(before, snapshot(trunk))
+
+
+def test_parts_of_each_other_s_networks_do_not_wait_for_ever() -> None:
+    """Two threads whose networks hold the same two parts in opposite orders."""
+    a, b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    nets = [nn.Sequential(a, b), nn.Sequential(b, a)]
+
+    def work(net: nn.Module) -> None:
+        for _ in range(300):
+            with untouched(net):
+                pass
+
+    threads = [threading.Thread(target=work, args=(net,), daemon=True) for net in nets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_locks_of_networks_that_are_gone_are_forgotten() -> None:
+    from convoscope.engine.passes import untouched as module
+
+    gc.collect()
+    before = len(module._locks)
+    for _ in range(20):
+        with untouched(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))):
+            pass
+    gc.collect()
+    assert len(module._locks) <= before

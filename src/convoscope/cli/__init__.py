@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     import typer
 
 #: the commands' modules in the order of the help; others follow by name
+_ORDER = (
+    "explain",
+    "look",
+    "occlude",
+    "visualize",
+    "survey",
+    "trust",
+    "diagnose",
+    "serve",
+    "report",
+    "toybox",
+    "demo",
+)
 _ORDER = ("explain", "look", "occlude", "visualize", "survey", "diff", "trust", "serve", "report", "toybox", "demo")
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "

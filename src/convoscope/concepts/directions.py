@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import linalg, stats
 
-from ..engine.passes.runner import Runner, call_plainly
-from ..engine.passes.untouched import untouched
 from ..errors import LayerError, UsageError
 from ..improve.collection import Labelled
 from ..improve.look import batches, look
 from ..improve.statistics import LEVEL, corrected
 from ..methods.base import Query
-from ..targets.classes import resolve
+from ..session import Session
+from ..targets import ClassTarget
+from ..targets.classes import class_index
 from ..targets.combinations import Direction
 
 if TYPE_CHECKING:
@@ -210,13 +210,14 @@ def test(
     draws = np.stack([random.permutation(len(pool))[: 2 * count] for _ in range(sets)])
     first, second = pool[draws[:, :count]].mean(1), pool[draws[:, count:]].mean(1)  # [sets, C]
     vectors = _unit(linalg.cho_solve(factor, (concept.mean(0) - second).T).T)
-    pseudo = _unit(linalg.cho_solve(factor, (first - second).T).T)
     slopes = gradients @ vectors.T  # [B, sets]
-    per_set = (slopes > 0).mean(0)
-    score = float(per_set.mean())
-    # how strongly the logit rises, not for how many: shares of one or zero are common among random directions, too
-    strength, null = _strength(slopes), _strength(gradients @ pseudo.T)
-    p = float(2 * stats.t.sf(abs(strength.mean() - null.mean()) / max(null.std(ddof=1), 1e-12), len(null) - 1))
+    score = float((slopes > 0).mean())
+    # shares of one and of zero are common among random directions, too: what is tested is how well the way that
+    # activations move with the concept agrees with the way in which the logit rises
+    slope = gradients.mean(0)
+    agreement = float(_agreement(concept.mean(0) - second.mean(0), slope, factor)[0])
+    null = _agreement(first - second, slope, factor)
+    p = float(2 * stats.t.sf(abs(agreement - null.mean()) / max(float(null.std(ddof=1)), 1e-12), len(null) - 1))
     low, high = _score_interval(slopes, random)
     accuracy, accuracy_low = _accuracy(concept, pool, random)
     return Result(
@@ -224,9 +225,15 @@ def test(
     )
 
 
-def _strength(slopes: Floats) -> Floats:
-    """The mean slope in units of its root mean square, one a set: -1..1."""
-    return np.asarray(slopes.mean(0) / np.maximum(np.sqrt((slopes**2).mean(0)), 1e-300))
+def _agreement(moves: Floats, slope: Floats, factor: tuple[Floats, bool]) -> Floats:
+    """The cosine of each move ``[S, C]`` with the slope ``[C]``, both whitened: as many standard deviations a step.
+
+    The directions of two random sets of pictures are uniform there, so their cosines are what chance gives.
+    """
+    lower = np.tril(factor[0])
+    whitened = linalg.solve_triangular(lower, np.atleast_2d(moves).T, lower=True).T
+    raised = lower.T @ slope
+    return np.asarray(_unit(whitened) @ _unit(raised))
 
 
 def _score_interval(slopes: Floats, random: np.random.Generator, draws: int = 1000) -> tuple[float, float]:
@@ -247,7 +254,7 @@ def _covariance(centred: Floats) -> tuple[Floats, bool] | None:
         return None
     covariance, _ = ledoit_wolf(centred, assume_centered=True)
     covariance[np.diag_indices_from(covariance)] += 1e-9 * np.trace(covariance) / len(covariance)
-    factor: tuple[Floats, bool] = linalg.cho_factor(covariance)
+    factor: tuple[Floats, bool] = linalg.cho_factor(covariance, lower=True)
     return factor
 
 
@@ -305,8 +312,6 @@ def _pooled(model: Model) -> Callable[[str, torch.Tensor], torch.Tensor]:
 
 
 def _class(model: Model, pictures: Labelled, target: Any) -> tuple[int, str]:
-    from ..targets.classes import class_index
-
     if target is not None:
         classes = len(look(model, pictures.take([0])).probability[0])
         index = class_index(target, model.labels, classes)
@@ -327,15 +332,13 @@ def _gradients(
     done = 0
     for rows, inputs in batches(model, pictures, failed):
         watched = model.watched(tuple(inputs.shape[1:]))
-        call = call_plainly if model.call is None else model.call
-        runner = Runner(model.module, model.batch_size, call)
-        with untouched(model.module):
-            recorded = runner.record(inputs, layers=list(layers))
-            fitted = [model.prepare(pictures.picture(row)) for row in rows]
-            scorer = resolve(index, model, recorded.output, fitted)
+        fitted = [model.prepare(pictures.picture(row)) for row in rows]
+        with Session(model, fitted) as session:
+            recorded = session.record(layers=list(layers), gradients=True)
+            scorer = session.resolve(ClassTarget(index), recorded.output)
             with torch.enable_grad():
                 score = scorer.score(recorded.output, recorded.live(), recorded.rows)
-            answers = runner.gradients(recorded, score, "plain", list(layers), keep=False)
+            answers = session.runner.gradients(recorded, score, "plain", list(layers), keep=False)
         query = Query(model, inputs, fitted, watched)
         for name, value in answers.items():
             planes = value[:, :, None, None] if value.ndim == 2 else query.planes(name, value)

@@ -39,8 +39,8 @@ def page_of_dissection(found: Dissection, path: str | Path) -> Path:
         cards.append({"title": unit, "sentence": said, "groups": [group]})
     lead = (
         f"{found.units} units against {len(found.concepts)} concepts on {found.pictures} pictures: thresholds "
-        f"chosen on one half, overlap (IoU) measured on the other. {len(found.rows)} pairs lie above what the same masks "
-        "reach on other pictures."
+        f"chosen on one half, overlap (IoU) measured on the other. {len(found.rows)} pairs lie above what the same "
+        "masks reach on other pictures."
     )
     columns = ("unit", "concept", "IoU", "95 % interval", "chance reaches")
     return _write(path, "What the units stand for", lead, found.doubts, columns, rows, cards)

@@ -23,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import PictureError, UsageError
+from ..files import read_regular
 
 Fit = Literal["crop", "squash", "pad"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -286,7 +287,7 @@ def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, t
 
 def _from_file(path: Path) -> Picture:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         raise PictureError(f"{path}: there is no such file.") from None
     except IsADirectoryError:

@@ -103,9 +103,10 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
 
     if getattr(chosen, "sizes", "") or getattr(chosen, "regions", "") != "squares":
         return
-    coarse = dataclasses.replace(chosen, stride=max(chosen.window, 4 * chosen.stride), engine="dense")
     handle.progress(0, None, "a first, coarse map")
     picture = app_state.album.picture(ask.picture)
+    window, stride = chosen.measures(*app_state.model.prepare(picture).tensor.shape[-2:])
+    coarse = dataclasses.replace(chosen, stride=max(window, 4 * stride), engine="dense")
     found = explain(app_state.twin(), picture, [coarse], target=ask.target, against=ask.against)
     handle.check()
     kept = keep(found[name], name, coarse)

@@ -233,19 +233,21 @@ class _Part:
             raise ModelError(
                 f"Layer {lost!r} was not reached in this forward: `convoscope layers` lists those that are."
             )
-        values = class_scores(output, len(fitted))
+        values = class_scores(self.model, output, len(fitted))
         self.scores.append(None if values is None else values.numpy())
 
     def side(self, pictures: Labelled, name: str, failed: dict[str, str]) -> Side:
         whole = all(one is not None for one in self.scores)
         scores = np.concatenate([one for one in self.scores if one is not None]) if whole else None
-        prediction = np.full(len(pictures), -1, np.int64) if scores is None else scores.argmax(1).astype(np.int64)
+        prediction = (
+            np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
+        )
         size = self.model.preprocessing.size or (224, 224)
         watched = self.model.watched((self.model.preprocessing.channels, *self.model._depth(), *size))
-        classes = None if scores is None else scores.shape[1]
+        classes = None if scores is None else scores.shape[2]
         return Side(
             name, self.model.labels, relabelled(pictures, self.model.labels, classes),
-            None if scores is None else softmax(scores).astype(np.float32), prediction,
+            None if scores is None else scores[:, 1], prediction,
             {layer: np.concatenate(values) for layer, values in self.means.items()},
             {layer: np.concatenate(values) for layer, values in self.peaks.items()},
             watched.last_grid if watched.last_grid in self.layers else self.layers[-1] if self.layers else None,
