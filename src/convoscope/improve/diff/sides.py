@@ -20,7 +20,7 @@ from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import DECODERS, _ahead, run_once, softmax
+from ..look import DECODERS, _ahead, run_once
 
 if TYPE_CHECKING:
     from ...surveys.store.store import Store
