@@ -93,11 +93,13 @@ class FullGrad(Method):
 
 def _biases(query: Query) -> dict[str, Tensor | None]:
     """The effective bias of every layer that was run, by layer name."""
-    from ..models.model import module_by_name
+    from ..engine.passes.naming import module_paths
 
+    # by the names of the watched forward, which are the same for a compiled network
+    modules = module_paths(query.model.module)
     found: dict[str, Tensor | None] = {}
     for layer in query.watched.layers.values():
-        module = None if layer.functional else module_by_name(query.model, layer.name)
+        module = None if layer.functional else modules.get(layer.name.partition("#")[0])
         if module is not None:
             found[_norm_inside(layer.name, query)] = effective_bias(module)
     return found

@@ -151,8 +151,9 @@ def account(maps: Maps, difference: Tensor, cure: str) -> None:
         if share > 0.05 and float(missed[row]) < 1e-5 * float(size[row]):
             maps.doubt(
                 row,
-                f"Completeness: the map's sum misses {share:.0%} of the score's difference, {float(difference[row]):.1e}: "
-                "that is rounding beside the values summed, and the score hardly differs from the background's.",
+                f"Completeness: the map's sum misses {share:.0%} of the score's difference "
+                f"({float(difference[row]):.1e}): rounding "
+                "beside the values summed; the score hardly differs from the background's.",
             )
         elif share > 0.05:
             maps.doubt(row, f"Completeness: the map's sum misses {share:.0%} of the score's difference; {cure}.")
