@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..engine.fields.watch import NetworkTrace, trunk, watch
 from ..engine.passes import runner
 from ..engine.passes.untouched import is_scripted, untouched
-from ..errors import ModelError, UsageError
+from ..errors import ConvoscopeError, ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
+from .calling import Picked, call_for, picking
 
 if TYPE_CHECKING:
     from ..engine.fields.watch import Layer
@@ -43,6 +44,11 @@ class Model:
     _watched: dict[tuple[Any, ...], NetworkTrace] = field(default_factory=dict, repr=False)
     _graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
     _fingerprint: tuple[Any, str] | None = field(default=None, repr=False)
+
+    @property
+    def output(self) -> str | None:
+        """Which element of what the network returns is meant; ``None``: found by its size and its name."""
+        return self.call.path if isinstance(self.call, Picked) else None
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +112,8 @@ class Model:
             with untouched(self.module, gradients=False):
                 try:
                     self._watched[key] = watch(self.module, example, call=self.run, until=trunk(self.module))
+                except ConvoscopeError:
+                    raise
                 except Exception as error:
                     raise ModelError(forward_failed(self, chw, error)) from error
         return self._watched[key]
@@ -150,6 +158,7 @@ def wrap(
     call: Callable[[nn.Module, Tensor, Tensor], Any] | None = None,
     rgb: tuple[int, int, int] | None = None,
     frames: int | None = None,
+    output: int | str | None = None,
 ) -> Model:
     """Your own network as a :class:`Model`, used as it is: nothing is copied, moved or changed.
 
@@ -158,15 +167,14 @@ def wrap(
     ``call(module, inputs, rows)`` runs networks of several inputs: row ``i`` belongs to picture ``rows[i]``.
     ``rgb`` says which bands of a picture of more than three are drawn as red, green and blue. ``frames`` is the number
     of slices or frames that a network of volumes or videos takes (0, the default where its first convolution is
-    3-D: as many as there are).
+    3-D: as many as there are). ``output`` says which element is meant of a network that returns several: a key, a
+    number, or a path of them (``heads.0``).
     """
     if isinstance(module, Model):
         raise UsageError("This is a Model already; wrap() takes the torch.nn.Module itself.")
     if not isinstance(module, nn.Module):
         raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}.")
     if call is None:
-        from .calling import call_for
-
         call = call_for(module)
     channels = len(mean) if mean is not None else len(std) if std is not None else input_channels(module)
     preprocessing = Preprocessing(
@@ -186,7 +194,7 @@ def wrap(
         name or type(module).__name__,
         batch_size=batch_size,
         seed=seed,
-        call=call,
+        call=picking(call, output),
     )
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from ..errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from ..pictures.picture import Preprocessing
 from . import weights as weight_files
-from .calling import call_for
+from .calling import call_for, picking
 from .model import Model, input_channels, wrap
 
 
@@ -46,13 +46,15 @@ def open_model(
     batch_size: int = 32,
     seed: int = 0,
     trust_pickle: bool = False,
+    output: int | str | None = None,
 ) -> Model:
     """Open a network by its spec.
 
     Specs: ``toybox``, ``toybox-cheat``, ...; a torchvision name (``resnet50`` or ``torchvision:resnet50``);
     ``timm:NAME``; ``path/net.py:callable``. ``weights``: ``None`` for the pretrained ones, ``"none"`` for random
     ones (seeded), or a file. ``labels``: a file with one name a line, or a sequence. ``size``, ``mean``, ``std`` and
-    ``fit`` override the preprocessing that comes with the weights. ``device=None`` takes CUDA or MPS where present.
+    ``fit`` override the preprocessing that comes with the weights. ``output``: which element is meant of a network that
+    returns several (a key, a number, or a path of them). ``device=None`` takes CUDA or MPS where present.
 
     Raises :class:`ModelError` where the network or its weights cannot be had, :class:`UsageError` for bad settings.
     """
@@ -85,6 +87,7 @@ def open_model(
     if batch_size < 1:
         raise UsageError(f"batch-size must be at least 1, not {batch_size}.")
     opened.batch_size, opened.seed = batch_size, seed
+    opened.call = picking(opened.call, output)
     if device is not None or dtype is not None or not isinstance(spec, nn.Module):
         # a module given by hand stays where it is unless told otherwise
         opened.module.to(device=choose_device(device), dtype=choose_dtype(dtype))

@@ -20,7 +20,7 @@ from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import DECODERS, _ahead, _run, softmax
+from ..look import DECODERS, _ahead, run_once
 
 if TYPE_CHECKING:
     from ...surveys.store.store import Store
@@ -227,7 +227,7 @@ class _Part:
                 self.peaks[name].append(peak)
 
         with untouched(self.model.module, gradients=False), observe(self.model.module, visit, only=set(self.layers)):
-            output = _run(self.model, inputs)
+            output = run_once(self.model, inputs)
         lost = next((name for name in self.layers if name not in found), None)
         if lost is not None:
             raise ModelError(
