@@ -234,12 +234,14 @@ class _Part:
                 f"Layer {lost!r} was not reached in this forward: `convoscope layers` lists those that are."
             )
         values = class_scores(self.model, output, len(fitted))
-        self.scores.append(None if values is None else values.numpy())
+        self.scores.append(None if values is None else values[:, 0].numpy())
 
     def side(self, pictures: Labelled, name: str, failed: dict[str, str]) -> Side:
         whole = all(one is not None for one in self.scores)
         scores = np.concatenate([one for one in self.scores if one is not None]) if whole else None
-        prediction = np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
+        prediction = (
+            np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
+        )
         size = self.model.preprocessing.size or (224, 224)
         watched = self.model.watched((self.model.preprocessing.channels, *self.model._depth(), *size))
         classes = None if scores is None else scores.shape[2]
