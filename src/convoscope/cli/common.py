@@ -69,6 +69,10 @@ class ModelOptions:
         None
     )
     dtype: Annotated[str | None, model_flag("--dtype", help="float32, float64, float16 or bfloat16.")] = None
+    output: Annotated[
+        str | None,
+        model_flag("--output", help="Which element is meant, where the network returns several: logits, 1."),
+    ] = None
     batch_size: Annotated[int, model_flag("--batch-size", help="Pictures in one pass.")] = 32
     seed: Annotated[int, model_flag("--seed", help="Of everything random.")] = 0
     trust_pickle: Annotated[
@@ -136,6 +140,7 @@ def open_from(spec: str, options: ModelOptions) -> Model:
             batch_size=options.batch_size,
             seed=options.seed,
             trust_pickle=options.trust_pickle,
+            output=options.output,
         )
     for note in model.notes:
         complain(f"Note: {note}")

@@ -20,7 +20,7 @@ from ..errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from ..pictures.picture import Preprocessing
 from ..pictures.preprocessing import channel_values, read_size
 from . import weights as weight_files
-from .calling import Call, call_for
+from .calling import Call, call_for, picking
 from .labels import own_labels, read_labels
 from .model import ASSUMED, Model, assumed, check_numbers, input_channels, refuse_lazy, wrap
 
@@ -50,6 +50,7 @@ def open_model(
     batch_size: int = 32,
     seed: int = 0,
     trust_pickle: bool = False,
+    output: int | str | None = None,
 ) -> Model:
     """Open a network by its spec.
 
@@ -60,6 +61,7 @@ def open_model(
         labels: Class names: a file with one name a line, a sequence, or a dictionary of class numbers.
         size, mean, std, fit, interpolation: Override the preprocessing that comes with the weights.
         device: ``None`` takes CUDA or MPS where present.
+        output: Which element is meant of a network that returns several: a key, a number, or a path of them.
 
     Raises:
         ModelError: The network or its weights cannot be had.
@@ -93,12 +95,13 @@ def open_model(
     if labels is not None:
         opened.labels = read_labels(labels)
     opened.batch_size, opened.seed = batch_size, seed
+    opened.call = picking(opened.call, output)
     if device is not None or dtype is not None or not isinstance(spec, nn.Module):
         # a module given by hand stays where it is unless told otherwise
         opened.module.to(device=choose_device(device), dtype=choose_dtype(dtype))
     if labels is not None and opened.preprocessing.size is not None:
         with suppress(ModelError):  # what the network cannot run on is told where it is run
-            opened.watched()  # holds the labels against the outputs
+            opened.check_labels()
     return opened
 
 

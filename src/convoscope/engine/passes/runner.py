@@ -137,8 +137,6 @@ class Runner:
 
         Found out once a network, by one picture alone and beside another. ``inputs`` are some pictures ``[B, ...]``.
         """
-        if self.batch_size == 1 and not len(inputs) > 1:
-            return self.apart
         known = _apart.get(innermost(self.network))
         if known is None:
             known = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach())
