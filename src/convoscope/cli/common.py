@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..names import in_json, shown
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -237,28 +239,47 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def dump_json(document: Any) -> str:
-    """One JSON document, readable, without NaN; short lists of numbers stand on one line."""
-    text = json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+def dump_json(document: Any, *, ascii: bool = False) -> str:
+    """One JSON document, readable, without NaN; short lists of numbers stand on one line.
+
+    Names of files that are not UTF-8 are written as JSON's own escapes, and come back from them as they were.
+    """
+    text = json.dumps(plain(document), indent=2, ensure_ascii=ascii, allow_nan=False)
     # inside strings a line break is written as an escape: what matches here is never part of one
-    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
+    text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
+    return in_json(text)
 
 
 def print_json(document: Any) -> None:
     """The one thing that a command with ``--json`` prints on standard output."""
-    sys.stdout.write(dump_json(document) + "\n")
-    sys.stdout.flush()
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    _write(sys.stdout, dump_json(document, ascii=encoding != "utf8"))
 
 
 def say(text: str, *, json: bool = False) -> None:
     """A result line: on standard output, or on standard error where that belongs to JSON."""
-    print(text, file=sys.stderr if json else sys.stdout, flush=True)
+    _write(sys.stderr if json else sys.stdout, shown(text))
 
 
 def complain(text: str) -> None:
     """A sentence on standard error."""
     if text:
-        print(text, file=sys.stderr, flush=True)
+        _write(sys.stderr, shown(text))
+
+
+def _write(stream: Any, text: str) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        # whoever read this has seen enough (`| head`): the work goes on to its end, in silence
+        quieten(stream)
+
+
+def quieten(stream: Any) -> None:
+    """From now on what is written to ``stream`` goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: int | None = None) -> str:
