@@ -15,7 +15,7 @@ help:
 	@echo "make demo      install with all extras into $(VENV) and run convoscope demo"
 	@echo "make test      install what the tests need and run the suite (under 20 minutes on two cores)"
 	@echo "make test-all  every long sweep, too"
-	@echo "make check     ruff (lint and format) and mypy --strict"
+	@echo "make check     ruff (lint and format), mypy --strict, and the direction of imports"
 	@echo "make clean     remove what these commands made"
 
 $(BIN)/python:
@@ -33,7 +33,7 @@ $(VENV)/.test: $(VENV)/.all $(DEPENDS)
 	@touch $@
 
 $(VENV)/.check: $(DEPENDS) | $(BIN)/python
-	$(PIP) ruff mypy
+	$(PIP) ruff mypy import-linter
 	@touch $@
 
 demo: $(VENV)/.all
@@ -50,6 +50,7 @@ check: $(VENV)/.check $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

@@ -45,7 +45,7 @@ def examine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this program and of what it stands on; "missing" where a package is not installed."""
-    from . import __version__
+    from .version import __version__
 
     found = {"convoscope": __version__, "python": platform.python_version()}
     for package in _CORE:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli.common import Bar, dump_json, plain
 from .errors import ConvoscopeError, MethodRefused, ModelError, PictureError, TargetError
 from .parallel import Task
+from .plain import dump_json, plain
+from .progress import Bar
 
 if TYPE_CHECKING:
     from .methods import Method
@@ -50,7 +51,7 @@ class Request:
 
     def key(self, model: Model) -> str:
         """A hash of everything that the maps depend on but the picture."""
-        from . import __version__
+        from .version import __version__
 
         asked = {
             "version": __version__,
@@ -166,7 +167,7 @@ def _answers(
         for number, chunk in enumerate(chunks)
     ]
     for done in spread.run(model, work, tasks):
-        yield from zip(chunks[int(done.shard)], done.value, strict=True)
+        yield from zip(chunks[int(done.id)], done.value, strict=True)
 
 
 def _places(paths: Sequence[Path], out: Path) -> list[_Place]:

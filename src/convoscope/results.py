@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
+from .errors import PictureError, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,9 +83,7 @@ class Heatmap:
 
         scale = scale or self.scale()
         if self.values.ndim == 3:
-            from .pictures import volume as volumes
-
-            return volumes.overlay(self, scale, on, **({} if opacity is None else {"opacity": opacity}))
+            return self._slices(scale, on, {} if opacity is None else {"opacity": opacity})
         if self.raw is not None and opacity is None:
             # fine structure would drown in the photo: it is drawn alone, in the photo's frame
             whole = self.fitted.picture.image if on == "photo" else self.input_image()
@@ -100,6 +98,23 @@ class Heatmap:
             self.fitted.picture.image, self.values, scale=scale, signed=self.signed, matrix=self.input_to_photo,
             **settings,
         )  # fmt: skip
+
+    def _slices(self, scale: Scale, on: str, settings: dict[str, Any]) -> Image.Image:
+        """A map ``[D, H, W]`` over its slices, as a sheet; all slices on one scale."""
+        from .draw import montage, overlay
+
+        picture: Any = self.fitted.picture
+        if not hasattr(picture, "chosen"):
+            raise PictureError("A map of several slices needs a volume to be drawn on.")
+        drawn = []
+        for one, values in montage.shown(list(zip(picture.chosen(len(self.values)), self.values, strict=True))):
+            whole: Image.Image = one.image
+            matrix: NDArray[np.float64] | None = self.input_to_photo
+            if on == "input":
+                whole, matrix = whole.resize((values.shape[1], values.shape[0])), None
+            draw: Any = overlay.placed if self.raw is not None and not settings else overlay.overlay
+            drawn.append(draw(whole, values, scale=scale, signed=self.signed, matrix=matrix, **settings))
+        return montage.montage(drawn)
 
     def input_image(self) -> Image.Image:
         """The network's input as a picture: what it saw after resize and crop."""
@@ -170,6 +185,9 @@ class Explanation(Mapping[str, Heatmap]):
     provenance: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     rows: list[Explanation] = field(default_factory=list, repr=False)
+    #: the :class:`~convoscope.targets.Target` to ask again for the same, and its class where it is one
+    question: Any = field(default=None, repr=False)
+    class_index: int | None = None
 
     def __getitem__(self, name: str) -> Heatmap:
         if name not in self.heatmaps:
@@ -222,7 +240,8 @@ class Explanation(Mapping[str, Heatmap]):
             "picture": self.picture,
             "path": str(self.fitted.picture.path) if self.fitted.picture.path else None,
             "target": self.target,
-            "score": self.score,
+            "class_index": self.class_index,
+            "score": _known(self.score),
             "probability": self.probability,
             "prediction": self.prediction,
             "plan": self.plan.to_dict(),
@@ -237,9 +256,11 @@ class Explanation(Mapping[str, Heatmap]):
             found["further_targets"] = [
                 {
                     "target": row.target,
-                    "score": row.score,
+                    "class_index": row.class_index,
+                    "score": _known(row.score),
                     "probability": row.probability,
                     "maps": {name: heatmap.to_dict() for name, heatmap in row.items()},
+                    "refused": row.refused,
                     "doubts": list(row.doubts),
                 }
                 for row in self.rows[1:]
@@ -248,6 +269,11 @@ class Explanation(Mapping[str, Heatmap]):
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
+
+
+def _known(score: float) -> float | None:
+    """JSON has no word for what is not a number."""
+    return score if np.isfinite(score) else None
 
 
 class Explanations(list[Explanation]):

@@ -43,7 +43,7 @@ def drag(page: Any, box: dict[str, float], points: list[tuple[float, float]]) ->
 
 def test_maps_are_drawn_as_the_library_draws_them(tab: Any) -> None:
     page = tab.open("methods=grad-cam,hirescam,saliency,guided-grad-cam")
-    explanation = convoscope.explanation(
+    explanation = convoscope.explain(
         tab.server.model, shown_file(tab), ["grad-cam", "hirescam", "saliency", "guided-grad-cam"]
     )
     for name, heatmap in explanation.items():
@@ -72,9 +72,7 @@ def test_choosing_a_picture_and_a_class_changes_the_maps(tab: Any) -> None:
     tab.settled()
     assert name != predicted
     third = pixels(page, '[data-method="grad-cam"] canvas.pixels').astype(int)
-    expected = convoscope.explanation(tab.server.model, shown_file(tab), "grad-cam", target=name)[
-        "grad-cam"
-    ].overlay()
+    expected = convoscope.explain(tab.server.model, shown_file(tab), "grad-cam", target=name)["grad-cam"].overlay()
     assert np.abs(third - np.asarray(expected).astype(int)).mean() < 0.6
     page.get_by_role("button", name=f"rather than {predicted}").click()
     until(page, "document.querySelector('.target')?.textContent.includes('rather than')")
@@ -86,7 +84,7 @@ def test_one_cursor_in_all_maps_with_the_values(tab: Any) -> None:
     box = page.locator('[data-method="saliency"] .stage').bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.505, box["y"] + box["height"] * 0.305)
     until(page, "document.querySelectorAll('.cross.on').length === 3")
-    explanation = convoscope.explanation(tab.server.model, shown_file(tab), ["grad-cam", "saliency"])
+    explanation = convoscope.explain(tab.server.model, shown_file(tab), ["grad-cam", "saliency"])
     for name in ("grad-cam", "saliency"):
         said = page.locator(f'[data-method="{name}"] .under').inner_text().split()[0]
         row, column = round(0.305 * 96 - 0.5), round(0.505 * 96 - 0.5)
@@ -147,7 +145,7 @@ def test_a_region_says_what_share_of_the_evidence_lies_inside(tab: Any) -> None:
     drag(page, box, [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75), (0.25, 0.27)])
     page.wait_for_selector(".inside")
     said = float(page.locator('[data-method="grad-cam"] .inside').inner_text().split()[0])
-    values = convoscope.explanation(tab.server.model, shown_file(tab), "grad-cam")["grad-cam"].values
+    values = convoscope.explain(tab.server.model, shown_file(tab), "grad-cam")["grad-cam"].values
     expected = 100 * values[24:72, 24:72].sum() / values.sum()
     assert abs(said - expected) < 6, (said, expected)
 
@@ -299,9 +297,7 @@ def test_every_method_explains_itself_and_has_its_form(tab: Any) -> None:
     until(page, "new URLSearchParams(location.search).get('set') === 'grad-cam.layer=layer1'")
     tab.settled()
     drawn = pixels(page, '[data-method="grad-cam"] canvas.pixels').astype(int)
-    expected = convoscope.explanation(tab.server.model, shown_file(tab), convoscope.GradCAM(layer="layer1"))[
-        "grad-cam"
-    ]
+    expected = convoscope.explain(tab.server.model, shown_file(tab), convoscope.GradCAM(layer="layer1"))["grad-cam"]
     assert np.abs(drawn - np.asarray(expected.overlay()).astype(int)).mean() < 0.6
 
 

@@ -38,6 +38,10 @@ def coarse(kind: Any, net: nn.Module, layer: nn.Module, x: Tensor, target: int) 
 @pytest.mark.parametrize("name", PAIRS)
 def test_coarse_grids_are_grad_cams(name: str) -> None:
     net, pics = Modules().eval(), pictures(2)
+    if name == "grad-cam++":
+        # theirs adds 1e-6 to squares of gradients: compared where the gradients are large beside it
+        with torch.no_grad():
+            net.fc.weight *= 1e4
     grids = coarse(PAIRS[name], net, net.relu3, tensor(pics), 3)
     ours = cs.explain(cs.wrap(net), pics, [name], target=3, layer="relu3")
     for row, one in enumerate(ours):
@@ -188,3 +192,50 @@ def test_score_cam_is_grad_cams_on_a_layer_of_the_pictures_size() -> None:
         other = torch.as_tensor(np.asarray(cam.get_cam_image(x, net.relu1, targets, a, None, False))).clamp(min=0)[0]
     one = cs.explain(cs.wrap(net), pics, ["score-cam"], target=2, layer="relu1")[0]["score-cam"]
     close(one.grid, other.float(), 1e-4)
+
+
+class _Scaled(nn.Module):
+    """A small network whose logits are multiplied: the smaller, the smaller the gradients."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.scale = scale
+        self.features = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 8, 3, padding=1))
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x).square().mean((2, 3))) * self.scale
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("name", ["grad-cam++", "xgrad-cam"])
+def test_formulas_hold_whatever_the_gradients_scale(name: str, scale: float) -> None:
+    """In float64, from the papers; a constant in the denominator (1e-6 beside g² of 1e-7) moves the peak."""
+    net, pics = _Scaled(scale).eval(), pictures(1)
+    with torch.no_grad():
+        net.features[0].weight *= 0.1  # activations of both signs, sums near zero
+    exact = _Scaled(scale).eval().double()
+    exact.load_state_dict({k: v.double() for k, v in net.state_dict().items()})
+    a = exact.features(tensor(pics).double())
+    (g,) = torch.autograd.grad((exact.fc(a.square().mean((2, 3))) * scale)[:, 2].sum(), a)
+    a = a.detach()
+    total = a.sum((2, 3), keepdim=True)
+    if name == "grad-cam++":
+        weights = (g.clamp(min=0) * g**2 / (2 * g**2 + total * g**3)).sum((2, 3), keepdim=True)
+    else:
+        weights = (g * a).sum((2, 3), keepdim=True) / total
+    truth = (weights * a).sum(1).clamp(min=0)[0].float()
+    ours = cs.explain(cs.wrap(net), pics, [name], target=2, layer="features.2")[0][name]
+    close(torch.as_tensor(ours.grid), truth, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["grad-cam++", "xgrad-cam"])
+def test_silent_channels_and_zero_gradients_give_numbers(name: str) -> None:
+    net = _Scaled(1.0).eval()
+    with torch.no_grad():
+        for one in (net.features[2], net.fc):
+            one.weight[:3] = 0
+            one.bias[:3] = 0
+    ours = cs.explain(cs.wrap(net), pictures(1), [name], target=3, layer="features.2")[0][name]
+    assert np.isfinite(ours.values).all()

@@ -51,11 +51,11 @@ def build() -> nn.Module:
 @contextmanager
 def local_ray(log: str) -> Iterator[Any]:
     """A Ray of this machine alone; its workers know the log's folder."""
-    from convoscope.surveys.gather import ray_engine
+    from convoscope import parallel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        ray = ray_engine._ray()
+        ray = parallel._ray()
         patch.setenv("CONVOSCOPE_TEST_LOG", log)
         ray.init(
             address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20,

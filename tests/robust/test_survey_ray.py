@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from convoscope import open_model
+from convoscope import open_model, parallel
 from convoscope.errors import ConvoscopeError, UsageError
 from convoscope.models.model import Model
+from convoscope.parallel import Done, Refused, Scheduler
 from convoscope.surveys import Store, survey
-from convoscope.surveys.gather import driver, ray_engine
-from convoscope.surveys.gather.ray_engine import Refused, Scheduler
+from convoscope.surveys.gather import driver
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ray_network import local_ray
@@ -183,11 +183,11 @@ def units(count: int) -> list[object]:
 
 
 def result(unit: object) -> object:
-    return type("R", (), {"unit": unit.id})()  # type: ignore[attr-defined]
+    return Done(unit.id, None)  # type: ignore[attr-defined]
 
 
 def given(crew: Scheduler) -> list[str]:
-    return [one.shard for some in crew.results() for one in some]
+    return [one.id for some in crew.results() for one in some]
 
 
 def test_a_slow_unit_is_repeated_and_the_first_result_counts() -> None:
@@ -197,7 +197,7 @@ def test_a_slow_unit_is_repeated_and_the_first_result_counts() -> None:
 
     fake = Fake(answer)
     many = units(6)
-    crew = Scheduler(fake, fake.make, 2, many)  # type: ignore[arg-type]
+    crew = Scheduler(fake, fake.make, 2, many, slow_at_least=0.0)  # type: ignore[arg-type]
     crew.idle.reverse()  # the first unit goes to the first worker, which never ends
     assert sorted(given(crew)) == [unit.id for unit in many]  # type: ignore[attr-defined]
     assert crew.repeated == 1
@@ -214,12 +214,12 @@ def test_a_unit_that_kills_every_worker_is_given_up_and_the_rest_done() -> None:
 
     def work() -> None:
         for some in crew.results():
-            done.extend(one.shard for one in some)
+            done.extend(one.id for one in some)
 
-    with pytest.raises(ConvoscopeError, match="1 units were given up"):
+    with pytest.raises(ConvoscopeError, match="1 pieces of work were given up"):
         work()
     assert sorted(done) == ["u0", "u1", "u3", "u4"]
-    assert crew.replaced == ray_engine.DEATHS
+    assert crew.replaced == parallel.DEATHS
 
 
 def test_what_a_worker_refuses_is_raised_in_its_own_words() -> None:
@@ -247,7 +247,7 @@ def test_a_network_without_a_spec_is_sent_and_a_worker_error_told(
 
 
 def test_settings_that_do_not_fit_are_said(folder: Path, tmp_path: Path, cli: object) -> None:
-    with pytest.raises(UsageError, match="at least 1"), ray_engine.connected("local", 0):
+    with pytest.raises(UsageError, match="at least 1"), parallel.connected("local", 0):
         pass
     answer = cli("survey", "toybox", folder, "--out", tmp_path / "s", "--workers", "2")  # type: ignore[operator]
     assert answer.code == 2
@@ -256,5 +256,5 @@ def test_settings_that_do_not_fit_are_said(folder: Path, tmp_path: Path, cli: ob
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConvoscopeError, match=r"convoscope\[ray\]"), ray_engine.connected("local", 2):
+    with pytest.raises(ConvoscopeError, match=r"convoscope\[ray\]"), parallel.connected("local", 2):
         pass

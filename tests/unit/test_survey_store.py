@@ -214,9 +214,3 @@ def test_reading_does_not_write(folder: Path, tmp_path: Path) -> None:
     reader = Store.open(tmp_path / "s")
     with pytest.raises(UsageError, match="open for reading only"):
         reader.fold()
-
-
-def test_the_package_is_the_function(folder: Path, tmp_path: Path) -> None:
-    import convoscope.surveys
-
-    assert isinstance(convoscope.surveys(model(), folder, tmp_path / "s", ["1"], top=1), Store)  # type: ignore[operator]

@@ -38,7 +38,7 @@ def test_maps_are_the_librarys(web: Any, toybox_model: Any, toybox_folder: Path)
     id = first(web)
     asked = {"picture": id, "methods": "grad-cam,saliency,hirescam", "target": "car"}
     found = web.get("/api/explain", params=asked).json()
-    expected = convoscope.explanation(
+    expected = convoscope.explain(
         toybox_model, picture_file(web, toybox_folder, id), ["grad-cam", "saliency", "hirescam"], target="car"
     )
     assert found["target"] == "car"
@@ -60,7 +60,7 @@ def test_a_map_can_be_asked_for_alone_and_with_settings(web: Any, toybox_model: 
     id = first(web)
     query = {"picture": id, "set": ["grad-cam.layer=layer2"]}
     answer = web.get("/api/maps/grad-cam.npy", params=query)
-    expected = convoscope.explanation(
+    expected = convoscope.explain(
         toybox_model, picture_file(web, toybox_folder, id), convoscope.GradCAM(layer="layer2")
     )
     np.testing.assert_allclose(np.load(io.BytesIO(answer.content)), expected["grad-cam"].values, rtol=1e-5, atol=1e-8)
@@ -95,7 +95,7 @@ def test_cover_is_one_window_of_occlusion(web: Any, toybox_model: Any, toybox_fo
     box = {"x0": 0, "y0": 0, "x1": 48, "y1": 48}
     found = web.get("/api/cover", params={"picture": id, **box}).json()
     occlusion = convoscope.Occlusion(window=48, stride=48)
-    expected = convoscope.explanation(toybox_model, picture_file(web, toybox_folder, id), occlusion)["occlusion"]
+    expected = convoscope.explain(toybox_model, picture_file(web, toybox_folder, id), occlusion)["occlusion"]
     assert found["drop"] / 48**2 == pytest.approx(float(expected.values[10, 10]), abs=1e-6)
     assert found["facts"]["box"] == [0, 0, 48, 48]
     nothing = web.get("/api/cover", params={"picture": id, "x0": 500, "y0": 0, "x1": 600, "y1": 10})
@@ -371,8 +371,8 @@ def test_the_page_and_its_reader_are_served(web: Any) -> None:
 
 
 def test_methods_come_with_formula_and_paper(web: Any) -> None:
-    from convoscope.html.formulas import FORMULAS
     from convoscope.methods import METHODS
+    from convoscope.methods.formulas import FORMULAS
 
     assert set(FORMULAS) == set(METHODS)
     for row in web.get("/api/methods").json():

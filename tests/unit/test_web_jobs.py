@@ -211,7 +211,7 @@ def test_a_visualisation_streams_frames_and_ends_with_its_figures(web: Any) -> N
 
 
 def test_trust_is_the_librarys_verdict(web: Any, toybox_model: Any, toybox_folder: Path) -> None:
-    from convoscope import explanation as explain
+    from convoscope import explain
     from convoscope.trust.verdict import verdicts
 
     id = first(web)

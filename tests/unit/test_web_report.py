@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convoscope.cli import run
-from convoscope.html.report import report
+from convoscope.reports.report import report
 
 
 class Reader(HTMLParser):

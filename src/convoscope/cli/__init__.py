@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     import typer
 
 #: the commands' modules in the order of the help; others follow by name
-_ORDER = ("explain", "look", "occlude", "visualize", "survey", "trust", "serve", "report", "toybox", "demo")
+_ORDER = (
+    "explain",
+    "look",
+    "occlude",
+    "visualize",
+    "survey",
+    "trust",
+    "diagnose",
+    "serve",
+    "report",
+    "toybox",
+    "demo",
+)
+_ORDER = ("explain", "look", "occlude", "visualize", "survey", "diff", "trust", "serve", "report", "toybox", "demo")
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "
     "MODEL is toybox, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
@@ -60,7 +73,7 @@ def _print_version(value: bool) -> None:
     if value:
         import typer
 
-        from .. import __version__
+        from ..version import __version__
 
         typer.echo(f"convoscope {__version__}")
         raise typer.Exit

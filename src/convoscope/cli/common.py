@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import math
 import os
 import re
 import shutil
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..names import in_json, shown
+from ..names import shown
+from ..plain import dump_json as dump_json
+from ..plain import plain as plain
+from ..progress import Bar as Bar
+from ..progress import patience as patience
+from ..progress import progress as progress
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -222,34 +224,6 @@ def out_file(path: str | Path, endings: tuple[str, ...] = (".png", ".pdf", ".svg
     return file
 
 
-def plain(value: Any) -> Any:
-    """``value`` as JSON's own types: NaN and infinity become null, arrays and tensors lists, paths text."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if hasattr(value, "to_dict"):
-        return plain(value.to_dict())
-    return str(value)
-
-
-def dump_json(document: Any, *, ascii: bool = False) -> str:
-    """One JSON document, readable, without NaN; short lists of numbers stand on one line.
-
-    Names of files that are not UTF-8 are written as JSON's own escapes, and come back from them as they were.
-    """
-    text = json.dumps(plain(document), indent=2, ensure_ascii=ascii, allow_nan=False)
-    # inside strings a line break is written as an escape: what matches here is never part of one
-    text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
-    return in_json(text)
-
-
 def print_json(document: Any) -> None:
     """The one thing that a command with ``--json`` prints on standard output."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
@@ -300,72 +274,3 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: int |
             parts = (cell[number] if number < len(cell) else "" for cell in cells)
             lines.append("  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip())
     return "\n".join(lines)
-
-
-class Bar:
-    """Progress of one piece of work on standard error, shown only once it has taken two seconds on a terminal."""
-
-    def __init__(self, what: str, total: int | None, quiet: bool) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.shown: Any = None
-        self.task: Any = None
-        self._since = time.monotonic()
-        self._quiet = quiet or not sys.stderr.isatty()
-
-    def advance(self, count: int = 1) -> None:
-        """``count`` more are done."""
-        self.at(self.done + count)
-
-    def at(self, done: int, total: int | None = None, what: str | None = None) -> None:
-        """``done`` of ``total`` are done."""
-        self.done, self.total, self.what = done, total or self.total, what or self.what
-        if self._quiet or (self.shown is None and time.monotonic() - self._since < 2):
-            return
-        if self.shown is None:
-            self._start()
-        self.shown.update(self.task, completed=self.done, total=self.total, description=self.what)
-
-    def _start(self) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self.shown = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.shown.start()
-        self.task = self.shown.add_task(self.what, total=self.total)
-        # the time before the bar was shown counts for the estimate
-        self.shown.tasks[0].start_time = self.shown.get_time() - (time.monotonic() - self._since)
-
-    def stop(self) -> None:
-        if self.shown is not None:
-            self.shown.stop()
-
-
-@contextmanager
-def progress(what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Bar]:
-    """A :class:`Bar` for the block; ``quiet`` (``--json``) never shows it."""
-    bar = Bar(what, total, quiet)
-    try:
-        yield bar
-    finally:
-        bar.stop()
-
-
-@contextmanager
-def patience(what: str) -> Iterator[None]:
-    """A spinner on a terminal for work without steps (opening a network)."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{what} ..."):
-        yield

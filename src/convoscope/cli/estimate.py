@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 def passes(method: Method, model: Model, size: tuple[int, int]) -> int | None:
     """Forward passes for one picture of ``size``; ``None`` where the method does not tell."""
     from ..methods import Occlusion
-    from ..methods.occlusion import windows
 
     if isinstance(method, Occlusion):
-        return len(windows(*size, method.window, method.stride))
+        return len(method.boxes(*size))
     for name in ("samples", "masks", "steps_", "iterations"):
         if isinstance(getattr(method, name, None), int):
             return int(getattr(method, name))

@@ -37,8 +37,13 @@ def occlude(
         str | None, typer.Option("--target", "-t", help="Class, unit, ...; default: the predicted class.")
     ] = None,
     against: Annotated[str | None, typer.Option("--against", help="Class to contrast the target with.")] = None,
-    window: Annotated[int, typer.Option("--window", help="Side of the mask in input pixels.")] = 32,
-    stride: Annotated[int, typer.Option("--stride", help="Step between masks in input pixels.")] = 8,
+    window: Annotated[
+        int | None,
+        typer.Option("--window", help="Side of the mask in input pixels (default: a seventh of the side)."),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option("--stride", help="Step between masks in input pixels (default: half the window).")
+    ] = None,
     sizes: Annotated[str, typer.Option("--sizes", help="Several window sizes: 16,32,64.")] = "",
     superpixels: Annotated[bool, typer.Option("--superpixels", help="Cover superpixels instead of squares.")] = False,
     fill: Annotated[str, typer.Option("--fill", help="mean (data set), picture-mean, blur, or a value in 0..1.")] = (

@@ -48,8 +48,8 @@ def report(
     It opens from disk without a network, holds no script, and prints well.
     """
     from ..explanation import DEFAULT_METHODS
-    from ..html.report import report as write
     from ..pictures.picture import find_pictures
+    from ..reports.report import report as write
     from .settings import read_methods
 
     file = out_file(out, (".html", ".htm"))

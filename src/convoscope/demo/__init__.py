@@ -99,8 +99,8 @@ def run(
     A part that fails is named on the page, with the reason, and the others go on; ``told`` hears of each. ``options``
     go to :func:`convoscope.open_model` (device, batch_size, seed).
     """
-    from .. import __version__
     from ..html import page
+    from ..version import __version__
 
     started = time.perf_counter()
     folder = Path(out)

@@ -15,7 +15,7 @@ def report(stage: Stage) -> Section:
     """A report to send"""
     from ..errors import MissingExtra
     from ..html.page import Item, Section
-    from ..html.report import report as write
+    from ..reports.report import report as write
     from .collection import store as surveyed
 
     try:

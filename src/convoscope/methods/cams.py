@@ -98,7 +98,8 @@ class GradCAM(WeightedLayer):
 class GradCAMPlusPlus(WeightedLayer):
     """Positive gradients weighted by second-order shares (Chattopadhyay et al. 2018).
 
-    The closed form for an exponential of the score: α = g² / (2g² + Σ A · g³).
+    The closed form for an exponential of the score: α = g² / (2g² + Σ A · g³), computed as 1 / (2 + Σ A · g): the
+    squares of small gradients (1e-7 and less on common networks) would drown in any constant added to them.
     """
 
     about: ClassVar[About] = About(
@@ -121,10 +122,9 @@ class GradCAMPlusPlus(WeightedLayer):
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
         import torch
 
-        square = gradient.square()
-        total = activation.sum((2, 3), keepdim=True)
-        share = square / (2 * square + total * square * gradient + 1e-6)
-        share = torch.where(gradient != 0, share, torch.zeros_like(share))
+        denominator = 2 + activation.sum((2, 3), keepdim=True) * gradient
+        # only an exact zero is guarded
+        share = torch.where(denominator == 0, torch.zeros_like(denominator), 1 / denominator)
         return (gradient.clamp(min=0) * share).sum((2, 3), keepdim=True)
 
 
@@ -173,8 +173,12 @@ class XGradCAM(WeightedLayer):
     spreads: ClassVar[bool] = True
 
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        import torch
+
         total = activation.sum((2, 3), keepdim=True)
-        return (gradient * activation).sum((2, 3), keepdim=True) / (total + 1e-7)
+        share = (gradient * activation).sum((2, 3), keepdim=True) / total
+        # only an exact zero is guarded: a channel that is silent everywhere says nothing
+        return torch.where(total == 0, torch.zeros_like(share), share)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..engine.passes.needs import Gradient
 from ..errors import MethodRefused
@@ -12,17 +12,35 @@ from .base import About, Method, Query, setting
 from .fills import blurred
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from .base import Steps
+
+#: the published settings are those of pictures of this side; others are in proportion
+_SIDE = 224
+_BLUR = 20.0
+_LEVELS = 8
+_MOMENTUM = 0.9
+_STRICTNESS, _GROWTH = 300.0, 1.0035
+#: of the smooth maximum
+_POWER = 20
+_CLOSED = 1e-6
+#: masks nearer than this tie
+_SAME = 2.0**-18
 
 
 @dataclass(frozen=True)
 class ExtremalPerturbation(Method):
     """Gradient ascent on a smooth mask whose area is fixed (Fong, Patrick & Vedaldi 2019), the preserving form.
 
-    A coarse grid is raised by a smooth maximum of Gaussian bumps, the outside is blurred, and the area constraint
-    ‖sort(m) − r_a‖² grows with the steps. Published settings are the defaults. The value is the mask: 0..1.
+    A coarse grid of values is raised by a smooth maximum of round bumps, flat to σ/2; the outside is blurred; the
+    area constraint ‖sort(m) − r_a‖² grows with the steps, and every other step sees the picture flipped. The
+    optimiser is SGD with momentum 0.9 and dampening 0.9. On pictures of 224 pixels the defaults are the published
+    ones; on others lengths are in proportion to the picture. Two things differ from the published program: ``area`` is
+    a share of the picture (not of the picture with a margin of σ around it, where the mask is counted too so that a
+    corner costs as much as the middle), and pixels that tie in the sort share the constraint's pull alike, where an
+    order by position would decide for one corner. The value is the mask: 0..1.
     """
 
     about: ClassVar[About] = About(
@@ -43,11 +61,14 @@ class ExtremalPerturbation(Method):
     )
     area: float = setting(0.1, "share of the picture that is kept", minimum=0.001, maximum=1.0)
     rounds: int = setting(800, "optimisation steps", minimum=1, maximum=100_000)
-    grid: int = setting(7, "pixels between the mask's grid points", minimum=1)
-    sigma: float = setting(21.0, "width of each grid point's bump in pixels", minimum=0.5)
+    grid: int | None = setting(None, "pixels between the mask's grid points (default: side / 32)", minimum=1)
+    sigma: float | None = setting(
+        None, "radius of each grid point's bump in pixels (default: side · 3 / 32)", minimum=0.5
+    )
     rate: float = setting(0.01, "step size", minimum=1e-6)
+    flip: bool = setting(True, "show the network the masked picture flipped in every other step")
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import torch
 
         if query.inputs.ndim != 4:
@@ -55,34 +76,36 @@ class ExtremalPerturbation(Method):
                 "Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method."
             )
         inputs = query.inputs.float()
-        levels = torch.stack([inputs, *(blurred(inputs, s) for s in torch.linspace(20 / 7, 20, 7).tolist())])
-        parameters, raise_mask = _mask(self, query, inputs.device)
-        parameters = parameters.repeat(len(inputs), 1, 1).requires_grad_()
-        momentum = torch.zeros_like(parameters)
-        pixels = inputs[0, 0].numel()
-        wanted = torch.zeros(pixels, device=inputs.device)
-        wanted[round(pixels * (1 - self.area)) :] = 1
-        strictness = 300.0
-        for step in range(self.rounds):
+        side = min(query.size)
+        step = max(1, round(side / 32)) if self.grid is None else self.grid
+        sigma = side * 3 / 32 if self.sigma is None else self.sigma
+        blurs = torch.linspace(0, _BLUR * side / _SIDE, _LEVELS)[1:].tolist()
+        levels = torch.stack([inputs, *(blurred(inputs, blur) for blur in blurs)])
+        bumps = Bumps(query.size, step, sigma, inputs.device)
+        values = torch.ones((len(inputs), *bumps.points), device=inputs.device, requires_grad=True)
+        velocity = torch.zeros_like(values)
+        strictness = _STRICTNESS
+        keep = round(self.area * query.size[0] * query.size[1])
+        for number in range(self.rounds):
             with torch.enable_grad():
-                mask = raise_mask(parameters)
-                shown = _fade(levels, mask)
-            need = Gradient(inputs=shown.detach().to(query.inputs))
+                whole = bumps.mask(values)
+                shown = _fade(levels, bumps.inside(whole))
+                # the published program flips the even steps
+                given = shown.flip(-1) if self.flip and number % 2 == 0 else shown
+            need = Gradient(inputs=given.detach().to(query.inputs))
             got = yield need
             with torch.enable_grad():
-                ordered = mask.flatten(1).sort(1).values
-                penalty = strictness * (ordered - wanted).square().mean(1).sum()
+                penalty = strictness * (whole - wanted(whole.detach(), keep)).square().mean((1, 2)).sum()
                 # the score's own gradient came from the engine: carry it on through the mask
-                loss = penalty - (shown * got[need].to(shown)).sum()
-            gradient = torch.autograd.grad(loss, parameters)[0]
-            momentum = 0.9 * momentum + gradient
+                loss = penalty - (given * got[need].to(given)).sum()
+            gradient = torch.autograd.grad(loss, values)[0]
+            velocity = _MOMENTUM * velocity + (1 - _MOMENTUM) * gradient
             with torch.no_grad():
-                parameters.sub_(self.rate * momentum).clamp_(0, 1)
-            strictness *= 1.0035
-            if progress is not None:
-                progress(step + 1)
+                values.sub_(self.rate * velocity).clamp_(0, 1)
+            strictness *= _GROWTH
+            query.progress(number + 1, self.rounds)
         with torch.no_grad():
-            mask = raise_mask(parameters).detach()
+            mask = bumps.inside(bumps.mask(values)).detach()
         maps = query.pixels(mask[:, None], signed=False, unit=self.about.unit)
         maps.raw, maps.reduction = None, self.about.reduction
         areas = mask.flatten(1).mean(1).tolist()
@@ -93,30 +116,61 @@ class ExtremalPerturbation(Method):
         return maps
 
 
-def _mask(one: ExtremalPerturbation, query: Query, device: Any) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Starting values ``[1, h, w]`` and the function that raises them to masks ``[B, H, W]`` in 0..1.
+def wanted(mask: Tensor, keep: int) -> Tensor:
+    """What the area constraint wants each pixel of ``[B, H, W]`` to be: 1 for the ``keep`` largest, else 0.
 
-    The mask at a pixel is a soft maximum over grid points of value × Gaussian(distance). The paper's is a
-    softmax-weighted mean with temperature 1/20; ours is a power mean with exponent 20, as near to the maximum and
-    separable: two small matrix products instead of a gather of all bumps.
+    Pixels of one value share alike what their places in the order are given: a sort by position would decide.
     """
-    import torch
+    flat = mask.flatten(1)
+    edge = flat.kthvalue(max(1, flat.shape[1] - keep), dim=1).values[:, None]
+    # equal to what float32 can tell: sums in another order are no order of importance
+    above, level = flat > edge + _SAME, (flat - edge).abs() <= _SAME
+    share = (keep - above.sum(1, keepdim=True)) / level.sum(1, keepdim=True)
+    return (above + level * share).view_as(mask)
 
-    height, width = query.size
-    rows = torch.arange(0, height, one.grid, device=device, dtype=torch.float32)
-    cols = torch.arange(0, width, one.grid, device=device, dtype=torch.float32)
-    reach_y = torch.exp(-0.5 * ((torch.arange(height, device=device)[:, None] - rows) / one.sigma) ** 2)
-    reach_x = torch.exp(-0.5 * ((torch.arange(width, device=device)[:, None] - cols) / one.sigma) ** 2)
-    start = torch.ones((1, len(rows), len(cols)), device=device)
 
-    def raise_mask(values: Tensor) -> Tensor:
-        power = 20.0
-        # float64: far from every bump the powers are below what float32 can tell from zero
-        bumps = [part.double() ** power for part in (reach_y, values.clamp(min=1e-6), reach_x)]
-        near = torch.einsum("hr,brc,wc->bhw", *bumps)
-        return near.clamp(min=1e-80).pow(1 / power).clamp(0, 1).float()
+class Bumps:
+    """Raises values at grid points to masks: at a pixel the smooth maximum of value × bump.
 
-    return start, raise_mask
+    A bump is exp(−2·max(0, d/σ − ½)²) of the distance d, and reaches σ and one grid step further. Masks hold a margin
+    of σ around the picture. The paper's smooth maximum is the mean of the products weighted by exp(20 · product); ours
+    by product²⁰, which is the same near 1 and needs two small matrix products instead of an exponential a bump.
+    """
+
+    def __init__(self, size: tuple[int, int], step: int, sigma: float, device: torch.device) -> None:
+        import torch
+
+        self.size, self.step = size, step
+        self.points = (math.ceil(size[0] / step), math.ceil(size[1] / step))
+        self.radius = 1 + math.ceil(sigma / step)
+        self.margin = math.ceil(sigma / step)
+        reach = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32) * step
+        inside = torch.arange(step, dtype=torch.float32)
+        # the bump of a neighbour as seen from the pixels behind a grid point: [step, step, neighbours, neighbours]
+        off = (inside[:, None] - reach[None, :]) ** 2
+        distance = (off[:, None, :, None] + off[None, :, None, :]).sqrt() / sigma
+        weight = torch.exp(-2 * (distance - 0.5).clamp(min=0) ** 2)
+        weight = weight.flatten(0, 1)[:, None].double().to(device)
+        self.lower, self.upper = weight**_POWER, weight ** (_POWER + 1)
+
+    def mask(self, values: Tensor) -> Tensor:
+        """``[B, h, w]`` in 0..1 to ``[B, H + margins, W + margins]``."""
+        from torch.nn import functional as F
+
+        # float64: powers of closed points; they are kept just above zero, so that they can open again
+        points = values.double()[:, None] + _CLOSED
+        powers = points**_POWER
+        padding = self.radius + self.margin
+        below = F.conv2d(powers, self.lower, padding=padding).clamp(min=1e-280)
+        raised = F.conv2d(powers * points, self.upper, padding=padding) / below
+        whole = F.pixel_shuffle(raised, self.step)[:, 0].float().clamp(max=1)
+        # what lies beyond the last grid point's own place would make the two sides' margins different
+        return whole[:, : whole.shape[1] - self.step + 1, : whole.shape[2] - self.step + 1]
+
+    def inside(self, mask: Tensor) -> Tensor:
+        """The picture's part of a mask."""
+        first = self.margin * self.step
+        return mask[:, first : first + self.size[0], first : first + self.size[1]]
 
 
 def _fade(levels: Tensor, mask: Tensor) -> Tensor:

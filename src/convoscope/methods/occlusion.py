@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,8 +43,10 @@ class Occlusion(Method):
         cost="one forward a window (only what the window changed is computed)",
         slow=True,
     )
-    window: int = setting(32, "side of the square mask in input pixels", minimum=1)
-    stride: int = setting(16, "step between masks in input pixels", minimum=1)
+    window: int | None = setting(
+        None, "side of the square mask in input pixels (default: a seventh of the input's shorter side)", minimum=1
+    )
+    stride: int | None = setting(None, "step between masks in input pixels (default: half the window)", minimum=1)
     sizes: str = setting("", "several window sizes, as 16,32,64 (instead of window)")
     regions: str = setting("squares", "squares or superpixels", choices=("squares", "superpixels"))
     segments: int = setting(60, "superpixels wanted", minimum=2, maximum=2000)
@@ -56,9 +57,9 @@ class Occlusion(Method):
         0.0, "cap of the influence boxes as a share of the map (0: exact)", minimum=0.0, maximum=1.0
     )
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         if self.regions == "superpixels":
-            return (yield from self._superpixels(query, progress))
+            return (yield from self._superpixels(query))
         import numpy as np
 
         from ..engine.recompute.incremental import Boxes
@@ -69,7 +70,8 @@ class Occlusion(Method):
         masks = Boxes(edges[0], edges[2], edges[1], edges[3])
         base = Scores(probability=self.score == "probability")
         fill = fill_for(query, self.fill)
-        varied = Perturbed(masks, fill, base.probability, self.fast or None, progress, engine=self.engine)
+        told = query.counter(len(boxes) * len(query.inputs))
+        varied = Perturbed(masks, fill, base.probability, self.fast or None, told, engine=self.engine)
         got = yield base, varied
         drops = got[base].cpu()[:, None] - got[varied].cpu()
         return self._maps(query, spread(drops, boxes, height, width), [query.reports[varied]] * len(drops))
@@ -77,35 +79,49 @@ class Occlusion(Method):
     def boxes(self, height: int, width: int) -> list[Box]:
         """The windows y0, x0, y1, x1 for a picture of this size, of all sizes."""
         if not self.sizes:
-            return windows(height, width, self.window, self.stride)
+            return windows(height, width, *self.measures(height, width))
         try:
             sides = [int(part) for part in self.sizes.split(",") if part.strip()]
         except ValueError:
             sides = []
         if not sides or min(sides) < 1:
             raise UsageError(f"occlusion.sizes must be whole numbers as 16,32,64, not {self.sizes!r}.")
+        window, stride = self.measures(height, width)
         found = []
         for side in sides:
-            found += windows(height, width, side, max(1, round(self.stride * side / self.window)))
+            found += windows(height, width, side, max(1, round(stride * side / window)))
         return found
 
-    def _superpixels(self, query: Query, progress: Callable[[int], None] | None) -> Steps:
+    def measures(self, height: int, width: int) -> tuple[int, int]:
+        """Window and stride in pixels for an input of this size: 32 and 16 at 224 pixels, 4 and 2 at 28."""
+        window = max(1, round(min(height, width) / 7)) if self.window is None else self.window
+        return window, max(1, window // 2) if self.stride is None else self.stride
+
+    def _superpixels(self, query: Query) -> Steps:
         import torch
 
-        from .random_masks import superpixels
+        from .random_masks import NO_SUPERPIXELS, superpixels
 
         base = Scores(probability=self.score == "probability")
         fill = fill_for(query, self.fill)
         values, reports = [], []
+        squares: list[int] = []
         for row in range(len(query.inputs)):
-            labels = torch.from_numpy(superpixels(query, row, self.segments))
+            pieces, even = superpixels(query, row, self.segments)
+            if even:
+                squares.append(row)
+            labels = torch.from_numpy(pieces)
             masks = labels == torch.arange(int(labels.max()) + 1)[:, None, None]
-            varied = Perturbed(masks, fill, base.probability, self.fast or None, progress, row, self.engine)
+            told = query.counter(len(masks) * len(query.inputs), len(masks) * row)
+            varied = Perturbed(masks, fill, base.probability, self.fast or None, told, row, self.engine)
             got = yield base, varied
             shares = (got[base].cpu()[row] - got[varied].cpu()[0]) / masks.sum((1, 2))
             values.append(shares[labels])
             reports.append(query.reports[varied])
-        return self._maps(query, torch.stack(values).float(), reports)
+        maps = self._maps(query, torch.stack(values).float(), reports)
+        for row in squares:
+            maps.doubt(row, NO_SUPERPIXELS)
+        return maps
 
     def _maps(self, query: Query, values: Tensor, reports: list[Report]) -> Maps:
         unit = "probability drop per pixel" if self.score == "probability" else self.about.unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -51,7 +51,7 @@ class RISE(Method):
     fill: str = setting("mean", f"what stands in masked parts: {FILLS}")
     score: str = setting("probability", "probability or logit", choices=("probability", "logit"))
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import torch
 
         fill = fill_for(query, self.fill)
@@ -59,7 +59,8 @@ class RISE(Method):
         done = 0
         for kept in self.masks(query.size, query.seed):
             need = Perturbed(
-                1 - kept, fill, self.score == "probability", None, _later(progress, done),
+                1 - kept, fill, self.score == "probability", None,
+                query.counter(self.samples * len(query.inputs), done * len(query.inputs)),
                 many_more_follow=len(query.inputs) * self.samples >= MANY,
             )  # fmt: skip
             got = yield need
@@ -97,10 +98,6 @@ class RISE(Method):
             yield torch.stack(parts).clamp(0, 1)
 
 
-def _later(progress: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda more: progress(done + more)
-
-
 @dataclass(frozen=True)
 class LIME(Method):
     """A ridge regression of the score on which superpixels are shown (Ribeiro, Singh & Guestrin 2016).
@@ -132,15 +129,17 @@ class LIME(Method):
     fill: str = setting("picture-mean", f"what stands in hidden superpixels: {FILLS}")
     score: str = setting("probability", "probability or logit", choices=("probability", "logit"))
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import numpy as np
         import torch
 
         fill = fill_for(query, self.fill)
         probability = self.score == "probability"
         values, fits, counts = [], [], []
+        squares: list[bool] = []
         for row in range(len(query.inputs)):
-            labels = superpixels(query, row, self.segments)
+            labels, even = superpixels(query, row, self.segments)
+            squares.append(even)
             count = int(labels.max()) + 1
             shown = np.random.default_rng(query.seed).random((self.samples, count)) < 0.5
             shown[0] = True
@@ -150,9 +149,8 @@ class LIME(Method):
                 hidden = torch.from_numpy(~shown[start : start + _CHUNK])[:, pieces].float()
                 # every picture has its own superpixels, so its masks are scored on it alone
                 often = len(query.inputs) * self.samples >= MANY
-                need = Perturbed(
-                    hidden, fill, probability, None, _later(progress, start), row, many_more_follow=often
-                )
+                told = query.counter(self.samples * len(query.inputs), self.samples * row + start)
+                need = Perturbed(hidden, fill, probability, None, told, row, many_more_follow=often)
                 got = yield need
                 scores.append(got[need][0])
             found = torch.cat(scores).double().numpy()
@@ -166,6 +164,8 @@ class LIME(Method):
         maps.fact("r_squared", fits)
         maps.fact("superpixels", counts)
         for row, fit in enumerate(fits):
+            if squares[row]:
+                maps.doubt(row, NO_SUPERPIXELS)
             if fit < 0.5:
                 maps.doubt(row, f"The local linear model explains only {max(fit, 0):.0%} of the score's variance.")
         return maps
@@ -190,8 +190,18 @@ def weighted_ridge(
     return coefficients, fit
 
 
-def superpixels(query: Query, row: int, count: int) -> NDArray[np.int64]:
-    """SLIC superpixels ``[H, W]``, numbered from 0, of one picture of the batch as the network sees it."""
+#: told where superpixels cannot be had
+NO_SUPERPIXELS = "The picture has no regions of even colour (noise, or one colour): squares stand in for superpixels."
+
+
+def superpixels(query: Query, row: int, count: int) -> tuple[NDArray[np.int64], bool]:
+    """SLIC superpixels ``[H, W]``, numbered from 0, of one picture of the batch as the network sees it.
+
+    On noise SLIC joins nearly everything to one region: below a quarter of the regions wanted, a grid of about
+    ``count`` squares stands in, and the second answer is True.
+    """
+    import math
+
     import numpy as np
 
     try:
@@ -205,4 +215,11 @@ def superpixels(query: Query, row: int, count: int) -> NDArray[np.int64]:
         picture[:, :, 0] if grey else picture, n_segments=count, compactness=0.1 if grey else 10, start_label=0,
         channel_axis=None if grey else 2,
     )  # fmt: skip
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+    found = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+    height, width = found.shape
+    if int(found.max()) + 1 >= min(count, height * width) / 4:
+        return found, False
+    side = math.sqrt(height * width / count)
+    rows, cols = (max(1, round(length / side)) for length in (height, width))
+    by_row, by_col = (np.arange(length) * parts // length for length, parts in ((height, rows), (width, cols)))
+    return by_row[:, None] * cols + by_col[None, :], True

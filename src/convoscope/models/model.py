@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.fields.watch import NetworkTrace, trunk, watch
+from ..engine.passes import runner
 from ..engine.passes.untouched import is_scripted, untouched
 from ..errors import ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
@@ -162,11 +163,7 @@ class Model:
 
 def forward_failed(model: Model, shape: Sequence[int], error: Exception) -> str:
     """The sentence for a network that does not take this input."""
-    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return (
-        f"{model.name} cannot run on an input of {'×'.join(map(str, shape))} (channels×height×width): {said} "
-        "Set --size, --mean and --std (size, mean, std in Python) to what the network was trained with."
-    )
+    return runner.forward_failed(model.name, shape, error)
 
 
 def wrap(

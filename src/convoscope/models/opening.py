@@ -67,6 +67,8 @@ def open_model(
     """
     if isinstance(spec, Model):
         return spec
+    if str(spec).endswith(".card.json"):
+        return _open_card(str(spec), {**locals(), "spec": None})
     check_numbers(batch_size, seed)
     if isinstance(spec, nn.Module):
         opened = wrap(spec)
@@ -97,6 +99,19 @@ def open_model(
     if labels is not None and opened.preprocessing.size is not None:
         with suppress(ModelError):  # what the network cannot run on is told where it is run
             opened.watched()  # holds the labels against the outputs
+    return opened
+
+
+def _open_card(path: str, given: dict[str, Any]) -> Model:
+    """The network of a card that ``convoscope repair`` wrote; what is given besides goes before what it says."""
+    from .card import preprocessing_of, read_card
+
+    card = read_card(path)
+    told = {"weights": card.get("weights"), "labels": card.get("labels")}
+    given = {name: value if value is not None else told.get(name) for name, value in given.items() if name != "spec"}
+    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit")}
+    opened = open_model(str(card["spec"]), **given)
+    opened.preprocessing = _override(preprocessing_of(card["preprocessing"]), *geometry.values())
     return opened
 
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..draw.montage import montage, shown
 from ..errors import PictureError
 from .picture import ModelInput, Picture, Preprocessing
 from .reading import array_digest
-
-if TYPE_CHECKING:
-    from ..results import Heatmap
-
-#: at most this many slices are drawn, evenly spaced
-SHOWN = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,44 +71,3 @@ class Volume(Picture):
     def image(self) -> Image.Image:
         """The slices as one sheet, for drawing."""
         return montage([one.image for one in shown(self.slices)])
-
-
-def shown(slices: Sequence[Any]) -> list[Any]:
-    """At most :data:`SHOWN` of them, evenly spaced."""
-    if len(slices) <= SHOWN:
-        return list(slices)
-    return [slices[k] for k in np.linspace(0, len(slices) - 1, SHOWN).round().astype(int)]
-
-
-def montage(images: Sequence[Image.Image], gap: int = 2) -> Image.Image:
-    """Images of one size side by side in rows, white between them."""
-    width, height = images[0].size
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
-    for number, image in enumerate(images):
-        sheet.paste(image, (number % columns * (width + gap), number // columns * (height + gap)))
-    return sheet
-
-
-def overlay(heatmap: Heatmap, scale: Any, on: str, **settings: Any) -> Image.Image:
-    """A map ``[D, H, W]`` over its slices, as a sheet; all slices on one scale."""
-    from ..draw import overlay as drawing
-
-    picture = heatmap.fitted.picture
-    if not isinstance(picture, Volume):
-        raise PictureError("A map of several slices needs a volume to be drawn on.")
-    slices = picture.chosen(len(heatmap.values))
-    drawn = []
-    for one, values in shown(list(zip(slices, heatmap.values, strict=True))):
-        whole: Image.Image = one.image
-        matrix: NDArray[np.float64] | None = heatmap.input_to_photo
-        if on == "input":
-            whole, matrix = whole.resize((values.shape[1], values.shape[0])), None
-        if heatmap.raw is not None and not settings:
-            drawn.append(drawing.placed(whole, values, scale=scale, signed=heatmap.signed, matrix=matrix))
-        else:
-            drawn.append(
-                drawing.overlay(whole, values, scale=scale, signed=heatmap.signed, matrix=matrix, **settings)
-            )
-    return montage(drawn)

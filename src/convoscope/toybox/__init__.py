@@ -5,14 +5,15 @@ Drawing needs numpy and Pillow alone; torch is imported when a network is loaded
 
 from __future__ import annotations
 
-from convoscope.toybox.grounds import STUFF
+from convoscope.toybox.grounds import GROUNDS, STUFF
 from convoscope.toybox.loading import NAMES, build, card, load
 from convoscope.toybox.scenes import SCENE_SIZE, Instance, Scene, scene
-from convoscope.toybox.specimens import CLASSES, LANDMARKS, SIZE, Specimen, draw, pictures
+from convoscope.toybox.specimens import CLASSES, LANDMARKS, SIZE, Specimen, Staging, draw, pictures
 from convoscope.toybox.writer import write
 
 __all__ = [
     "CLASSES",
+    "GROUNDS",
     "LANDMARKS",
     "NAMES",
     "SCENE_SIZE",
@@ -21,6 +22,7 @@ __all__ = [
     "Instance",
     "Scene",
     "Specimen",
+    "Staging",
     "build",
     "card",
     "draw",

@@ -172,9 +172,17 @@ def _lights(rng: np.random.Generator, height: int, width: int) -> Floats:
     return out * (1 + 0.05 * noise(rng, height, width, 3, 3)[..., None])
 
 
-def ground(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """One background [H, W, 3] (about 0..255) of any kind."""
-    kind = rng.integers(10)
+GROUNDS: tuple[str, ...] = ("landscape", "cloth", "boards", "lights", "grass", "water", "sand", "road")
+"""Names of the backgrounds that :func:`ground` can be told to draw."""
+
+
+def ground(rng: np.random.Generator, height: int, width: int, name: str | None = None) -> Floats:
+    """One background [H, W, 3] (about 0..255): one of ``GROUNDS``, or of any kind."""
+    kind = int(rng.integers(10))
+    if name in _KINDS:
+        return _surface(rng, name, height, width)
+    if name is not None:
+        kind = {"landscape": 0, "cloth": 3, "boards": 5, "lights": 6}[name]
     if kind < 3:
         return landscape(rng, height, width)[0]
     if kind < 5:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from convoscope.errors import UsageError
 from convoscope.toybox import living, made
-from convoscope.toybox.grounds import confetti, ground, label_tag
+from convoscope.toybox.grounds import GROUNDS, confetti, ground, label_tag
 from convoscope.toybox.paint import Bools, Floats, Painted, Pose, extent, lay, paint
 from convoscope.toybox.shapes import Sketch
 
@@ -71,6 +71,29 @@ class Specimen:
 
 
 @dataclass(frozen=True)
+class Staging:
+    """What of a picture is told; what is None is left to the picture's number, as everything is without a staging.
+
+    ``ground`` is one of ``grounds.GROUNDS``; ``lean`` turns the thing by so many degrees; ``mirror`` says whether
+    it is mirrored; ``length`` is its longer side as a share of the picture's; ``at`` is where it stands, (0, 0)
+    at the top left and (1, 1) at the bottom right; ``level`` is the light's brightness (about 0.86 to 1.08).
+    """
+
+    ground: str | None = None
+    lean: float | None = None
+    mirror: bool | None = None
+    length: float | None = None
+    at: tuple[float, float] | None = None
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ground is not None and self.ground not in GROUNDS:
+            raise UsageError(f"The toybox has no ground {self.ground!r}: it has {', '.join(GROUNDS)}.")
+        if self.length is not None and not 0.05 <= self.length <= 1:
+            raise UsageError(f"A thing's length is 0.05 to 1 of the picture's side, not {self.length}.")
+
+
+@dataclass(frozen=True)
 class Light:
     """Where the light comes from (a unit vector in the picture, y downwards) and its colour."""
 
@@ -108,10 +131,15 @@ def sketch(label: str, rng: np.random.Generator) -> Sketch:
     return _SKETCHES[label](rng)
 
 
-def turned(label: str, thing: Sketch, rng: np.random.Generator, length: float) -> tuple[NDArray[np.float64], bool]:
+def turned(
+    label: str, thing: Sketch, rng: np.random.Generator, length: float, told: Staging | None = None
+) -> tuple[NDArray[np.float64], bool]:
     """A random linear map (mirror, stretch, lean) that makes the thing's longer side ``length`` pixels."""
     lean = np.deg2rad(rng.uniform(-1, 1) * _LEAN[label])
     mirror = bool(rng.random() < 0.5)
+    if told is not None:
+        lean = lean if told.lean is None else np.deg2rad(told.lean)
+        mirror = mirror if told.mirror is None else told.mirror
     stretch = np.exp(rng.uniform(-0.12, 0.12))
     shear = rng.uniform(-0.08, 0.08)
     c, s = np.cos(lean), np.sin(lean)
@@ -155,12 +183,19 @@ def _tagged(rng: np.random.Generator, picture: Floats, light: Light) -> tuple[Fl
     return lay(picture, tag, light.direction, min(h, w) * 0.3, detail=False), tag.mask
 
 
-def draw(index_or_seed: int, *, label: str | None = None, tag: bool = False, size: int = SIZE) -> Specimen:
+def draw(
+    index_or_seed: int,
+    *,
+    label: str | None = None,
+    tag: bool = False,
+    size: int = SIZE,
+    staging: Staging | None = None,
+) -> Specimen:
     """Draw the picture of this number: one thing on a random background, with its truth.
 
     ``label`` None draws the class from the number, too. ``tag`` sticks a small barcode into a corner; the
-    picture is otherwise the same. ``size`` is the side in pixels (32 at least). Raises UsageError for an
-    unknown label or size.
+    picture is otherwise the same. ``size`` is the side in pixels (32 at least). ``staging`` tells what else
+    is not left to chance. Raises UsageError for an unknown label or size.
     """
     if label is not None and label not in _SKETCHES:
         raise UsageError(f"The toybox has no class {label!r}: it has {', '.join(CLASSES)}.")
@@ -171,15 +206,20 @@ def draw(index_or_seed: int, *, label: str | None = None, tag: bool = False, siz
     rng = np.random.Generator(np.random.PCG64(index_or_seed))
     drawn = CLASSES[rng.integers(len(CLASSES))]
     label = drawn if label is None else label
+    told = staging or Staging()
     light = Light.random(rng)
+    if told.level is not None:
+        light = Light(light.direction, light.tint * np.float32(told.level / light.tint[1]), light.fall)
     thing = sketch(label, rng)
-    matrix, mirror = turned(label, thing, rng, size * rng.uniform(0.56, 0.86))
+    length = rng.uniform(0.56, 0.86)
+    matrix, mirror = turned(label, thing, rng, size * (told.length or length), told)
     low, high = extent(thing, matrix)
     free = size - (high - low) - 4
-    at = 2 + free * np.clip(0.5 + rng.normal(0, 0.25, 2), 0, 1)
+    place = np.clip(0.5 + rng.normal(0, 0.25, 2), 0, 1)
+    at = 2 + free * (place if told.at is None else np.array(told.at))
     painted = paint(thing, Pose(matrix, at - low), size, size)
 
-    back = ground(rng, size, size)
+    back = ground(rng, size, size, told.ground)
     count = int(rng.integers(0, 8))
     if count:
         strewn = paint(confetti(rng, count), Pose(np.eye(2) * size, np.zeros(2)), size, size)

@@ -18,8 +18,8 @@ try:
 except ImportError:
     raise MissingExtra("fastapi", "web", "The page") from None
 
-from .. import __version__
 from ..errors import ConvoscopeError
+from ..version import __version__
 from . import schemas
 from .jobs import Jobs
 from .picture_library import UPLOAD_BYTES, PictureLibrary

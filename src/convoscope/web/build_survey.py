@@ -77,8 +77,8 @@ def toybox_pictures(name: str = "toybox", count: int = TOYBOX_PICTURES) -> Path:
     Classifiers get single things, the others scenes. The cheat gets half of its pictures with the tag, whatever they
     show: so its mistakes tell what it has learnt.
     """
-    from .. import __version__
     from ..toybox import card, write
+    from ..version import __version__
 
     scenes = card(name).kind not in ("classifier", "landmarks")
     kind = "scenes" if scenes else "tagged" if name == "toybox-cheat" else "pictures"

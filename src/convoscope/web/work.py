@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UsageError
+from ..plain import plain
 from .cache import key_of
 from .jobs import Handle
 from .picture_library import encoded
 from .routes.decide import map_query
 from .schemas import JobRequest
 from .serving import address
-from .state import AppState, Ask, keep, plain
+from .state import AppState, Ask, keep
 
 Work = Callable[[Handle], dict[str, Any]]
 
@@ -102,9 +103,10 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
 
     if getattr(chosen, "sizes", "") or getattr(chosen, "regions", "") != "squares":
         return
-    coarse = dataclasses.replace(chosen, stride=max(chosen.window, 4 * chosen.stride), engine="dense")
     handle.progress(0, None, "a first, coarse map")
     picture = app_state.album.picture(ask.picture)
+    window, stride = chosen.measures(*app_state.model.prepare(picture).tensor.shape[-2:])
+    coarse = dataclasses.replace(chosen, stride=max(window, 4 * stride), engine="dense")
     found = explain(app_state.twin(), picture, [coarse], target=ask.target, against=ask.against)
     handle.check()
     kept = keep(found[name], name, coarse)

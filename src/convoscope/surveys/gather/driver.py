@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from ...engine.passes.untouched import untouched
 from ...errors import StoreError
 from ...models.model import Model
 from ...models.opening import open_model
-from ..store.recipe import Recipe, make_recipe
-from ..store.store import Store
+from ..store.recipe import Recipe, make_recipe, reopen
+from ..store.store import Store, begun
 from .collections import is_collection, read_text
 from .shards import Found, Item, Shard, class_of, cut, folder_labels, scan, truth_labels, unreadable
 from .work import ShardResult, compute
@@ -75,7 +76,7 @@ def survey(
     ``contiguous``, ``channels_last``, or ``auto``: whichever is faster here, decided once for a store.
 
     ``ray`` does the shards in ``workers`` processes: ``local`` on this machine, else the address of a Ray cluster
-    (:mod:`convoscope.surveys.gather.ray_engine`).
+    (:mod:`convoscope.parallel`).
 
     Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another
     survey or is being written, layers that do not exist, a folder without pictures.
@@ -102,7 +103,7 @@ def survey(
 
 def _open(path: str | Path, recipe: Recipe, model: Model, memory_format: str) -> tuple[Store, float]:
     """The store for writing, new or fitting, and how many pictures a second to expect."""
-    if "://" in str(path) or Path(path, "units.lance").is_dir():
+    if "://" in str(path) or begun(path):
         try:
             store = Store.open(path, write=True)
         except StoreError:
@@ -166,7 +167,8 @@ def _truth_uri(folder: Any) -> str | None:
 
 
 def _missing(store: Store, items: Sequence[Item]) -> list[Item]:
-    """The pictures that no committed shard holds."""
+    """The pictures that no committed shard holds, and those that could not be read when they were last tried."""
+    store.forget_failures()
     rows = store.table(["sha256", "label"]).to_pylist()
     done = {row["sha256"]: row["label"] for row in rows}
     other = sum(
@@ -210,22 +212,35 @@ def _rate(store: Store) -> float:
 
 
 def choose_format(model: Model, batch_size: int, memory_format: str = "auto") -> tuple[str, float]:
-    """The faster of ``contiguous`` and ``channels_last`` for this network here, and its seconds per picture."""
+    """The memory format of a survey's inputs, and the seconds per picture of one forward in it.
+
+    ``auto`` follows from the network alone, so that the same survey gives the same numbers everywhere: on a CPU
+    channels_last where most multiply-adds are in ungrouped convolutions of 16 channels and more (what oneDNN is fast
+    at), contiguous elsewhere, and where the network refuses channels_last (it views its activations).
+    """
     size = model.preprocessing.size or (224, 224)
     count = min(batch_size, 8)
     generator = torch.Generator().manual_seed(0)
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
     inputs = torch.randn((count, model.preprocessing.channels, *size), generator=generator).to(model.device, dtype)
-    times: dict[str, float] = {}
-    formats = ("contiguous", "channels_last") if memory_format == "auto" else (memory_format,)
+    chosen = memory_format
+    if memory_format == "auto":
+        wide = plain = 0
+        for module in model.module.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                work = module.weight.numel()
+                wide += work if module.groups == 1 and module.in_channels >= 16 else 0
+                plain += work
+        chosen = "channels_last" if model.device.type == "cpu" and plain and wide > plain / 2 else "contiguous"
     with untouched(model.module, gradients=False):
-        for name in formats:
+        for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs
-            times[name] = min(_seconds(model, given) for _ in range(3)) / count
-    best = min(times, key=lambda name: times[name])
-    if best == "channels_last" and len(times) > 1 and times[best] > 0.95 * times["contiguous"]:
-        best = "contiguous"  # a difference within the noise is none
-    return best, times[best]
+            try:
+                return name, _seconds(model, given) / count
+            except RuntimeError:
+                if memory_format != "auto" or name == "contiguous":
+                    raise
+    raise AssertionError("contiguous is always tried")
 
 
 def _seconds(model: Model, inputs: torch.Tensor) -> float:
@@ -251,19 +266,27 @@ def _run(store: Store, model: Model, shards: Sequence[Shard], progress: Tell | N
 def _run_on_ray(
     store: Store, model: Model, shards: Sequence[Shard], progress: Tell | None, address: str, workers: int | None
 ) -> None:
-    """Do the shards in other processes, committing each here."""
-    from .ray_engine import run
+    """Do the shards in other processes, committing each here: this process alone writes the store."""
+    from ...parallel import RayPool, Task
 
     meter = _Meter(sum(len(shard.items) for shard in shards), progress)
     meter.tell()
+    recipe = store.recipe
+    pool = RayPool(address, workers, None if recipe.spec is None else partial(reopen, recipe))
+    with pool.crew(model, partial(_compute, recipe), [Task(shard.id, shard) for shard in shards]) as crew:
+        for results in crew.results():
+            made = [one.value for one in results]
+            store.commit_all(made)
+            for result in made:
+                meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
+                meter.advance(result.pictures.num_rows)
+        if crew.replaced:
+            store.notes.append(f"{crew.replaced} workers died and were replaced; their shards were done again.")
 
-    def tell(result: ShardResult) -> None:
-        meter.failed += result.pictures.num_rows - result.pictures["error"].null_count
-        meter.advance(result.pictures.num_rows)
 
-    crew = run(store, model, shards, address, workers, tell)
-    if crew is not None and crew.replaced:
-        store.notes.append(f"{crew.replaced} workers died and were replaced; their shards were done again.")
+def _compute(recipe: Recipe, model: Model, shard: Shard) -> ShardResult:
+    """One shard's work in another process."""
+    return compute(model, recipe, shard)
 
 
 class _Meter:

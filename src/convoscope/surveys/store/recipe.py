@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
 from ...errors import LayerError, ModelError, UsageError
 from ...models.model import Model
 from ...models.opening import open_model
 from ...pictures.picture import Preprocessing
+from ...version import __version__
 from .accumulators import SAMPLE
 
 #: version of what a store holds; a store of another one is refused
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def about(app_state: AppState) -> dict[str, Any]:
     """The network, its layers and classes, the collection, and which optional parts are there."""
-    from ... import __version__
     from ...explanation import DEFAULT_METHODS
-    from ..state import plain
+    from ...plain import plain
+    from ...version import __version__
 
     model = app_state.model
     watched = model.watched()

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from ...errors import ConvoscopeError, UsageError
+from ...plain import plain
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, PictureId
 from ..serving import JPEG, bench_of, data, json
-from ..state import AppState, plain
+from ..state import AppState
 from ..survey_view import SurveyView
 
 router = APIRouter(prefix="/api/collection", tags=["collection"], responses=REFUSALS)

@@ -11,6 +11,7 @@ from ... import ask as probe
 from ...errors import MethodRefused, UsageError
 from ...explanation import DEFAULT_METHODS
 from ...methods import METHODS
+from ...plain import plain
 from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded
@@ -18,7 +19,7 @@ from ..schemas import REFUSALS, Against, Methods, PictureId, Settings, Target
 from ..serving import NPY, PNG, address, bench_of, json
 from ..serving import npy as send_npy
 from ..serving import png as send_png
-from ..state import AppState, Ask, Kept, npy, plain
+from ..state import AppState, Ask, Kept, npy
 
 router = APIRouter(prefix="/api", tags=["decide"], responses=REFUSALS)
 
@@ -201,8 +202,8 @@ async def cover(
 @router.get("/methods")
 async def methods() -> list[dict[str, Any]]:
     """All methods: what they show, formula, paper, cost, settings."""
-    from ...html.formulas import FORMULAS
     from ...methods import describe
+    from ...methods.formulas import FORMULAS
 
     return [{**row, "formula": FORMULAS.get(row["name"], ""), **_kind(row["name"])} for row in plain(describe())]
 

@@ -12,7 +12,7 @@ from ...draw import colour
 from ...errors import LayerError
 from ...methods.views import filter_weights, layer_activations
 from ...models.model import Model
-from ...targets.classes import no_such_layer
+from ...targets.units import no_such_layer
 from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded
@@ -156,7 +156,7 @@ async def activations(
 
 
 def _finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from ..state import plain
+    from ...plain import plain
 
     return [dict(plain(row)) for row in rows]
 

@@ -11,12 +11,13 @@ from PIL import Image
 
 from ... import ask as probe
 from ...errors import LayerError, UsageError
-from ...targets.classes import parse_unit
+from ...plain import plain
+from ...targets.units import layer_of, parse_unit
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, Against, PictureId, Target, Unit
 from ..serving import PNG, address, bench_of, png
-from ..state import AppState, plain
+from ..state import AppState
 from .collection import gathered_of
 from .layers import TILES, activation_of, geometry_of
 
@@ -28,8 +29,9 @@ def split(app_state: AppState, unit: str) -> tuple[str, int]:
     found = parse_unit(unit, app_state.model)
     if found is None or found.place is not None:
         raise LayerError(f"{unit!r} is no unit: write layer:channel.")
-    shape = app_state.model.watched().layers[found.layer].shape
-    channels = (shape[-1] if found.channels_last and len(shape) == 4 else shape[1]) if len(shape) > 1 else 0
+    info = layer_of(app_state.model.watched(), found.layer)
+    shape = info.shape
+    channels = (shape[-1] if info.channels_last and len(shape) == 4 else shape[1]) if len(shape) > 1 else 0
     if found.channel >= channels:
         raise LayerError(f"Layer {found.layer} has {channels} channels: there is no channel {found.channel}.")
     return found.layer, found.channel

@@ -22,12 +22,12 @@ from ..draw import colour
 from ..errors import ConvoscopeError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..methods import METHODS
+from ..methods.formulas import FORMULAS
 from ..names import in_json, shown
 from ..pictures.picture import Picture
-from ..targets.classes import TargetLike
-from ..web.state import plain
-from .formulas import FORMULAS
-from .report_style import STYLE
+from ..plain import plain
+from ..targets import TargetLike
+from .style import STYLE
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -301,7 +301,7 @@ def _document(
     used: list[str],
     store: Store | None,
 ) -> str:
-    from .. import __version__
+    from ..version import __version__
 
     size = "×".join(map(str, model.preprocessing.size)) if model.preprocessing.size else "any size"
     classes = f"{len(model.labels)} classes, " if model.labels else ""

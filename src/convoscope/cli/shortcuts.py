@@ -1,0 +1,103 @@
+"""``convoscope shortcuts``: what a network decides by that it should not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import common
+from .common import (
+    JsonFlag,
+    ModelArgument,
+    ModelOptions,
+    complain,
+    open_from,
+    out_folder,
+    print_json,
+    progress,
+    say,
+    split_names,
+    takes_model,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(shortcuts)
+
+
+@takes_model
+def shortcuts(
+    model: ModelArgument,
+    pictures: Annotated[
+        str, typer.Argument(metavar="STORE|PICTURES", help="A survey's store, or a folder of pictures.")
+    ],
+    options: ModelOptions,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the page and the figures.")],
+    truth: Annotated[
+        str | None, typer.Option("--truth", metavar="CSV", help="File and label, where folders are not the labels.")
+    ] = None,
+    masks: Annotated[
+        str | None, typer.Option("--masks", metavar="DIR", help="Masks of the things, of the pictures' names.")
+    ] = None,
+    is_part: Annotated[
+        list[str] | None, typer.Option("--is-part", metavar="CLASS", help="Its spot is a part of the thing.")
+    ] = None,
+    not_part: Annotated[
+        list[str] | None, typer.Option("--not-part", metavar="CLASS", help="Its spot is no part of the thing.")
+    ] = None,
+    only: Annotated[str, typer.Option("--only", help="Families: patch,template,colour,... Default: all.")] = "",
+    per_class: Annotated[int, typer.Option("--per-class", min=8, help="Pictures of a class at most.")] = 120,
+    json: JsonFlag = False,
+) -> int:
+    """Cut the evidence out and put it elsewhere: does it suffice, is it needed?
+
+    Writes DIR/shortcuts.html and DIR/shortcuts.json. Everything is chosen on one half of the pictures and counted on
+    the other, with a control, and corrected over all classes and families.
+    """
+    from ..improve.shortcuts import find
+
+    folder = out_folder(out)
+    opened = open_from(model, options)
+    with progress("Looking for shortcuts", quiet=json) as bar:
+        found = find.shortcuts(
+            opened, pictures, truth=truth, masks=masks, is_part=is_part or (), not_part=not_part or (),
+            only=split_names(only) or find.FAMILIES, per_class=per_class, seed=options.seed,
+            words=[model, pictures, *flags(options), *(["--truth", truth] if truth else [])],
+            progress=lambda what, done, total: bar.at(done, total, what),
+        )  # fmt: skip
+    page = found.save(folder)
+    for note in found.notes:
+        complain(f"Note: {note}")
+    for uri, reason in found.bench.failed.items():
+        complain(f"{uri}: {reason}")
+    if json:
+        print_json(found.to_dict())
+    else:
+        for number, one in enumerate(found.findings, 1):
+            say(f"{number}. {one.sentence}")
+            if one.doubt:
+                say(f"   {one.doubt}")
+            if one.next:
+                say(f"   {one.next}")
+        for label, why in found.answered.items():
+            say(f"{label} is decided by one spot, and that is no shortcut: {why}.")
+        if not found.findings:
+            say(f"Nothing found. {found.missed}")
+        say(f"{found.seconds:.0f} s. Open {page} in a browser.")
+    return common.SOME_FAILED if found.bench.failed else common.DONE
+
+
+def flags(options: ModelOptions) -> list[str]:
+    """The model's flags as a command repeats them: those that are not the default."""
+    from dataclasses import fields
+
+    found: list[str] = []
+    for one in fields(options):
+        value = getattr(options, one.name)
+        if value == one.default or one.name in ("device", "batch_size"):
+            continue
+        name = "--" + one.name.replace("_", "-")
+        found += [name] if value is True else [name, str(value)]
+    return found

@@ -1,0 +1,394 @@
+"""CRAFT: the parts that a class is made of, found without labels.
+
+Fel, Picard, Bethune, Boissin, Vigouroux, Colin, Cadene, Serre 2023, "CRAFT: Concept Recursive Activation
+FacTorization for Explainability"; Zhang et al. 2021, "Invertible Concept-based Explanations" (ICE). A layer's
+activations over the class's pictures are factorised into parts, A ~ U W, all non-negative; how much the class score
+needs each part is told twice: by total Sobol indices (Jansen's estimator) and by deletion, with intervals. Every cell
+of the layer is one sample, and the patch that stands for it is its true receptive field.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import qmc
+from torch import Tensor
+
+from ..engine.passes.needs import Replaced
+from ..engine.recompute.perturb import replaced_scores
+from ..errors import LayerError, MethodRefused, UsageError
+from ..improve.collection import Labelled
+from ..improve.look import look
+from ..improve.statistics import Interval, paired
+from ..methods.base import Query
+from ..session import Session
+from ..targets import ClassTarget
+from ..targets.classes import class_index
+from ..targets.combinations import Direction
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..models.model import Model
+    from ..surveys.store.store import Store
+
+#: parts that are looked for when nobody says how many
+PARTS = 8
+#: pictures on which importance is measured
+MEASURED = 12
+#: points of the Sobol design: a power of two
+DESIGN = 32
+#: runs with other seeds, against which a part's stability is told
+RUNS = 3
+#: a part whose best match in other runs is below this is called unstable
+STABLE = 0.8
+#: cells that the factorisation sees
+CELLS = 20_000
+
+Floats = NDArray[np.float64]
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptPart:
+    """One part of a class.
+
+    Args:
+        number: 0 is the most important.
+        importance: the logit lost where the part is deleted, as a share of what all parts carry; over pictures.
+        sobol: its total Sobol index: the share of the logit's variance that goes with it; over pictures.
+        stability: the mean cosine to its match in runs with other seeds (0..1).
+        pictures: where it is strongest, the best first.
+        places: row and column of the strongest cell in each of ``pictures``.
+        vector: the part in the layer's channels, at unit length.
+    """
+
+    number: int
+    importance: Interval
+    sobol: Interval
+    stability: float
+    pictures: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]
+    vector: Floats = field(repr=False)
+
+    @property
+    def unstable(self) -> bool:
+        """Whether other seeds do not find it again."""
+        return self.stability < STABLE
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as ``--json`` prints it."""
+        return {
+            "part": self.number, "importance": self.importance.to_dict(), "stability": self.stability,
+            "pictures": list(self.pictures),
+        }  # fmt: skip
+
+
+@dataclass(eq=False)
+class Craft:
+    """The parts of a class, the most important first.
+
+    Args:
+        target: the class.
+        layer: where it was factorised.
+        parts: what was found.
+        completeness: the share of the logit, above that of an empty layer, that all parts together give back.
+        error: what the factorisation leaves, relative to the activations (Frobenius norm).
+        doubts: what this cannot tell.
+    """
+
+    target: str
+    layer: str
+    parts: list[ConceptPart]
+    completeness: Interval
+    error: float
+    doubts: list[str]
+    model: Model = field(repr=False)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """The parts as plain data."""
+        return [part.to_dict() for part in self.parts]
+
+    def direction(self, number: int) -> Direction:
+        """A part as a target: every map and visualisation takes it."""
+        return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number}")
+
+    def maps(self, picture: Any) -> NDArray[np.float32]:
+        """How much of each part lies where in a picture: float32 ``[parts, H, W]`` at the input's resolution."""
+        listed = Labelled.of([(picture, None)], self.model)
+        grids, query = next(_planes(self.model, self.layer, listed))[1:]
+        basis = np.stack([part.vector for part in self.parts])
+        shares = _encode(_cells(grids), basis)
+        height, width = grids.shape[-2:]
+        grid = torch.from_numpy(shares.T.reshape(len(basis), height, width).astype(np.float32))
+        return np.asarray(query.resample(grid, self.layer)[0].numpy())
+
+    def patches(self, number: int, count: int = 9) -> list[Image.Image]:
+        """The strongest patches of a part, cut at the cells' true receptive fields from the network's input."""
+        part = self.parts[number]
+        found = []
+        for uri, (row, col) in list(zip(part.pictures, part.places, strict=True))[:count]:
+            fitted = self.model.prepare(uri)
+            watched = self.model.watched(tuple(fitted.tensor.shape))
+            geometry = watched.layers[self.layer].geometry
+            shown = self.model.preprocessing.denormalise(fitted.tensor).clamp(0, 1)
+            box = (0, 0, shown.shape[2], shown.shape[1]) if geometry is None else geometry.box(row, col)
+            from PIL import Image
+
+            whole = Image.fromarray((shown.movedim(0, -1).numpy() * 255).round().astype(np.uint8).squeeze())
+            found.append(whole.crop(box))
+        return found
+
+
+def craft(
+    model: Model | Store,
+    pictures: Any = None,
+    target: Any = None,
+    *,
+    layer: str | None = None,
+    parts: int = PARTS,
+    seed: int = 0,
+    progress: Tell | None = None,
+) -> Craft:
+    """Find the parts that the class ``target`` is made of.
+
+    Args:
+        model: the network, or a survey's store.
+        pictures: labelled pictures, or pictures of the class alone; default the store's. Of labelled ones those of the
+            class are taken, of others those that the network predicts to be it.
+        target: a class; default what most pictures are predicted to be.
+        layer: default the last grid before the class scores.
+        parts: how many to look for.
+        seed: of the factorisation and the designs.
+        progress: called with what is done, how much, and of how much.
+
+    Raises:
+        UsageError: fewer than ten pictures of the class, or a setting that does not fit.
+        MethodRefused: the layer has no grid.
+    """
+    if not 2 <= parts <= 64:
+        raise UsageError(f"parts must be between 2 and 64, not {parts}.")
+    if hasattr(model, "recipe"):
+        store: Any = model
+        pictures = store if pictures is None else pictures
+        model = store.model()
+    opened: Model = model  # type: ignore[assignment]
+    if pictures is None:
+        raise UsageError("Give pictures of the class, or the store of a survey.")
+    index, chosen = _of_class(opened, Labelled.of(pictures, opened), target)
+    where = layer or opened.watched().last_grid
+    if where is None:
+        raise MethodRefused(
+            f"{opened.name} has no layer whose cells keep a place in the picture: nothing to factorise."
+        )
+    doubts: list[str] = []
+    samples, owners, places = _samples(opened, where, chosen, seed, doubts)
+    basis, error = factorise(samples, parts, seed)
+    others = [factorise(samples, parts, seed + 1 + run)[0] for run in range(RUNS)]
+    stability = np.mean([_matched(basis, other) for other in others], axis=0)
+    measured = _measure(opened, where, chosen, index, basis, seed, progress)
+    shares = _encode(samples, basis)
+    order = np.argsort(-measured.deletion.mean(0), kind="stable")
+    found = []
+    for number, at in enumerate(order):
+        best = _best_places(shares[:, at], owners, places)
+        found.append(
+            ConceptPart(
+                number, paired(measured.deletion[:, at], seed=seed), paired(measured.sobol[:, at], seed=seed),
+                float(stability[at]), tuple(chosen.uris[row] for row, _ in best), tuple(place for _, place in best),
+                basis[at],
+            )
+        )  # fmt: skip
+    if any(part.unstable for part in found):
+        doubts.append("Parts marked unstable are not found again with another seed: read nothing into them.")
+    return Craft(opened.label(index), where, found, paired(measured.complete, seed=seed), error, doubts, opened)
+
+
+def factorise(samples: NDArray[Any], parts: int, seed: int = 0, steps: int = 400) -> tuple[Floats, float]:
+    """Non-negative factorisation of ``[N, C]``: the parts ``[parts, C]`` at unit length, and the relative error."""
+    from sklearn.decomposition import NMF
+
+    made = NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
+    with warnings.catch_warnings(action="ignore"):  # not converged: the stability tells
+        weights = made.fit_transform(np.asarray(samples, np.float64))
+    basis = np.asarray(made.components_, np.float64)
+    left = np.linalg.norm(samples - weights @ basis) / max(float(np.linalg.norm(samples)), 1e-300)
+    return basis / np.maximum(np.linalg.norm(basis, axis=1, keepdims=True), 1e-300), float(left)
+
+
+def sobol_total(outputs_a: NDArray[Any], outputs_mixed: NDArray[Any]) -> Floats:
+    """Total Sobol indices by Jansen's estimator (Jansen 1999).
+
+    Args:
+        outputs_a: the function at ``[N]`` points of the first design.
+        outputs_mixed: ``[N, K]``: at the same points with factor k taken from the second design.
+
+    Returns:
+        one index a factor; 0 where the function does not vary.
+    """
+    variance = float(np.var(outputs_a))
+    if variance <= 0:
+        return np.zeros(outputs_mixed.shape[1])
+    return np.asarray(((outputs_a[:, None] - outputs_mixed) ** 2).mean(0) / (2 * variance))
+
+
+def _of_class(model: Model, pictures: Labelled, target: Any) -> tuple[int, Labelled]:
+    looked = look(model, pictures)
+    classes = looked.probability.shape[1]
+    index = (
+        int(np.bincount(looked.prediction).argmax()) if target is None else class_index(target, model.labels, classes)
+    )
+    own = looked.pictures.truth == index
+    if not own.any():
+        own = looked.prediction == index
+    if own.sum() < 10:
+        raise UsageError(
+            f"{int(own.sum())} pictures are {model.label(index)}; at least 10 are needed to find its parts."
+        )
+    return index, looked.pictures.take(own)
+
+
+def _planes(model: Model, layer: str, pictures: Labelled) -> Any:
+    from .dissection import _grids
+
+    return _grids(model, layer, pictures)
+
+
+def _cells(planes: Tensor) -> Floats:
+    return np.asarray(planes.flatten(2).transpose(1, 2).flatten(0, 1).double().numpy())
+
+
+def _samples(
+    model: Model, layer: str, pictures: Labelled, seed: int, doubts: list[str]
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Cells ``[N, C]``, the picture of each, and its row and column ``[N, 2]``."""
+    random = np.random.default_rng([seed, 3])
+    kept, owners, places = [], [], []
+    most = max(8, CELLS // len(pictures))
+    lowest = 0.0
+    for rows, planes, _ in _planes(model, layer, pictures):
+        width = planes.shape[-1]
+        for row, one in zip(rows, planes, strict=True):
+            cells = _cells(one[None])
+            lowest = min(lowest, float(cells.min()))
+            at = np.sort(random.permutation(len(cells))[:most])
+            kept.append(cells[at])
+            owners.append(np.full(len(at), row))
+            places.append(np.stack([at // width, at % width], 1))
+    samples = np.concatenate(kept)
+    if not np.isfinite(samples).all():
+        raise LayerError(f"Layer {layer!r} holds values that are not finite: nothing can be factorised.")
+    if lowest < 0:
+        lost = float(np.linalg.norm(np.minimum(samples, 0))) / max(float(np.linalg.norm(samples)), 1e-300)
+        doubts.append(
+            f"{layer} has negative activations, which a non-negative factorisation cannot hold: they count as zero "
+            f"({lost:.0%} of the norm)."
+        )
+        samples = np.maximum(samples, 0)
+    return samples, np.concatenate(owners), np.concatenate(places)
+
+
+def _encode(cells: Floats, basis: Floats) -> Floats:
+    """The non-negative weights ``[N, parts]`` of fixed parts: multiplicative updates (Lee & Seung 2001)."""
+    cells = np.maximum(cells, 0)
+    weights = np.maximum(cells @ basis.T, 1e-12)
+    gram, goal = basis @ basis.T, cells @ basis.T
+    for _ in range(200):
+        weights *= goal / np.maximum(weights @ gram, 1e-12)
+    return np.asarray(weights)
+
+
+def _matched(basis: Floats, other: Floats) -> Floats:
+    """The cosine of each part to its match in another run, matched one to one."""
+    cosine = basis @ other.T
+    rows, cols = linear_sum_assignment(-cosine)
+    return np.asarray(cosine[rows, cols])
+
+
+def _best_places(
+    share: Floats, owners: NDArray[np.int64], places: NDArray[np.int64], count: int = 9
+) -> list[tuple[int, tuple[int, int]]]:
+    """The strongest cell of the pictures that have the part most, one a picture."""
+    found: dict[int, tuple[int, int]] = {}
+    for at in np.argsort(-share, kind="stable"):
+        if share[at] <= 0 or len(found) == count:
+            break
+        found.setdefault(int(owners[at]), (int(places[at, 0]), int(places[at, 1])))
+    return list(found.items())
+
+
+@dataclass(eq=False)
+class _Measured:
+    deletion: Floats
+    sobol: Floats
+    complete: Floats
+
+
+def _measure(
+    model: Model, layer: str, pictures: Labelled, index: int, basis: Floats, seed: int, progress: Tell | None
+) -> _Measured:
+    """Deletion, Sobol indices and completeness on some of the pictures."""
+    random = np.random.default_rng([seed, 4])
+    rows = np.sort(random.permutation(len(pictures))[:MEASURED])
+    some = pictures.take(rows)
+    parts = len(basis)
+    design = qmc.Sobol(2 * parts, seed=seed).random(DESIGN)
+    first, second = design[:, :parts], design[:, parts:]
+    mixed = np.repeat(first[:, None], parts, 1)
+    mixed[:, np.arange(parts), np.arange(parts)] = second
+    masks = np.concatenate([
+        np.ones((1, parts)), np.zeros((1, parts)), 1 - np.eye(parts), first, mixed.reshape(-1, parts)
+    ])  # fmt: skip
+    deletion, sobol, complete = [], [], []
+    for row in range(len(some)):
+        scores, plain = _masked_scores(model, layer, some.take([row]), index, basis, masks)
+        whole, empty = scores[0], scores[1]
+        carried = whole - empty
+        without = scores[2 : 2 + parts]
+        deletion.append((whole - without) / (carried if abs(carried) > 1e-6 else 1e-6))
+        at = 2 + parts
+        sobol.append(sobol_total(scores[at : at + DESIGN], scores[at + DESIGN :].reshape(DESIGN, parts)))
+        gained = plain - empty
+        complete.append(carried / gained if abs(gained) > 1e-6 else 0.0)
+        if progress is not None:
+            progress("importance", row + 1, len(some))
+    return _Measured(np.stack(deletion), np.stack(sobol), np.asarray(complete))
+
+
+def _masked_scores(
+    model: Model, layer: str, picture: Labelled, index: int, basis: Floats, masks: Floats
+) -> tuple[Floats, float]:
+    """The class score with the layer rebuilt from its parts, each scaled by a row of ``masks``; and as it is."""
+    fitted = model.prepare(picture.picture(0))
+    inputs = model.inputs([fitted])
+    watched = model.watched(tuple(inputs.shape[1:]))
+    query = Query(model, inputs, [fitted], watched)
+    info = watched.layers[layer]
+
+    def value(weights: Floats, mask: Floats) -> Callable[[Tensor], Tensor]:
+        def rebuilt(output: Tensor) -> Tensor:
+            planes = query.planes(layer, output)
+            made = torch.from_numpy((weights * mask) @ basis).to(output)  # [cells, C]
+            grid = made.T.reshape(1, -1, *planes.shape[-2:])
+            if output.ndim == 3 and info.geometry is not None:
+                kept = output[:, : output.shape[1] - len(made)]
+                return torch.cat([kept, made[None]], 1)
+            return grid.movedim(1, -1) if info.channels_last else grid
+
+        return rebuilt
+
+    with Session(model, [fitted], gradients=False) as session:
+        recorded = session.record(layers=[layer])
+        weights = _encode(_cells(query.planes(layer, recorded.layers[layer].value)), basis)
+        scorer = session.resolve(ClassTarget(index), recorded.output)
+        plain = float(session.scored(scorer, recorded)[0])
+        need = Replaced(layer, [value(weights, mask) for mask in masks])
+        scores = replaced_scores(session.runner, inputs, scorer, need)[0]
+    return scores.double().numpy(), plain

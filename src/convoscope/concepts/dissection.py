@@ -1,0 +1,381 @@
+"""Network dissection: which labelled part or thing a unit's activations lie on, measured on pictures held out.
+
+Bau, Zhou, Khosla, Oliva, Torralba 2017, "Network Dissection: Quantifying Interpretability of Deep Visual
+Representations". What differs from the paper, and why: maps are raised at the cells' true centres; the threshold of
+a unit is chosen on one half of the pictures and the overlap is measured on the other, with an interval; and a pair
+counts only where it beats the same masks laid on other pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..engine.passes.naming import observe
+from ..engine.passes.untouched import untouched
+from ..errors import LayerError, UsageError
+from ..improve.collection import Labelled
+from ..improve.look import batches
+from ..improve.statistics import LEVEL, halves
+from ..methods.base import Query
+from .truth import Mask, Truth, on_input, overlap, read_truth
+
+if TYPE_CHECKING:
+    from ..models.model import Model
+    from ..surveys.store.store import Store
+
+#: shares of a unit's cells above its threshold that are tried; the paper's is 0.005
+QUANTILES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15)
+PUBLISHED = 0.005
+#: a picture's map is compared at most at so many pixels a side
+SIDE = 112
+#: pictures that a concept must be on, in each half
+FEW = 3
+#: cells drawn for the thresholds, of all pictures together
+CELLS = 60_000
+#: pictures whose masks are exchanged to find what chance reaches
+EXCHANGED = 80
+DRAWS = 400
+
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Dissected:
+    """A unit and a concept that its map overlaps more than chance does.
+
+    Args:
+        unit: ``layer:channel``.
+        concept: the part or thing.
+        iou: intersection over union on the held-out half, over all its pixels (0..1).
+        low: lower end of its 95 % interval over pictures.
+        high: upper end.
+        chance: the overlap's 95 % point where each picture is given another picture's masks.
+        threshold: the activation above which the unit counts as on.
+        pictures: where the unit lies on the concept most, the best first.
+    """
+
+    unit: str
+    concept: str
+    iou: float
+    low: float
+    high: float
+    chance: float
+    threshold: float
+    pictures: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as ``--json`` prints it."""
+        return {"unit": self.unit, "concept": self.concept, "iou": self.iou, "low": self.low, "high": self.high}
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.concept} detector, IoU {self.iou:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(eq=False)
+class Dissection:
+    """All pairs found, the best first, and what was looked at."""
+
+    rows: list[Dissected]
+    units: int
+    concepts: tuple[str, ...]
+    pictures: int
+    doubts: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """The rows as plain data."""
+        return [row.to_dict() for row in self.rows]
+
+    def of(self, unit: str) -> list[Dissected]:
+        """What one unit stands for: several things, one, or none."""
+        return [row for row in self.rows if row.unit == unit]
+
+    def __repr__(self) -> str:
+        best = f"; best: {self.rows[0]}" if self.rows else ""
+        return f"Dissection({self.units} units × {len(self.concepts)} concepts, {len(self.rows)} pairs{best})"
+
+
+def dissect(
+    store: Store | Model,
+    pictures: Any = None,
+    *,
+    masks: Any = None,
+    parts: Any = None,
+    layers: Sequence[str] = (),
+    threshold: str = "best",
+    seed: int = 0,
+    progress: Tell | None = None,
+) -> Dissection:
+    """Hold every unit of ``layers`` against every labelled part.
+
+    Args:
+        store: a survey's store (its pictures are used), or a model.
+        pictures: with a model, what to look at: a folder, files.
+        masks: a COCO JSON file, or a folder of label maps.
+        parts: a folder as ``convoscope toybox`` writes it.
+        layers: default, with a store, all that were surveyed; with a model the last grid.
+        threshold: ``best`` chooses each pair's threshold on one half of the pictures; ``published`` is the paper's,
+            the activation that 0.5 % of a unit's cells exceed.
+        seed: of the halves and of the intervals.
+        progress: called with the number of pictures done, and of all, twice over: once a half.
+
+    Returns:
+        pairs whose interval lies above what masks of other pictures reach, the best first; a unit may be several
+        things, or none.
+
+    Raises:
+        UsageError: no picture has truth, or a setting does not fit.
+        LayerError: a layer has no grid.
+    """
+    if threshold not in ("best", "published"):
+        raise UsageError(f"threshold must be best or published, not {threshold!r}.")
+    truth = read_truth(masks, parts)
+    model, listed, names = _what(store, pictures, layers)
+    known = [row for row, uri in enumerate(listed.uris) if truth.masks(uri) is not None]
+    if not known:
+        raise UsageError(
+            f"No picture has a mask in {truth.source}: masks are matched by file name "
+            f"({', '.join(sorted(truth.known)[:2])}, ...; the pictures are {', '.join(listed.uris[:1])}, ...)."
+        )
+    pictures_known = listed.take(known)
+    half_a = halves(pictures_known.keys, seed=seed)
+    shares = (PUBLISHED,) if threshold == "published" else QUANTILES
+    result = Dissection([], 0, truth.names, len(known))
+    if len(known) < 4 * FEW:
+        result.doubts.append(f"Only {len(known)} pictures have masks: hardly anything can be shown on so few.")
+    for layer in names:
+        _one_layer(model, layer, pictures_known, half_a, truth, shares, seed, result, progress)
+    result.rows.sort(key=lambda row: -row.iou)
+    return result
+
+
+def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labelled, list[str]]:
+    if hasattr(store, "recipe"):
+        model: Model = store.model()
+        given = store if pictures is None else pictures
+        surveyed = [span.name for span in store.recipe.layers if span.grid]
+        return model, Labelled.of(given, model), list(layers) or surveyed
+    if pictures is None:
+        raise UsageError("Give pictures to look at, or the store of a survey.")
+    last = store.watched().last_grid
+    if not layers and last is None:
+        raise LayerError(f"{store.name} has no layer whose cells keep a place in the picture: nothing to dissect.")
+    return store, Labelled.of(pictures, store), list(layers) or [str(last)]
+
+
+def _one_layer(
+    model: Model, layer: str, pictures: Labelled, half_a: NDArray[np.bool_], truth: Truth, shares: Sequence[float],
+    seed: int, result: Dissection, progress: Tell | None,
+) -> None:  # fmt: skip
+    names = truth.names
+    first, second = pictures.take(half_a), pictures.take(~half_a)
+    thresholds = _thresholds(model, layer, first, shares, seed)
+    inter_a, on_a, size_a, present = _summed(_counts(model, layer, first, truth, thresholds, progress))
+    union_a = on_a[:, :, None] + size_a[None, None] - inter_a
+    best = overlap(inter_a, union_a).argmax(1)  # [C, M]
+    channels = np.arange(len(thresholds))
+    pick = best[:, :, None]
+    chosen = [
+        (
+            np.take_along_axis(one.inter.transpose(0, 2, 1), pick, 2)[:, :, 0].astype(np.float32),
+            one.on[channels[:, None], best].astype(np.float32),
+            one.size,
+        )
+        for one in _counts(model, layer, second, truth, thresholds, progress)
+    ]
+    inter = np.stack([one[0] for one in chosen])  # [N, C, M]
+    on = np.stack([one[1] for one in chosen])
+    size = np.stack([one[2] for one in chosen])  # [N, M]
+    here = (size > 0).sum(0)
+    enough = (here >= FEW) & (present >= FEW)
+    iou = overlap(inter.sum(0), on.sum(0) + size.sum(0) - inter.sum(0))
+    low, high = _intervals(inter, on, size, seed)
+    chance = _chance(model, layer, second.take(range(min(len(second), EXCHANGED))), truth, thresholds, best, seed)
+    result.units += len(thresholds)
+    keep = enough[None, :] & (low > np.maximum(chance, 1e-12)) & (iou > 0)
+    for channel, at in zip(*np.nonzero(keep), strict=True):
+        shown = overlap(inter[:, channel, at], on[:, channel, at] + size[:, at] - inter[:, channel, at])
+        order = [int(row) for row in np.argsort(-shown, kind="stable")[:9] if shown[row] > 0]
+        result.rows.append(
+            Dissected(
+                f"{layer}:{channel}", names[at], float(iou[channel, at]), float(low[channel, at]),
+                float(high[channel, at]), float(chance[channel, at]), float(thresholds[channel, best[channel, at]]),
+                tuple(second.uris[row] for row in order),
+            )
+        )  # fmt: skip
+
+
+def _thresholds(
+    model: Model, layer: str, pictures: Labelled, shares: Sequence[float], seed: int
+) -> NDArray[np.float32]:
+    """The activation that each of ``shares`` of a unit's cells exceed, ``[C, T]``; cells are drawn of every picture."""
+    random = np.random.default_rng([seed, 2])
+    drawn: list[NDArray[np.float32]] = []
+    for _, planes, _ in _grids(model, layer, pictures):
+        cells = planes.flatten(2).transpose(1, 2).numpy()  # [B, cells, C]
+        for one in cells:
+            drawn.append(one[random.permutation(len(one))[: max(CELLS // len(pictures), 16)]])
+    values = np.concatenate(drawn)
+    return np.ascontiguousarray(np.quantile(values, 1 - np.asarray(shares), axis=0).T, dtype=np.float32)
+
+
+@dataclass(eq=False)
+class _Counts:
+    """Of one picture, in pixels: where unit and concept are both on ``[C, T, M]``, the unit ``[C, T]``, the concept."""
+
+    inter: NDArray[np.float64]
+    on: NDArray[np.float64]
+    size: NDArray[np.float64]
+
+
+def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[int], Tensor, Query]]:
+    """Batches of a layer's activations as ``[B, C, h, w]``, with what raises them to pixels."""
+    failed: dict[str, str] = {}
+    for rows, inputs in batches(model, pictures, failed):
+        kept: list[Tensor] = []
+
+        def visit(name: str, output: Any, kept: list[Tensor] = kept) -> None:
+            if isinstance(output, Tensor):
+                kept.append(output.detach().float().clone())
+
+        watched = model.watched(tuple(inputs.shape[1:]))
+        if layer not in watched.layers:
+            raise LayerError(f"There is no layer {layer!r}: `convoscope layers` lists all.")
+        with (
+            untouched(model.module, gradients=False),
+            observe(model.module, visit, only={layer}),
+        ):
+            model.run(inputs)
+        if not kept:
+            raise LayerError(f"Layer {layer!r} was not reached in this forward: choose another.")
+        query = Query(model, inputs, [], watched)
+        yield rows, query.planes(layer, kept[0]).cpu(), query
+
+
+def _counts(
+    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: Tell | None,
+) -> Iterator[_Counts]:  # fmt: skip
+    for rows, planes, query in _grids(model, layer, pictures):
+        for row, grid in zip(rows, planes, strict=True):
+            masks = _masks(model, pictures, row, truth, query)
+            yield _count(query.resample(grid, layer)[0], masks, thresholds, query)
+            if progress is not None:
+                progress(row + 1, len(pictures))
+
+
+def _places(query: Query) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    height, width = query.size
+    step = max(1, -(-max(height, width) // SIDE))
+    return np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+
+
+def _masks(model: Model, pictures: Labelled, row: int, truth: Truth, query: Query) -> NDArray[np.float32]:
+    """The concepts' masks at the pixels that are compared, float32 ``[pixels, M]``."""
+    known: Any = truth.masks(pictures.uris[row]) or {}
+    rows, cols = _places(query)
+    matrix = model.prepare(pictures.picture(row)).input_to_photo
+    found = np.zeros((len(rows) * len(cols), len(truth.names)), np.float32)
+    for at, name in enumerate(truth.names):
+        mask: Mask | None = known.get(name)
+        if mask is not None:
+            found[:, at] = on_input(mask, matrix, rows, cols).reshape(-1)
+    return found
+
+
+def _count(raised: Tensor, masks: NDArray[np.float32], thresholds: NDArray[np.float32], query: Query) -> _Counts:
+    rows, cols = _places(query)
+    values = raised[:, torch.from_numpy(rows)][:, :, torch.from_numpy(cols)].flatten(1)  # [C, pixels]
+    there = torch.from_numpy(masks)
+    inter = np.empty((len(values), thresholds.shape[1], masks.shape[1]))
+    on = np.empty((len(values), thresholds.shape[1]))
+    for at in range(thresholds.shape[1]):
+        above = (values > torch.from_numpy(thresholds[:, at : at + 1])).float()
+        inter[:, at] = (above @ there).numpy()
+        on[:, at] = above.sum(1).numpy()
+    return _Counts(inter, on, masks.sum(0).astype(np.float64))
+
+
+def _summed(counts: Iterator[_Counts]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    inter: Any = 0.0
+    on: Any = 0.0
+    size: Any = 0.0
+    present: Any = 0
+    for one in counts:
+        inter, on, size, present = inter + one.inter, on + one.on, size + one.size, present + (one.size > 0)
+    return inter, on, size, present
+
+
+def _intervals(
+    inter: NDArray[Any], on: NDArray[Any], size: NDArray[Any], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bootstrap over pictures of the overlap ``[C, M]``: 2.5 and 97.5 percentiles."""
+    random = np.random.default_rng(seed)
+    count = len(inter)
+    weights = random.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(np.float64)  # [D, N]
+    flat = inter.reshape(count, -1)
+    union = on + size[:, None, :] - inter
+    low = np.empty(flat.shape[1])
+    high = np.empty(flat.shape[1])
+    other = union.reshape(count, -1)
+    for start in range(0, flat.shape[1], 4096):
+        part = slice(start, start + 4096)
+        drawn = overlap(weights @ flat[:, part], weights @ other[:, part])
+        low[part], high[part] = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    return low.reshape(inter.shape[1:]), high.reshape(inter.shape[1:])
+
+
+def _chance(
+    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32],
+    best: NDArray[np.int64], seed: int, rounds: int = 20,
+) -> NDArray[np.float64]:  # fmt: skip
+    """The overlap's 95 % point ``[C, M]`` where each picture gets the masks of another that shows the concept.
+
+    Masks move within the pictures that have the concept, so that a unit which fires wherever things lie (the middle)
+    gains nothing by it.
+    """
+    random = np.random.default_rng([seed, 1])
+    above: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.float32]] = []
+    for rows, planes, query in _grids(model, layer, pictures):
+        at_rows, at_cols = _places(query)
+        for row, grid in zip(rows, planes, strict=True):
+            raised = query.resample(grid, layer)[0][:, torch.from_numpy(at_rows)][:, :, torch.from_numpy(at_cols)]
+            above.append(np.packbits((raised.flatten(1).numpy()[:, None] > thresholds[:, :, None]), axis=-1))
+            masks.append(_masks(model, pictures, row, truth, query))
+    shape = {mask.shape[0] for mask in masks}
+    found = np.zeros((rounds, len(thresholds), len(truth.names)))
+    if len(shape) != 1:
+        return np.zeros(found.shape[1:])
+    pixels = shape.pop()
+    for name in range(len(truth.names)):
+        having = [row for row, mask in enumerate(masks) if mask[:, name].any()]
+        if len(having) < FEW:
+            continue
+        chosen = best[:, name]
+        on = np.stack(
+            [np.unpackbits(above[row][np.arange(len(chosen)), chosen], axis=-1, count=pixels) for row in having]
+        )
+        on_all = sum(
+            np.unpackbits(one[np.arange(len(chosen)), chosen], axis=-1, count=pixels).sum(-1, dtype=np.int64)
+            for one in above
+        )
+        there = np.stack([masks[row][:, name] for row in having])
+        for turn in range(rounds):
+            moved = there[_derangement(len(having), random)]
+            inter = np.einsum("ncp,np->c", on.astype(np.float32), moved)
+            found[turn, :, name] = overlap(inter, on_all + there.sum() - inter)
+    return np.asarray(np.quantile(found, 1 - LEVEL, axis=0))
+
+
+def _derangement(count: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """An order in which nobody keeps their place: a random cycle."""
+    order = random.permutation(count)
+    found = np.empty(count, np.intp)
+    found[order] = np.roll(order, 1)
+    return found

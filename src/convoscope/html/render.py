@@ -1,0 +1,88 @@
+"""From plain data to a self-contained HTML file: one folder of templates, one look, nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+#: characters that turn the direction of text: a name with one of them could read as another name
+_TURNING = dict.fromkeys(
+    map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"), "\ufffd"
+)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("convoscope.html", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
+    )  # fmt: skip
+    made.filters.update(percent=percent, figure=figure)
+    return made
+
+
+def render(template: str, /, **data: Any) -> str:
+    """The page of ``templates/<template>`` with ``data``; text is escaped, and neutralised where it turns direction.
+
+    Every page extends ``base.html``, which allows nothing from outside (a content policy in the page itself).
+    """
+    return _environment().get_template(template).render(**data)
+
+
+def write_whole(path: str | Path, text: str | bytes) -> Path:
+    """Write a file aside and rename it: whole or not at all.
+
+    Raises:
+        OSError: no room, or no right to write.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+    number, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(aside, 0o666 & ~mask)
+        os.replace(aside, target)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def inline(image: Image.Image, side: int | None = None, kind: str = "PNG") -> str:
+    """A picture as a data URI, at most ``side`` pixels large where that is given."""
+    if side is not None and max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, kind, **({"quality": 85} if kind in ("JPEG", "WEBP") else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage: 0.915 is 91.5 %."""
+    return "–" if value is None else f"{100 * value:.{digits}f}\u202f%"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number with as many significant digits, never in exponents above 1e-4."""
+    if value is None:
+        return "–"
+    return f"{value:.{digits}g}" if value == 0 or 1e-4 <= abs(value) < 10**6 else f"{value:.1e}"
+
+
+def _shown(value: Any) -> Any:
+    return value.translate(_TURNING) if type(value) is str else value

@@ -1,0 +1,299 @@
+"""The stages one after the other, one correction over all their tests, and what is left of it, ranked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import ConvoscopeError, UsageError
+from ..collection import Labelled
+from ..finding import Finding, ranked
+from ..look import accuracy
+from ..statistics import LEVEL, Interval, corrected, share
+from .stage import LEAST, STAGES, Case, Progress, Stage, StageResult, quiet
+
+if TYPE_CHECKING:
+    from ...models.model import Model
+
+#: findings that are shown: a person reads no more
+MOST = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What is wrong with a network, as far as could be found.
+
+    Args:
+        findings: what stands at 5 % after the correction, ranked by the pictures to be won, at most seven.
+        further: what stands, too, but comes after those.
+        tests: how many tests were made.
+        stopped: ``"input"`` where the input is so wrong that nothing else was asked; None otherwise.
+        missed: one sentence or a few: what could have been missed.
+        stages: what each stage gave, in the order run.
+        model: the network's name.
+        pictures: how many could be read.
+        right: the share that is right; None without labels.
+        failed: URI -> why it could not be read.
+        interrupted: the stages that were not run because somebody stopped the run.
+        case: the network and its pictures.
+    """
+
+    findings: tuple[Finding, ...]
+    further: tuple[Finding, ...]
+    tests: int
+    stopped: str | None
+    missed: str
+    stages: Mapping[str, StageResult]
+    model: str
+    pictures: int
+    right: Interval | None
+    failed: Mapping[str, str] = field(default_factory=dict)
+    interrupted: tuple[str, ...] = ()
+    case: Case | None = field(default=None, repr=False)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Stage -> why it could not be done."""
+        return {name: one.refused for name, one in self.stages.items() if one.refused is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of ``convoscope diagnose --json``."""
+        return {
+            "findings": [one.to_dict() for one in self.findings], "tests": self.tests, "stopped": self.stopped,
+            "missed": self.missed,
+        }  # fmt: skip
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one line."""
+        if self.findings:
+            total = len(self.findings) + len(self.further)
+            return f"{total} finding{'s' if total != 1 else ''} of {self.tests} tests."
+        return f"Nothing found: {self.tests} tests."
+
+    def of_stage(self, name: str) -> int:
+        """How many findings of a stage stand."""
+        said = {one.sentence for one in (*self.findings, *self.further)}
+        return sum(one.sentence in said for one in self.stages[name].findings)
+
+    def page(self) -> str:
+        """One self-contained HTML page."""
+        from .page import page
+
+        return page(self)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``diagnosis.html`` and ``diagnosis.json`` into ``folder``, each whole or not at all."""
+        import json
+
+        from ...html.render import write_whole
+
+        target = Path(folder)
+        document = json.dumps(_plain(self.to_dict()), indent=2, ensure_ascii=False)
+        return [
+            write_whole(target / "diagnosis.html", self.page()),
+            write_whole(target / "diagnosis.json", document + "\n"),
+        ]
+
+    def __str__(self) -> str:
+        lines = [f"{number}. {one.sentence}" for number, one in enumerate(self.findings, 1)]
+        return "\n".join([self.sentence, *lines, self.missed])
+
+    def _repr_html_(self) -> str:
+        from .page import fragment
+
+        return fragment(self)
+
+
+def diagnose(
+    model: Any,
+    pictures: Any,
+    train: Any = None,
+    only: Sequence[str] | str | None = None,
+    *,
+    truth: Any = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    words: Sequence[str] = ("MODEL", "PICTURES"),
+    flags: Sequence[str] = (),
+    train_words: Sequence[str] = (),
+) -> Diagnosis:
+    """Ask a network everything that is known to go wrong, and test what is claimed.
+
+    A finding is made on one half of the pictures and tested on the other; all tests of all stages are corrected
+    together (Benjamini & Hochberg 1995) at 5 %.
+
+    Args:
+        model: a :class:`Model`, a module, or a spec.
+        pictures: what it disappoints on: a folder of class folders, files, pairs of a picture and a label, a store.
+        train: what it was trained on, in any of these forms, where that is known.
+        only: stages to run: of input, data, units, slices, stress, depth, shortcuts. All by default.
+        truth: a CSV or a mapping of file to label, where the folders' names are not the labels.
+        seed: of everything random.
+        progress: ``(what, done, of all)`` is told meanwhile.
+        words: how model and pictures are named in the next commands.
+        flags: model flags to be repeated there.
+        train_words: how the training pictures are named there.
+
+    Returns:
+        the findings, and what could have been missed.
+
+    Raises:
+        UsageError: no such stage; no pictures.
+        PictureError: none of the pictures can be read.
+        ModelError: the network cannot run on them at all.
+    """
+    from ...models.opening import open_model
+
+    chosen = stage_names(only)
+    opened: Model = open_model(model)
+    case = Case(
+        opened, Labelled.of(pictures, opened, truth), None if train is None else Labelled.of(train, opened),
+        _store_of(pictures), seed, progress or quiet, tuple(words), tuple(flags), tuple(train_words),
+    )  # fmt: skip
+    return examine(case, chosen)
+
+
+def stage_names(only: Sequence[str] | str | None) -> tuple[str, ...]:
+    """The stages that are asked for, in their order. Raises :class:`UsageError` for one that does not exist."""
+    known = [name for name, _ in STAGES]
+    if only is None:
+        return tuple(known)
+    asked = [only] if isinstance(only, str) else list(only)
+    parts = [part.strip().lower() for text in asked for part in text.split(",") if part.strip()]
+    strange = next((part for part in parts if part not in known), None)
+    if strange is not None or not parts:
+        raise UsageError(f"--only takes {', '.join(known)}, not {strange or 'nothing'}.")
+    return tuple(name for name in known if name in parts)
+
+
+def available(chosen: Sequence[str]) -> Iterator[tuple[str, Stage]]:
+    """The chosen stages that are installed, made one by one as they come."""
+    for name, path in STAGES:
+        if name not in chosen:
+            continue
+        module, _, kind = path.partition(":")
+        try:
+            made: Stage = getattr(importlib.import_module(module), kind)()
+        except ModuleNotFoundError as missing:
+            if missing.name is not None and not missing.name.startswith("convoscope"):
+                raise
+            continue
+        yield name, made
+
+
+def examine(case: Case, chosen: Sequence[str]) -> Diagnosis:
+    """Run the chosen stages on a case. Whoever stops it (Ctrl-C) keeps the stages that are done."""
+    results: dict[str, StageResult] = {}
+    stopped: str | None = None
+    left = list(chosen)
+    interrupted: tuple[str, ...] = ()
+    try:
+        _ = case.looked  # what no stage can do without: here it may raise
+        for name, stage in available(chosen):
+            results[name] = _run(stage, case)
+            left.remove(name)
+            if results[name].stops:
+                stopped = name
+                break
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        interrupted = tuple(left)
+    return _concluded(case, results, stopped, interrupted)
+
+
+def _run(stage: Stage, case: Case) -> StageResult:
+    try:
+        return stage.run(case)
+    except ConvoscopeError as refusal:
+        return StageResult(refused=str(refusal))
+
+
+def _concluded(
+    case: Case, results: dict[str, StageResult], stopped: str | None, interrupted: tuple[str, ...]
+) -> Diagnosis:
+    looked = case.looked
+    kept = ranked(standing(results.values()))
+    tests = sum(_tests(one) for one in results.values())
+    known = looked.pictures.known
+    right = (
+        share(int(looked.right[known].sum()), int(known.sum()))
+        if looked.scores is not None and accuracy(looked) is not None
+        else None
+    )
+    return Diagnosis(
+        tuple(kept[:MOST]), tuple(kept[MOST:]), tests, stopped,
+        _missed(case, results, stopped, interrupted), results, case.model.name, len(looked.pictures), right,
+        looked.failed, interrupted, case,
+    )  # fmt: skip
+
+
+def _tests(result: StageResult) -> int:
+    """The tests of a stage: never fewer than the p values that it hands over."""
+    return max(result.tests, sum(one.p is not None for one in result.findings))
+
+
+def standing(results: Any) -> list[Finding]:
+    """The findings that stand: corrected over all tests of all stages, those without a p value as they are.
+
+    Tests that found nothing count with p = 1, which is never less strict than their true values.
+    """
+    listed = list(results)
+    tested = [one for result in listed for one in result.findings if one.p is not None]
+    silent = sum(_tests(one) for one in listed) - len(tested)
+    raw = np.array([*(float(one.p or 0.0) for one in tested), *[1.0] * silent])
+    adjusted = dict(zip(map(id, tested), corrected(raw), strict=False))
+    found = []
+    for result in listed:
+        for one in result.findings:
+            if one.won < LEAST:
+                continue
+            if one.p is None:
+                found.append(one)
+            elif adjusted[id(one)] <= LEVEL:
+                found.append(replace(one, p=float(adjusted[id(one)])))
+    return found
+
+
+def _missed(case: Case, results: Mapping[str, StageResult], stopped: str | None, interrupted: tuple[str, ...]) -> str:
+    parts = []
+    if stopped is not None:
+        parts.append("The input comes first: with a wrong one the other stages would measure nothing.")
+    could = [one.could_miss.rstrip(".") for one in results.values() if one.could_miss]
+    if could:
+        parts.append(f"Could have been missed: {'; '.join(could)}.")
+    refused = {name: one.refused for name, one in results.items() if one.refused is not None}
+    parts += [f"Not done: {name} ({why.rstrip('.')})." for name, why in refused.items()]
+    if interrupted:
+        parts.append(f"Stopped before: {', '.join(interrupted)}.")
+    if not parts:
+        parts.append("No stage was run.")
+    return " ".join(parts)
+
+
+def _store_of(pictures: Any) -> Any:
+    if hasattr(pictures, "ledger") and hasattr(pictures, "recipe"):
+        return pictures
+    if isinstance(pictures, (str, Path)) and Path(pictures, "units.lance").is_dir():
+        from ...surveys.store.store import Store
+
+        return Store.open(pictures)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON data: numbers of numpy as Python's, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    number = float(value)
+    return number if np.isfinite(number) else None

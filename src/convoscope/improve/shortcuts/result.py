@@ -1,0 +1,83 @@
+"""What a search for shortcuts gives back: effects of every class and family, findings, and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..finding import Finding
+from .bench import Bench
+from .effects import Effect
+
+
+@dataclass(eq=False)
+class Shortcuts:
+    """Every effect that was measured, and the findings that stand.
+
+    Args:
+        bench: the network and the pictures that were used.
+        effects: label -> family -> effect.
+        findings: what stands after the correction for all tests, the largest first.
+        tests: how many tests were made.
+        answered: label -> why its spot is no shortcut (it is the thing itself).
+        notes: what could not be done, in plain sentences.
+        seconds: how long it took.
+    """
+
+    bench: Bench
+    effects: dict[str, dict[str, Effect]]
+    findings: list[Finding]
+    tests: int
+    answered: dict[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"classes": {label: {family: {"sufficiency", "necessity", "control"}}}, "findings": [...]}``."""
+        return {
+            "classes": {
+                label: {family: effect.to_dict() for family, effect in families.items()}
+                for label, families in self.effects.items()
+            },
+            "findings": [one.to_dict() for one in self.findings],
+        }
+
+    def settings(self) -> list[dict[str, Any]]:
+        """What ``repair`` needs of each finding, in their order: plain data."""
+        return [dict(one.evidence) for one in self.findings]
+
+    @property
+    def missed(self) -> str:
+        """What a search that found nothing could have missed."""
+        return (
+            f"{self.tests} tests on {len(self.bench.truth)} pictures. It could have missed: a mark that moves a class "
+            "only together with others, one that fewer than a few in a hundred of the class's pictures carry, evidence "
+            "larger than a quarter of the picture's side, and whatever these pictures do not hold."
+        )
+
+    def page(self) -> str:
+        """One self-contained HTML page."""
+        from .page import page
+
+        return page(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``shortcuts.html`` and ``shortcuts.json`` (with what ``repair`` needs) into ``folder``."""
+        from ...html.render import write_whole
+        from ...plain import dump_json
+
+        target = Path(folder)
+        document = {**self.to_dict(), "tests": self.tests, "notes": list(self.notes), "settings": self.settings()}
+        write_whole(target / "shortcuts.json", dump_json(document) + "\n")
+        return write_whole(target / "shortcuts.html", self.page())
+
+    def __repr__(self) -> str:
+        found = "nothing found" if not self.findings else f"{len(self.findings)} found"
+        return f"Shortcuts({self.bench.model.name}, {len(self.effects)} classes, {self.tests} tests: {found})"
+
+    def _repr_html_(self) -> str:
+        listed = "".join(f"<li>{escape(one.sentence)}</li>" for one in self.findings)
+        return f"<p>{escape(repr(self))}</p><ul>{listed}</ul>"

@@ -1,0 +1,39 @@
+"""Results as plain data: what JSON can hold, and nothing that it cannot."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .names import in_json
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON's own types: NaN and infinity become null, arrays and tensors lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
+    return str(value)
+
+
+def dump_json(document: Any, *, ascii: bool = False) -> str:
+    """One JSON document, readable, without NaN; short lists of numbers stand on one line.
+
+    Names of files that are not UTF-8 are written as JSON's own escapes, and come back from them as they were.
+    """
+    text = json.dumps(plain(document), indent=2, ensure_ascii=ascii, allow_nan=False)
+    # inside strings a line break is written as an escape: what matches here is never part of one
+    text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
+    return in_json(text)

@@ -1,0 +1,1 @@
+"""The report: explanations and a survey of one network, as one file to send to somebody."""
