@@ -20,7 +20,7 @@ from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import DECODERS, _ahead, _run, softmax
+from ..look import DECODERS, _ahead, run_once
 
 if TYPE_CHECKING:
     from ...surveys.store.store import Store
@@ -227,19 +227,21 @@ class _Part:
                 self.peaks[name].append(peak)
 
         with untouched(self.model.module, gradients=False), observe(self.model.module, visit, only=set(self.layers)):
-            output = _run(self.model, inputs)
+            output = run_once(self.model, inputs)
         lost = next((name for name in self.layers if name not in found), None)
         if lost is not None:
             raise ModelError(
                 f"Layer {lost!r} was not reached in this forward: `convoscope layers` lists those that are."
             )
         values = class_scores(self.model, output, len(fitted))
-        self.scores.append(None if values is None else values.numpy())
+        self.scores.append(None if values is None else values[:, 0].numpy())
 
     def side(self, pictures: Labelled, name: str, failed: dict[str, str]) -> Side:
         whole = all(one is not None for one in self.scores)
         scores = np.concatenate([one for one in self.scores if one is not None]) if whole else None
-        prediction = np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
+        prediction = (
+            np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
+        )
         size = self.model.preprocessing.size or (224, 224)
         watched = self.model.watched((self.model.preprocessing.channels, *self.model._depth(), *size))
         classes = None if scores is None else scores.shape[2]

@@ -94,7 +94,9 @@ def _shrunk(values: Tensor, share: float, seeds: Sequence[int]) -> Tensor:
     height, width = values.shape[-2:]
     size = (max(2, round(height * share)), max(2, round(width * share)))
     small = F.interpolate(values, size=size, mode="bilinear", antialias=True, align_corners=False)
-    rows, columns = (_mirrored_places(have, want, values.device) for have, want in zip(size, (height, width), strict=True))
+    rows, columns = (
+        _mirrored_places(have, want, values.device) for have, want in zip(size, (height, width), strict=True)
+    )
     return small[..., rows, :][..., columns].clamp(0, 1)
 
 
@@ -169,7 +171,9 @@ def _covered(values: Tensor, share: float, seeds: Sequence[int]) -> Tensor:
     sides = max(1, round(share * height)), max(1, round(share * width))
     for one, seed in zip(done, seeds, strict=True):
         random = np.random.default_rng([seed, 2])
-        top, left = (int(random.integers(0, whole - side + 1)) for whole, side in zip((height, width), sides, strict=True))
+        top, left = (
+            int(random.integers(0, whole - side + 1)) for whole, side in zip((height, width), sides, strict=True)
+        )
         one[:, top : top + sides[0], left : left + sides[1]] = 0.5
     return done
 

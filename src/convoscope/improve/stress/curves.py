@@ -134,4 +134,6 @@ def _cosine(a: Tensor, b: Tensor) -> Floats:
     size = a.norm(dim=1) * b.norm(dim=1)
     value = (a * b).sum(1) / size.clamp(min=1e-30)
     same = (a - b).norm(dim=1) <= 1e-6 * a.norm(dim=1)
-    return np.asarray(torch.where((size == 0) & same, torch.ones_like(value), value).clamp(-1, 1).double().cpu().numpy())
+    return np.asarray(
+        torch.where((size == 0) & same, torch.ones_like(value), value).clamp(-1, 1).double().cpu().numpy()
+    )

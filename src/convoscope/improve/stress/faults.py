@@ -93,9 +93,7 @@ def _some(rows: NDArray[np.intp], most: int, looked: Looked) -> NDArray[np.intp]
     return np.asarray(np.sort(rows[order]))
 
 
-def _suspects(
-    listed: Sequence[Change], seen: Stressed, truth: NDArray[np.int64]
-) -> list[tuple[Change, int]]:
+def _suspects(listed: Sequence[Change], seen: Stressed, truth: NDArray[np.int64]) -> list[tuple[Change, int]]:
     """For each change the level at which it stands out most on half A, where it does."""
     found = []
     for one in listed:
@@ -113,7 +111,13 @@ def _suspects(
 
 
 def _finding(
-    case: Case, one: Change, level: int, seen: Stressed, truth: NDArray[np.int64], looked: Looked, rows: NDArray[np.intp]
+    case: Case,
+    one: Change,
+    level: int,
+    seen: Stressed,
+    truth: NDArray[np.int64],
+    looked: Looked,
+    rows: NDArray[np.intp],
 ) -> Finding:
     key = (one.name, level)
     wrong = seen.prediction(key) != truth

@@ -91,7 +91,9 @@ def never_trained(initial: Sequence[Initial]) -> tuple[tuple[str, tuple[str, ...
     for parent in sorted(parents, key=lambda name: (name.count(".") + bool(name), name)):
         inside = [one for one in initial if not parent or one.layer == parent or one.layer.startswith(f"{parent}.")]
         weights = sum(one.weights for one in inside)
-        sure = (len(inside) >= 2 and weights >= 2000) or (len(inside) == 1 and weights >= 20_000 and inside[0].p > 0.05)
+        sure = (len(inside) >= 2 and weights >= 2000) or (
+            len(inside) == 1 and weights >= 20_000 and inside[0].p > 0.05
+        )
         covered = any(not wider or parent == wider or parent.startswith(f"{wider}.") for wider in found)
         # of a hundred layers that were never trained one looks trained
         if sure and not covered and sum(not one.untrained for one in inside) <= 0.02 * len(inside):
@@ -287,7 +289,9 @@ def _stale(case: Case, seen: Seen, untrained: Sequence[str]) -> tuple[int, list[
         return 1, []
     was, now = float(looked.right[test].mean()), float(after.right.mean())
     sentence = f"{words}: with those of one half, the other half rises from {was:.1%} to {now:.1%}."
-    return 1, [_stale_finding(case, sentence, interval.mean, interval.low, interval.high, p, max(0.0, interval.low), name)]
+    return 1, [
+        _stale_finding(case, sentence, interval.mean, interval.low, interval.high, p, max(0.0, interval.low), name)
+    ]
 
 
 def _stale_finding(
