@@ -41,16 +41,16 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explanation import explain as explain
+    from .improve.depth import depth as depth
     from .improve.diagnose import diagnose as diagnose
+    from .improve.diff import diff as diff
     from .improve.shortcuts.find import shortcuts as shortcuts
     from .improve.shortcuts.result import Shortcuts as Shortcuts
-    from .improve.diff import diff as diff
+    from .improve.stress import stress as stress
+    from .improve.units import health as health
     from .improve.watch import Watch as Watch
     from .methods.views import activations as activations
     from .methods.views import filters as filters
-    from .improve.depth import depth as depth
-    from .improve.stress import stress as stress
-    from .improve.units import health as health
     from .models.model import Model as Model
     from .models.model import layers as layers
     from .models.model import wrap as wrap
