@@ -3,10 +3,9 @@
     python benchmarks/diff_ward.py WARD [--limit N]
 
 WARD is a folder of made cases (``convoscope toybox WARD --ward``). A case counts where behaviour differs: where the
-networks' accuracy on the case's pictures differs at all. It is named where a finding (regression or calibration) is
-announced and, of a fault that belongs to a class, one is of that class; of a fault that concerns certain pictures, at
-least half of the first six pictures of a finding are among them or of their class. Healthy networks are compared with
-their own base where they have one: whatever is announced there is listed.
+networks' answers or confidence on the case's pictures differ at all. It is named where a finding (regression or
+calibration) is announced and, of a fault that belongs to a class, one is of that class; of a fault that concerns
+certain pictures, at least half of the first six pictures of a finding are among them or of their class.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import convoscope as cs
 from convoscope.toybox import ward
@@ -29,6 +30,7 @@ def judged(folder: Path) -> dict[str, Any] | None:
     pair = found.pairs[0]
     whole = pair.compared.whole
     assert whole is not None
+    moved = float(np.abs(found.sides[0].confidence - found.sides[1].confidence).max())
     concerned = {Path(name).name for name in case.concerned()}
     named = [one for one in pair.findings if case.label is None or one.class_name == case.label]
     shown = [uri for one in named for uri in one.pictures[:6]]
@@ -37,7 +39,7 @@ def judged(folder: Path) -> dict[str, Any] | None:
     return {
         "case": case.name, "kind": case.kind, "class": case.label, "won": len(whole.won), "lost": len(whole.lost),
         "p": whole.p, "announced": [(one.kind, one.class_name) for one in pair.findings],
-        "differs": bool(len(whole.won) or len(whole.lost)), "named": bool(named) and pictures,
+        "differs": bool(len(whole.won) or len(whole.lost) or moved > 1e-3), "named": bool(named) and pictures,
     }  # fmt: skip
 
 
