@@ -12,7 +12,7 @@ from convoscope.draw.sheet import MARGIN, Sheet, footer, header
 
 #: told apart by colour-blind eyes too (Okabe & Ito 2008), ink first
 COLOURS = ("#1a1c20", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7a00")
-_PANEL, _HIGH, _GAP = 150.0, 92.0, 26.0
+_PANEL, _HIGH, _GAP = 146.0, 92.0, 36.0
 _SMALL = 6.8
 
 

@@ -168,7 +168,7 @@ def _sheets(case: Case, one: dict[str, Any], second: Case | None, other: dict[st
     beside = {} if other is None else {row["change"]: row["levels"] for row in other["changes"]}
     for row in one["changes"]:
         levels = row["levels"]
-        places = ["as it is", *(level["label"] for level in levels)]
+        places = ["0", *(level["label"] for level in levels)]
         drawn = [_curve(f"{word} of {case.model.name}" if other else word, one["accuracy"], levels)]
         if other is not None and second is not None and row["change"] in beside:
             drawn.append(_curve(f"{word} of {second.model.name}", other["accuracy"], beside[row["change"]]))
@@ -192,7 +192,7 @@ def _sheets(case: Case, one: dict[str, Any], second: Case | None, other: dict[st
     }  # fmt: skip
     if one["layers"]:
         made["stress-layers"] = curves(
-            inner, title=f"{case.model.name}: how alike a layer's activations stay, cell by cell",
+            inner, percent=False, title=f"{case.model.name}: how alike a layer's activations stay, cell by cell",
             footnote="Cosine of the activations before and after, each channel's mean taken off: 1 is invariant, 0 "
             "unrelated (after Zeiler & Fergus 2014, figure 5). What grows towards the output has been learnt to ignore.",
         )  # fmt: skip
