@@ -13,6 +13,8 @@ from .statistics import bootstrap, ece, paired
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+#: gap between confidence and accuracy that a temperature fitted on some hundred pictures leaves
+LEFT = 0.02
 #: temperatures between 1 / OFF and OFF are left alone: what a small collection cannot tell from 1
 OFF = 1.5
 
@@ -65,7 +67,10 @@ def calibration(case: Case, a: Flags, b: Flags) -> tuple[list[Finding], int]:
         said = f"says {before.mean():.0%} and is right in {right.mean():.0%}"
         how = f"It is too sure of itself: on average it {said}"
     else:
-        how = f"It is less sure than it could be: on average it says {before.mean():.0%} and is right in {right.mean():.0%}"
+        how = (
+            f"It is less sure than it could be: on average it says {before.mean():.0%} and is right in "
+            f"{right.mean():.0%}"
+        )
     odds = abs(gap.mean)
     low, high = (
         sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else (0.0, max(map(abs, (gap.low, gap.high))))
@@ -75,10 +80,13 @@ def calibration(case: Case, a: Flags, b: Flags) -> tuple[list[Finding], int]:
     return [
         Finding(
             "calibration",
-            f"{how} (calibration error {now:.3f}); scores divided by {t:.2f} bring that to {then:.3f}.",
-            odds, min(low, odds), max(high, odds), None, tuple(looked.pictures.uris[row] for row in wrongest),
-            "Calibration holds for pictures such as these only.", case.command("repair", "--out", "repaired"),
-            max(0.0, now - then), p, {"what": "temperature", "temperature": t, "ece": now, "ece_after": then},
+            f"{how} (calibration error {now:.3f}); scores divided by {t:.2f} bring it to {then:.3f}.",
+            odds, min(low, odds), max(high, odds), None,
+            tuple(looked.pictures.uris[row] for row in wrongest),
+            "Calibration holds for pictures such as these only.",
+            case.command("repair", "--out", "repaired"),
+            max(0.0, min(low, odds) - LEFT), p,
+            {"what": "temperature", "temperature": t, "ece": now, "ece_after": then},
         )
     ], 1  # fmt: skip
 
