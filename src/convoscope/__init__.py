@@ -32,6 +32,13 @@ _PUBLIC = {
     "survey": "surveys.gather.driver", "Store": "surveys.store.store",
     "audit": "improve.audit", "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
     "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
+    "repair": "improve.repair.api", "Repaired": "improve.repair.result",
+    "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
+    "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
+    "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
+    "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
+    "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
+    "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -39,10 +46,17 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explanation import explain as explain
+    from .improve.depth import depth as depth
     from .improve.audit import audit as audit
     from .improve.diagnose import diagnose as diagnose
+    from .improve.diff import diff as diff
+    from .improve.repair.api import repair as repair
+    from .improve.repair.result import Repaired as Repaired
     from .improve.shortcuts.find import shortcuts as shortcuts
     from .improve.shortcuts.result import Shortcuts as Shortcuts
+    from .improve.stress import stress as stress
+    from .improve.units import health as health
+    from .improve.watch import Watch as Watch
     from .methods.views import activations as activations
     from .methods.views import filters as filters
     from .models.model import Model as Model

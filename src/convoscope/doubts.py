@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .engine.fields.watch import NetworkTrace
-from .targets.classes import Scorer
+from .targets import Scorer
 
 
 def value_doubts(values: np.ndarray[Any, Any]) -> list[str]:

@@ -23,6 +23,10 @@ class TargetError(ConvoscopeError, ValueError):
     """The target does not name anything that this network can score (exit code 2)."""
 
 
+class NotInPicture(TargetError):
+    """This picture does not hold what the target names; other pictures go on (exit code 1)."""
+
+
 class LayerError(ConvoscopeError, ValueError):
     """No such layer, or the layer does not fit the method (exit code 2)."""
 

@@ -14,25 +14,28 @@ from torch import Tensor
 from .doubts import expected_relus, rule_doubts, value_doubts
 from .engine.fields.watch import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
-from .engine.passes.runner import Call, Runner, call_plainly
-from .engine.passes.untouched import untouched
-from .errors import ConvoscopeError, LayerError, ModelError, TargetError, UsageError
+from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture, UsageError
 from .methods import Maps, Method, Query, method
-from .models.model import Model, forward_failed
+from .models.model import Model
 from .models.opening import open_model
 from .pictures.picture import ModelInput, Picture
 from .results import Explanation, Explanations, Heatmap, Plan
-from .targets import default_layer
-from .targets import found as structured_found
-from .targets import note as target_note
-from .targets.classes import Scorer, TargetLike, logits, no_such_layer, parse_unit, resolve
-from .targets.grammar import parse
+from .session import Session
+from .targets import ClassTarget, Scorer, Target, TargetLike, default_layer, note, parse
+from .targets.classes import ClassScorer
+from .targets.defaults import Predictions
+from .targets.units import layer_of, no_such_layer
 from .version import __version__
 
 #: what is drawn when nobody says what
 DEFAULT_METHODS = ("grad-cam", "guided-grad-cam", "guided-backprop", "saliency")
 
 MethodLike = str | Method | type[Method]
+Progress = Callable[[str, int, int], None]
+
+_APART = (
+    "Pictures of one batch influence each other in this network (batch statistics, most often): each was run alone."
+)
 
 
 def explain(
@@ -45,19 +48,33 @@ def explain(
     layer: str | Sequence[str] | None = None,
     parts: int = 0,
     resize: str = "exact",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Any:
     """Maps of why the network scores ``target`` as it does.
 
-    ``pictures``: a path, PIL image, array, tensor (C×H×W in 0..1) or :class:`Picture` gives one
-    :class:`Explanation`; a list gives :class:`Explanations`. ``methods``: names or instances. ``target``: ``None`` is
-    each picture's predicted class; see :mod:`.targets`; several targets make rows. ``layer`` sets the
-    layer of all methods that have one (several layers: ``grad-cam@NAME`` each). ``resize="plain"`` draws coarse maps by
-    the usual half-pixel resize instead of at the cells' true centres.
+    Per picture, target and method the outcome is a map or a refusal: what one of them cannot have, the others keep.
+    The network is left bit for bit as it was.
 
-    A method that does not exist for this network is in ``refused``, with the reason; where it is the only one, the
-    reason is raised. Raises :class:`ConvoscopeError` subclasses with one sentence each. The network is left bit for
-    bit as it was.
+    Args:
+        model: an open model, a module, or a spec as :func:`open_model` takes it.
+        pictures: a path, PIL image, array, tensor (C×H×W in 0..1) or :class:`Picture` gives one
+            :class:`Explanation`; a list gives :class:`Explanations`.
+        methods: names, classes or instances.
+        target: ``None`` is each picture's predicted class; see :mod:`.targets`; several targets make rows.
+        against: a class to contrast classes with.
+        layer: the layer of all methods that have one (several layers: ``grad-cam@NAME`` each).
+        parts: how many channel × weight maps CAMs keep.
+        resize: ``plain`` draws coarse maps by the usual half-pixel resize, not at the cells' true centres.
+        progress: called as ``progress(name, done, total)`` by every method, with how much of its own work on the
+            batch at hand is done (masks, steps, or 1 of 1 at its end).
+
+    Returns:
+        An :class:`Explanation`, or :class:`Explanations` in the pictures' order. A method that gives no map is in
+        ``refused``, with the reason.
+
+    Raises:
+        UsageError, TargetError, LayerError, PictureError: what was asked fits no picture.
+        MethodRefused, ModelError: no picture has a map, and one method was asked for or the network does not run.
     """
     model = open_model(model) if not isinstance(model, Model) else model
     single = not isinstance(pictures, (list, tuple))
@@ -66,24 +83,22 @@ def explain(
         raise UsageError("No pictures given.")
     if resize not in ("exact", "plain"):
         raise UsageError(f"resize must be exact or plain, not {resize!r}.")
-    targets: list[Any] = list(target) if isinstance(target, (list, tuple)) else [target]
-    if not targets:
+    listed: list[Any] = list(target) if isinstance(target, (list, tuple)) else [target]
+    if not listed:
         raise UsageError("No targets given.")
+    targets = [parse(one, model, against) for one in listed]
     wanted = _methods(model, methods, layer, parts)
     fitted = [model.prepare(Picture.of(source)) for source in sources]
     plan = Plan(pictures=len(fitted))
-    found: list[Explanation | None] = [None] * len(fitted)
-    # detectors answer with as many instances as they find: each picture has its own layer, and its own batch
-    for batch in _batches(fitted, 1 if default_layer.one_by_one(model) else model.batch_size):
-        run = _Run(model, [fitted[i] for i in batch], wanted, targets, against, resize == "plain", plan, progress,
-                   batch)  # fmt: skip
-        for index, explanation in zip(batch, run.explanations(), strict=True):
-            found[index] = explanation
-    done = [explanation for explanation in found if explanation is not None]
-    errors = [explanation.provenance.pop("_error") for explanation in done if "_error" in explanation.provenance]
-    if len(wanted) == 1 and len(errors) == len(done):
+    question = _Question(model, fitted, wanted, targets, resize == "plain", plan, progress)
+    done = question.explanations()
+    errors = [error for one in done for error in one.errors]
+    if errors and all(one.lost for one in done):
         raise errors[0]
-    return done[0] if single else Explanations(done, plan)
+    if len(wanted) == 1 and len(errors) == len(done) * len(targets):
+        raise errors[0]
+    explanations = [one.explanation for one in done]
+    return explanations[0] if single else Explanations(explanations, plan)
 
 
 def _methods(
@@ -94,6 +109,8 @@ def _methods(
     if not listed:
         raise UsageError("No methods given: `convoscope methods` lists them.")
     layers = [None] if layer is None else [layer] if isinstance(layer, str) else list(layer)
+    if not layers:
+        raise UsageError("No layers given: name one, or ask without layer= for the default.")
     named: dict[str, Method] = {}
     for one in listed:
         chosen = method(one)
@@ -124,174 +141,264 @@ def _batches(fitted: Sequence[ModelInput], size: int) -> Iterable[list[int]]:
             yield indices[start : start + size]
 
 
+class _OneByOne(Exception):
+    """A batch that has to be run picture by picture: its first forward failed, or its pictures differ in kind."""
+
+    def __init__(self, always: bool = False) -> None:
+        super().__init__()
+        self.always = always
+
+
 @dataclass(eq=False)
-class _Run:
-    """One batch of pictures of one shape: all methods, all targets."""
+class _Done:
+    """One picture's outcome: its explanation, what was refused, and whether nothing could be asked of it at all."""
+
+    explanation: Explanation
+    errors: list[ConvoscopeError]
+    lost: bool = False
+    #: methods that broke, other than by refusing this kind of network
+    broken: frozenset[str] = frozenset()
+
+
+@dataclass(eq=False)
+class _Question:
+    """Everything that was asked, and the pictures in their order."""
 
     model: Model
     fitted: list[ModelInput]
     methods: dict[str, Method]
-    targets: list[TargetLike]
-    against: TargetLike
+    targets: list[Target]
     plain_resize: bool
     plan: Plan
-    progress: Callable[[str, int, int], None] | None
-    numbers: list[int]
+    progress: Progress | None
 
-    def explanations(self) -> list[Explanation]:
+    def explanations(self) -> list[_Done]:
+        """Every picture's outcome; a batch that does not work as one is run picture by picture."""
+        # detectors answer with as many instances as they find: each picture has its own layer, and its own batch
+        size = 1 if default_layer.one_by_one(self.model) else self.model.batch_size
+        found: dict[int, _Done] = {}
+        waiting = list(_batches(self.fitted, size))
+        alone = False
+        while waiting:
+            batch = waiting.pop(0)
+            if alone and len(batch) > 1:
+                waiting = [[index] for index in batch] + waiting
+                continue
+            try:
+                made = _Run(self, batch, self.methods).outcomes()
+            except _OneByOne as reason:
+                alone = reason.always
+                made = [one for index in batch for one in _Run(self, [index], self.methods).outcomes()]
+                # where each works by itself, the network is made for one picture at a time
+                alone = alone or not any(one.lost for one in made)
+            found.update(zip(batch, made, strict=True))
+        return [found[index] for index in range(len(self.fitted))]
+
+
+@dataclass(eq=False)
+class _Run:
+    """One batch of pictures of one shape: all methods, all targets."""
+
+    question: _Question
+    numbers: list[int]
+    methods: dict[str, Method]
+
+    def __post_init__(self) -> None:
+        self.model = self.question.model
+        self.fitted = [self.question.fitted[number] for number in self.numbers]
+        self.targets = self.question.targets
+
+    def outcomes(self) -> list[_Done]:
+        """Every picture's outcome. Raises :class:`_OneByOne` where the pictures must be run one by one."""
         started = time.perf_counter()
-        model = self.model
-        inputs = model.inputs(self.fitted)
-        watched = model.watched(tuple(inputs.shape[1:]))
-        self._check_layers(watched)
-        call = call_plainly if model.call is None else self._call(model.call)
-        runner = Runner(model.module, model.batch_size, call)
-        with untouched(model.module):
-            planner = Planner(runner, inputs)
-            queries = [Query(model, inputs, self.fitted, watched) for _ in self.targets]
-            jobs = []
-            try:
-                preferred = default_layer.default_layer(
-                    runner, model, watched, inputs, self.fitted, self.targets, self.methods
-                )
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-                if isinstance(error, ConvoscopeError):
-                    raise
-                raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
-            for query, name in zip(queries, preferred, strict=True):
-                query.plain_resize, query.reports = self.plain_resize, planner.reports
-                query.preferred = name
-                jobs.append([self._job(name, one, query) for name, one in self.methods.items()])
-            everything = [job for row in jobs for job in row]
-            try:
-                output = planner.start(everything, self._target_layers())
-            except ConvoscopeError:
-                raise
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-                raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
-            scorers = [resolve(t, model, output, self.fitted, self.against) for t in self.targets]
-            for query, row, scorer in zip(queries, jobs, scorers, strict=True):
+        alone = len(self.fitted) == 1
+        session = Session(self.model, self.fitted, numbers=self.numbers)
+        try:
+            watched = self.model.watched(tuple(session.batch.shape[1:]))
+            self._check_layers(watched)
+            with session:
+                if not alone and session.runner.keep_apart(session.batch):
+                    raise _OneByOne(always=True)
+                made = self._made(session, watched)
+        except (ModelError, NotInPicture) as error:
+            if not alone:
+                raise _OneByOne from None
+            return [_Done(self._lost(error), [error] * len(self.targets), lost=True)]
+        finally:
+            self.question.plan.forwards += session.runner.forwards
+            self.question.plan.backwards += session.runner.backwards
+        for one in made:
+            for row in one.explanation.rows:
+                row.seconds = time.perf_counter() - started
+        return made if alone else self._again(made)
+
+    def _made(self, session: Session, watched: NetworkTrace) -> list[_Done]:
+        planner = Planner(session.runner, session.batch)
+        rows = [[self._job(name, one, planner, watched) for name, one in self.methods.items()] for _ in self.targets]
+        for row, preferred in zip(rows, self._default_layers(session, watched), strict=True):
+            for query, _ in row:
+                query.preferred = preferred
+        jobs = [[job for _, job in row] for row in rows]
+        everything = [job for row in jobs for job in row]
+        output = planner.start(everything, [layer for target in self.targets for layer in target.layers(self.model)])
+        scorers = [self._resolved(session, target, output) for target in self.targets]
+        lost = [one for one in scorers if isinstance(one, NotInPicture)]
+        if len(lost) == len(scorers):
+            raise lost[0]
+        assert planner.base is not None
+        scores: list[tuple[Tensor, Tensor | None]] = []
+        for scorer, row in zip(scorers, rows, strict=True):
+            if isinstance(scorer, NotInPicture):
+                scores.append((torch.empty(0), None))
+                for _, job in row:
+                    job.end(scorer)
+                continue
+            for query, job in row:
                 query.aim(scorer, output)
-                for job in row:
-                    job.target = scorer
-            scores, chances = self._scores(planner, scorers, output)
-            planner.run(everything)
-        self.plan.forwards += runner.forwards
-        self.plan.backwards += runner.backwards
-        predictions = _predictions(model, output, len(inputs), (inputs.shape[-2], inputs.shape[-1]))
-        seconds = time.perf_counter() - started
-        shared = _provenance(model, watched)
-        said = target_note(self.targets[0], output, scorers[0], inputs.shape[-2:])
-        if said is not None:
-            shared["target_chosen"] = said
+                job.target = scorer
+            scores.append(session.scored(scorer, planner.base))
+        planner.run([job for job in everything if not job.done])
+        said = session.predictions(output)
+        shared = _provenance(self.model, watched)
+        if not isinstance(scorers[0], NotInPicture):
+            chosen = note(self.targets[0], output, scorers[0], session.batch.shape[-2:])
+            if chosen is not None:
+                shared["target_chosen"] = chosen
+        # by refusing this kind of network an error has no cause but itself
+        broken = frozenset(str(job.name) for job in everything if job.error is not None and job.error.__cause__)
+        errors = [job.error for job in everything if job.error is not None]
         found = []
-        for index, one in enumerate(self.fitted):
-            rows = []
-            for number, scorer in enumerate(scorers):
-                explanation = self._explanation(
-                    index, one, scorer, jobs[number], watched, runner, predictions[index], shared
-                )
-                explanation.score = float(scores[number][index])
-                chance = chances[number]
-                explanation.probability = None if chance is None else float(chance[index])
-                explanation.seconds = seconds
-                rows.append(explanation)
-            rows[0].rows = rows
-            found.append(rows[0])
+        for index in range(len(self.fitted)):
+            explanations: list[Explanation] = []
+            for target, scorer, own, (values, chances) in zip(self.targets, scorers, jobs, scores, strict=True):
+                if isinstance(scorer, NotInPicture):
+                    explanations.append(self._refused(target, scorer))
+                    continue
+                explanation = self._explanation(index, target, scorer, own, watched, session, said, shared)
+                explanation.score = float(values[index])
+                chance = float("nan") if chances is None else float(chances[index])
+                explanation.probability = chance if np.isfinite(chance) else None
+                explanations.append(explanation)
+            explanations[0].rows = explanations
+            found.append(_Done(explanations[0], list(errors), broken=broken))
         return found
 
-    def _call(self, call: Call) -> Call:
-        """The model's call, told the pictures' numbers in the whole call instead of those in this batch."""
-        numbers = torch.tensor(self.numbers)
-        return lambda network, inputs, rows: call(network, inputs, numbers[rows])
+    def _resolved(self, session: Session, target: Target, output: Any) -> Scorer | NotInPicture:
+        """The scorer; of a picture that is alone, also that it does not hold the target."""
+        try:
+            return session.resolve(target, output)
+        except NotInPicture as error:
+            if len(self.fitted) > 1:
+                raise
+            return error
 
-    def _job(self, name: str, one: Method, query: Query) -> Job:
-        steps: Steps
-        if self.progress is not None and "progress" in one.steps.__code__.co_varnames:
-            told = self.progress
-            steps = one.steps(query, lambda done: told(name, done, 0))  # type: ignore[call-arg]
-        else:
-            steps = one.steps(query)
-        return Job(steps, None, name)  # type: ignore[arg-type]
+    def _again(self, made: list[_Done]) -> list[_Done]:
+        """What failed on the whole batch, other than by refusing the network, is tried on each picture alone."""
+        broken = {name: one for name, one in self.methods.items() if any(name in done.broken for done in made)}
+        if not broken:
+            return made
+        for number, one in zip(self.numbers, made, strict=True):
+            (other,) = _Run(self.question, [number], broken).outcomes()
+            for row, alone in zip(one.explanation.rows, other.explanation.rows, strict=True):
+                row.heatmaps.update(alone.heatmaps)
+                row.refused = {name: why for name, why in row.refused.items() if name not in alone.heatmaps}
+            one.errors = [error for error in one.errors if str(error) in one.explanation.refused.values()]
+        return made
+
+    def _default_layers(self, session: Session, watched: NetworkTrace) -> list[str | None]:
+        return default_layer.default_layer(
+            session.runner, self.model, watched, session.batch, self.fitted, self.targets, self.methods
+        )
+
+    def _job(self, name: str, one: Method, planner: Planner, watched: NetworkTrace) -> tuple[Query, Job]:
+        query = Query(self.model, planner.inputs, self.fitted, watched)
+        query.plain_resize, query.reports = self.question.plain_resize, planner.reports
+        return query, Job(self._steps(name, one, query), None, name)  # type: ignore[arg-type]
+
+    def _steps(self, name: str, one: Method, query: Query) -> Steps:
+        """The method's steps; whoever follows the progress hears of every method's end."""
+        told = self.question.progress
+        if told is None:
+            return (yield from one.steps(query))
+        last = (0, 1)
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            last = (done, total)
+            told(name, done, total)
+
+        query.told = tell
+        result = yield from one.steps(query)
+        if last[0] != last[1]:
+            told(name, last[1], last[1])
+        return result
 
     def _check_layers(self, watched: NetworkTrace) -> None:
         for one in self.methods.values():
             name = getattr(one, "layer", None)
             if name is not None and name not in watched.layers:
                 raise LayerError(no_such_layer(name, list(watched.layers)))
-
-    def _target_layers(self) -> list[str]:
-        found = []
         for target in self.targets:
-            structured = parse(target, self.model) if isinstance(target, str) else target
-            if structured is not None and hasattr(structured, "wants"):
-                found.extend(structured.wants(self.model))
-            elif (
-                isinstance(target, str)
-                and structured is None
-                and (unit := parse_unit(target, self.model)) is not None
-            ):
-                found.append(unit.layer)
-        return found
+            for name in target.layers(self.model):
+                layer_of(watched, name)
 
-    def _scores(
-        self, planner: Planner, scorers: list[Scorer], output: Any
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Score and probability of every target on the pictures themselves, from the forward that was run anyway."""
-        rows = torch.arange(len(self.fitted))
-        scores: list[Tensor] = []
-        chances: list[Tensor | None] = []
-        for scorer in scorers:
-            layers = planner.base.live() if planner.base is not None else {}
-            with torch.no_grad():
-                score = scorer.score(output, layers, rows).detach().float().cpu()
-                scores.append(score.expand(len(rows)))
-                try:
-                    chances.append(scorer.probability(output, layers, rows).float().cpu())
-                except TargetError:
-                    chances.append(None)
-        return scores, chances
+    def _lost(self, error: ConvoscopeError) -> Explanation:
+        """A picture of which nothing could be asked: no map, and the reason at every method."""
+        rows = [self._refused(target, error) for target in self.targets]
+        rows[0].rows = rows
+        return rows[0]
+
+    def _refused(self, target: Target, error: ConvoscopeError) -> Explanation:
+        refused = dict.fromkeys(self.methods, str(error))
+        provenance = {"model": self.model.name, "spec": self.model.spec, "weights": self.model.weights}
+        return Explanation(
+            self.fitted[0], str(target), float("nan"), None, [], {}, self.question.plan, refused, (), provenance,
+            question=target,
+        )  # fmt: skip
 
     def _explanation(
         self,
         index: int,
-        one: ModelInput,
+        target: Target,
         scorer: Scorer,
         jobs: list[Job],
         watched: NetworkTrace,
-        runner: Runner,
-        prediction: list[dict[str, Any]],
+        session: Session,
+        said: Predictions,
         shared: dict[str, Any],
     ) -> Explanation:
         heatmaps: dict[str, Heatmap] = {}
         refused: dict[str, str] = {}
-        provenance: dict[str, Any] = dict(shared)
-        target = scorer.labels[index]
-        general = [*self.model.notes, *watched.doubts]
-        if isinstance(getattr(scorer, "classes", None), Tensor) and prediction:
-            chosen = int(scorer.classes[index])  # type: ignore[attr-defined]
-            if chosen != prediction[0]["index"] and self.against is None:
-                general.append(f"The target is not the prediction, which is {prediction[0]['label']}.")
+        label, prediction = scorer.labels[index], said.rows[index]
+        doubts = [*self.model.notes, *self.fitted[index].picture.notes, *watched.doubts, *said.notes, *([_APART] if session.runner.apart else [])]
+        chosen = None
+        if isinstance(scorer, ClassScorer):
+            chosen = int(scorer.classes[index])
+            other = None if scorer.against is None else int(scorer.against[index])
+            # asked again, also of another network, it must be this class, whatever that one predicts
+            target = ClassTarget(chosen, other)
+            if other is None and prediction and chosen != prediction[0]["index"]:
+                doubts.append(f"The target is not the prediction, which is {prediction[0]['label']}.")
         for job in jobs:
             name = str(job.name)
             if job.error is not None:
                 refused[name] = str(job.error)
-                provenance["_error"] = job.error
-                continue
-            heatmaps[name] = self._heatmap(index, one, name, target, job.result, scorer, watched, runner, shared)
-        doubts = tuple(dict.fromkeys(general))
-        return Explanation(one, target, 0.0, None, prediction, heatmaps, self.plan, refused, doubts, provenance)
+            else:
+                heatmaps[name] = self._heatmap(index, name, label, job.result, scorer, watched, session, shared)
+        return Explanation(
+            self.fitted[index], label, 0.0, None, prediction, heatmaps, self.question.plan, refused,
+            tuple(dict.fromkeys(doubts)), dict(shared), question=target, class_index=chosen,
+        )  # fmt: skip
 
     def _heatmap(
         self,
         index: int,
-        one: ModelInput,
         name: str,
         target: str,
         maps: Maps,
         scorer: Scorer,
         watched: NetworkTrace,
-        runner: Runner,
+        session: Session,
         shared: dict[str, Any],
     ) -> Heatmap:
         chosen = self.methods[name]
@@ -306,8 +413,11 @@ class _Run:
             "layer": maps.layer,
         }
         if chosen.about.rule != "plain":
-            doubts += rule_doubts(chosen.about.rule, scorer, watched, runner.relus)
-            provenance["relu_nodes"] = {"overridden": runner.relus, "expected": expected_relus(scorer, watched)}
+            doubts += rule_doubts(chosen.about.rule, scorer, watched, session.runner.relus)
+            provenance["relu_nodes"] = {
+                "overridden": session.runner.relus,
+                "expected": expected_relus(scorer, watched),
+            }
         return Heatmap(
             values,
             chosen.about.name,
@@ -316,7 +426,7 @@ class _Run:
             maps.signed,
             maps.unit,
             maps.reduction,
-            one,
+            self.fitted[index],
             None if maps.grid is None else maps.grid[index].numpy(),
             None if maps.raw is None else maps.raw[index].numpy(),
             maps.layer,
@@ -326,30 +436,6 @@ class _Run:
             provenance,
             maps.facts[index] if maps.facts else {},
         )
-
-
-def _predictions(model: Model, output: Any, count: int, size: tuple[int, int]) -> list[list[dict[str, Any]]]:
-    """The five best classes of every picture; instances or regions where the network gives no class scores."""
-    try:
-        values = logits(output).detach().float().cpu()
-    except TargetError:
-        return structured_found(model, output, count, size)
-    if len(values) != count:
-        return [[] for _ in range(count)]
-    shares = values.softmax(1) if values.shape[1] > 1 else values.sigmoid()
-    best = values.topk(min(5, values.shape[1]), dim=1)
-    return [
-        [
-            {
-                "index": int(c),
-                "label": model.label(int(c)),
-                "score": float(v),
-                "probability": float(shares[row, c]),
-            }
-            for v, c in zip(best.values[row], best.indices[row], strict=True)
-        ]
-        for row in range(count)
-    ]
 
 
 def _provenance(model: Model, watched: NetworkTrace) -> dict[str, Any]:

@@ -185,6 +185,9 @@ class Explanation(Mapping[str, Heatmap]):
     provenance: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     rows: list[Explanation] = field(default_factory=list, repr=False)
+    #: the :class:`~convoscope.targets.Target` to ask again for the same, and its class where it is one
+    question: Any = field(default=None, repr=False)
+    class_index: int | None = None
 
     def __getitem__(self, name: str) -> Heatmap:
         if name not in self.heatmaps:
@@ -237,7 +240,8 @@ class Explanation(Mapping[str, Heatmap]):
             "picture": self.picture,
             "path": str(self.fitted.picture.path) if self.fitted.picture.path else None,
             "target": self.target,
-            "score": self.score,
+            "class_index": self.class_index,
+            "score": _known(self.score),
             "probability": self.probability,
             "prediction": self.prediction,
             "plan": self.plan.to_dict(),
@@ -252,9 +256,11 @@ class Explanation(Mapping[str, Heatmap]):
             found["further_targets"] = [
                 {
                     "target": row.target,
-                    "score": row.score,
+                    "class_index": row.class_index,
+                    "score": _known(row.score),
                     "probability": row.probability,
                     "maps": {name: heatmap.to_dict() for name, heatmap in row.items()},
+                    "refused": row.refused,
                     "doubts": list(row.doubts),
                 }
                 for row in self.rows[1:]
@@ -263,6 +269,11 @@ class Explanation(Mapping[str, Heatmap]):
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
+
+
+def _known(score: float) -> float | None:
+    """JSON has no word for what is not a number."""
+    return score if np.isfinite(score) else None
 
 
 class Explanations(list[Explanation]):

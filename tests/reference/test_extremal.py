@@ -64,7 +64,9 @@ def _inside(count: int, kind: cs.ExtremalPerturbation) -> tuple[int, list[np.nda
     things = list(toybox.pictures(count, seed=3))
     found = cs.explain(cs.open_model("toybox"), [cs.Picture.of(one.image) for one in things], kind)
     maps = [one[NAME].values for one in found]
-    return sum(float(v[t.mask].mean()) > 2 * float(v[~t.mask].mean()) for v, t in zip(maps, things, strict=True)), maps
+    return sum(
+        float(v[t.mask].mean()) > 2 * float(v[~t.mask].mean()) for v, t in zip(maps, things, strict=True)
+    ), maps
 
 
 def test_a_third_of_the_steps_already_show_the_thing() -> None:

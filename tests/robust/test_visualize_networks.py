@@ -12,7 +12,7 @@ from test_untouched import assert_same, snapshot
 from torch import nn
 
 import convoscope as cs
-from convoscope.targets.classes import logits
+from convoscope.models.outputs import logits
 from convoscope.visualization import Fourier, Maco, Yosinski
 
 

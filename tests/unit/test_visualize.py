@@ -471,12 +471,13 @@ def test_toybox_pictures_are_classified_right_and_transfer_to_the_twin():
 
 
 def test_a_class_that_comes_second_ascends_its_lead_once_it_settles():
-    from convoscope.targets.classes import resolve
+    from convoscope.session import Session
+    from convoscope.targets import ClassTarget
     from convoscope.visualization.objectives import Scores
 
     model, output = small(), torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 4.0, 1.0]]).requires_grad_()
     with torch.no_grad():
-        scorer = resolve(1, model, torch.zeros(1, output.shape[1]), [])
+        scorer = ClassTarget(1).resolve(model, torch.zeros(1, output.shape[1]), [None], Session(model).runner)
     objective = Scores([scorer, scorer])
     items = torch.tensor([0, 0, 1])
 

@@ -371,8 +371,8 @@ def test_the_page_and_its_reader_are_served(web: Any) -> None:
 
 
 def test_methods_come_with_formula_and_paper(web: Any) -> None:
-    from convoscope.methods.formulas import FORMULAS
     from convoscope.methods import METHODS
+    from convoscope.methods.formulas import FORMULAS
 
     assert set(FORMULAS) == set(METHODS)
     for row in web.get("/api/methods").json():

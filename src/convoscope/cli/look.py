@@ -55,7 +55,7 @@ def match_layers(pattern: str, names: list[str]) -> list[str]:
     from fnmatch import fnmatchcase
 
     from ..errors import LayerError
-    from ..targets.classes import no_such_layer
+    from ..targets.units import no_such_layer
 
     found: dict[str, None] = {}
     for part in common.split_names(pattern) or [pattern]:

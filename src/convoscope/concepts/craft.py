@@ -22,15 +22,15 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from ..engine.passes.needs import Replaced
-from ..engine.passes.runner import Runner, call_plainly
-from ..engine.passes.untouched import untouched
 from ..engine.recompute.perturb import replaced_scores
 from ..errors import LayerError, MethodRefused, UsageError
 from ..improve.collection import Labelled
 from ..improve.look import look
 from ..improve.statistics import Interval, paired
 from ..methods.base import Query
-from ..targets.classes import class_index, resolve
+from ..session import Session
+from ..targets import ClassTarget
+from ..targets.classes import class_index
 from ..targets.combinations import Direction
 
 if TYPE_CHECKING:
@@ -384,13 +384,11 @@ def _masked_scores(
 
         return rebuilt
 
-    call = call_plainly if model.call is None else model.call
-    runner = Runner(model.module, max(16, model.batch_size), call)
-    with untouched(model.module, gradients=False):
-        recorded = runner.record(inputs, layers=[layer], gradients=False)
+    with Session(model, [fitted], gradients=False) as session:
+        recorded = session.record(layers=[layer])
         weights = _encode(_cells(query.planes(layer, recorded.layers[layer].value)), basis)
-        scorer = resolve(index, model, recorded.output, [fitted])
-        plain = float(scorer.score(recorded.output, recorded.live(), recorded.rows))
+        scorer = session.resolve(ClassTarget(index), recorded.output)
+        plain = float(session.scored(scorer, recorded)[0])
         need = Replaced(layer, [value(weights, mask) for mask in masks])
-        scores = replaced_scores(runner, inputs, scorer, need)[0]
+        scores = replaced_scores(session.runner, inputs, scorer, need)[0]
     return scores.double().numpy(), plain

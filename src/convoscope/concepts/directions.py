@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import linalg, stats
 
-from ..engine.passes.runner import Runner, call_plainly
-from ..engine.passes.untouched import untouched
 from ..errors import LayerError, UsageError
 from ..improve.collection import Labelled
 from ..improve.look import batches, look
 from ..improve.statistics import LEVEL, corrected
 from ..methods.base import Query
-from ..targets.classes import resolve
+from ..session import Session
+from ..targets import ClassTarget
+from ..targets.classes import class_index
 from ..targets.combinations import Direction
 
 if TYPE_CHECKING:
@@ -312,8 +312,6 @@ def _pooled(model: Model) -> Callable[[str, torch.Tensor], torch.Tensor]:
 
 
 def _class(model: Model, pictures: Labelled, target: Any) -> tuple[int, str]:
-    from ..targets.classes import class_index
-
     if target is not None:
         classes = len(look(model, pictures.take([0])).probability[0])
         index = class_index(target, model.labels, classes)
@@ -334,15 +332,13 @@ def _gradients(
     done = 0
     for rows, inputs in batches(model, pictures, failed):
         watched = model.watched(tuple(inputs.shape[1:]))
-        call = call_plainly if model.call is None else model.call
-        runner = Runner(model.module, model.batch_size, call)
-        with untouched(model.module):
-            recorded = runner.record(inputs, layers=list(layers))
-            fitted = [model.prepare(pictures.picture(row)) for row in rows]
-            scorer = resolve(index, model, recorded.output, fitted)
+        fitted = [model.prepare(pictures.picture(row)) for row in rows]
+        with Session(model, fitted) as session:
+            recorded = session.record(layers=list(layers), gradients=True)
+            scorer = session.resolve(ClassTarget(index), recorded.output)
             with torch.enable_grad():
                 score = scorer.score(recorded.output, recorded.live(), recorded.rows)
-            answers = runner.gradients(recorded, score, "plain", list(layers), keep=False)
+            answers = session.runner.gradients(recorded, score, "plain", list(layers), keep=False)
         query = Query(model, inputs, fitted, watched)
         for name, value in answers.items():
             planes = value[:, :, None, None] if value.ndim == 2 else query.planes(name, value)

@@ -77,7 +77,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Rule:
-    """A straight line, horizontal or vertical."""
+    """A straight line."""
 
     x1: float
     y1: float

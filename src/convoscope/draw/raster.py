@@ -84,7 +84,9 @@ def _rule(pen: ImageDraw.ImageDraw, item: Rule, scale: float) -> None:
     half = weight // 2
     ends = (item.x1 * scale, item.y1 * scale), (item.x2 * scale, item.y2 * scale)
     (x1, y1), (x2, y2) = ((round(x), round(y)) for x, y in ends)
-    if abs(x2 - x1) >= abs(y2 - y1):
+    if x1 != x2 and y1 != y2:
+        pen.line((x1, y1, x2, y2), fill=rgb(item.colour), width=weight, joint="curve")
+    elif abs(x2 - x1) >= abs(y2 - y1):
         pen.rectangle((min(x1, x2), y1 - half, max(x1, x2), y1 - half + weight - 1), fill=rgb(item.colour))
     else:
         pen.rectangle((x1 - half, min(y1, y2), x1 - half + weight - 1, max(y1, y2)), fill=rgb(item.colour))

@@ -1,96 +1,133 @@
-"""Is the network as often right as it says? A temperature fitted on half A, tested on half B."""
+"""Does it know how sure it may be? Temperature chosen on one half and tested on the other; over-fitting; under-fitting."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, stats
 
-from .diagnose.stage import Case
+from .diagnose.stage import FEWEST, Case
 from .finding import Finding
-from .statistics import bootstrap, ece, paired
+from .statistics import bootstrap, ece, share
 
 Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
-#: gap between confidence and accuracy that a temperature fitted on some hundred pictures leaves
-LEFT = 0.02
-#: temperatures between 1 / OFF and OFF are left alone: what a small collection cannot tell from 1
-OFF = 1.5
-
-
-def temperature(scores: Floats, truth: NDArray[np.int64]) -> float:
-    """The temperature by which scores must be divided to fit the labels best (Guo et al. 2017).
-
-    Args:
-        scores: logits ``[N, K]``.
-        truth: class index ``[N]``.
-
-    Returns:
-        in 0.05..20.
-    """
-    found = optimize.minimize_scalar(
-        lambda t: float(_loss(scores / np.exp(t), truth).mean()), bounds=(np.log(0.05), np.log(20)), method="bounded"
-    )
-    return float(np.exp(found.x))
+#: a temperature within this factor of 1 is no fault: what a healthy network's fit strays by
+FACTOR = 1.5
+#: what its calibration error must be worth
+ERROR = 0.02
+#: a gap between training and these pictures from which a network is over-fitted
+GAP = 0.1
+#: what a fault of the confidence is worth, as a share of its calibration error: no answer changes
+WEIGHT = 0.5
+#: what a fault that changes no answer is worth at least
+FLOOR = 0.006
 
 
-def _loss(scores: Floats, truth: NDArray[np.int64]) -> Floats:
-    top = scores.max(1, keepdims=True)
-    log_sum = np.log(np.exp(scores - top).sum(1)) + top[:, 0]
-    return np.asarray(log_sum - scores[np.arange(len(truth)), truth])
+@dataclass(frozen=True)
+class Calibration:
+    """Confidence against accuracy: ``ece`` as it is and at ``temperature``, on the half that did not choose it."""
+
+    confidence: float
+    accuracy: float
+    ece: float
+    ece_after: float
+    temperature: float
+    pictures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "confidence": self.confidence, "accuracy": self.accuracy, "ece": self.ece, "ece_after": self.ece_after,
+            "temperature": self.temperature, "pictures": self.pictures,
+        }  # fmt: skip
 
 
-def calibration(case: Case, a: Flags, b: Flags) -> tuple[list[Finding], int]:
-    """A finding where another temperature fits the pictures of half B surely better.
+def losses(scores: NDArray[Any], truth: NDArray[np.int64], temperature: float = 1.0) -> Floats:
+    """Negative log-likelihood of the truth, one a picture, in nats."""
+    values = np.asarray(scores, np.float64) / temperature
+    top = values.max(1, keepdims=True)
+    return np.asarray(np.log(np.exp(values - top).sum(1)) + top[:, 0] - values[np.arange(len(truth)), truth])
 
-    Args:
-        case: the case, with class scores.
-        a: the labelled pictures of half A.
-        b: those of half B.
-    """
+
+def temperature(scores: NDArray[Any], truth: NDArray[np.int64]) -> float:
+    """The temperature that makes the truth likeliest (Guo et al. 2017), within 0.05 to 20."""
+
+    def loss(log: float) -> float:
+        return float(losses(scores, truth, math.exp(log)).mean())
+
+    found = optimize.minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
+    return float(math.exp(found.x))
+
+
+def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
+    """The confidence on half B with the temperature of half A; a finding where it is off; how many tests were made."""
     looked = case.looked
-    assert looked.scores is not None
-    scores, truth = looked.scores.astype(np.float64), looked.pictures.truth
-    t = temperature(scores[a], truth[a])
-    if 1 / OFF <= t <= OFF:
-        return [], 1
-    better = _loss(scores[b], truth[b]) - _loss(scores[b] / t, truth[b])
-    # p by the paired bootstrap: how often the fitted temperature would do no better
-    means = bootstrap(len(better), lambda rows: float(better[rows].mean()), seed=case.seed)
-    p = float((1 + (means <= 0).sum()) / (len(means) + 1))
-    before, after = _confidence(scores[b]), _confidence(scores[b] / t)
-    right = looked.right[b]
-    gap = paired(before - right, seed=case.seed)
-    now, then = ece(before, right), ece(after, right)
-    if gap.mean > 0:
-        said = f"says {before.mean():.0%} and is right in {right.mean():.0%}"
-        how = f"It is too sure of itself: on average it {said}"
-    else:
-        how = (
-            f"It is less sure than it could be: on average it says {before.mean():.0%} and is right in "
-            f"{right.mean():.0%}"
-        )
-    odds = abs(gap.mean)
-    low, high = (
-        sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else (0.0, max(map(abs, (gap.low, gap.high))))
+    if looked.scores is None:
+        return None, [], 0
+    known, half = looked.pictures.known, case.half_a
+    first, second = np.flatnonzero(known & half), np.flatnonzero(known & ~half)
+    if min(len(first), len(second)) < FEWEST:
+        return None, [], 0
+    truth = looked.pictures.truth
+    fitted = temperature(looked.scores[first], truth[first])
+    chance, right = looked.probability[second], looked.right[second]
+    scaled = looked.scores[second].astype(np.float64) / fitted
+    scaled = np.exp(scaled - scaled.max(1, keepdims=True))
+    after = (scaled / scaled.sum(1, keepdims=True)).max(1)
+    was, now = ece(chance.max(1), right), ece(after, right)
+    told = Calibration(float(chance.max(1).mean()), float(right.mean()), was, now, fitted, len(second))
+    if max(fitted, 1 / fitted) < FACTOR:
+        return told, [], 1
+    gain = losses(looked.scores[second], truth[second]) - losses(looked.scores[second], truth[second], fitted)
+    p = float(stats.ttest_1samp(gain, 0, alternative="greater").pvalue) if gain.std() > 0 else 1.0
+    drop = bootstrap(
+        len(second), lambda rows: ece(chance.max(1)[rows], right[rows]) - ece(after[rows], right[rows]), 500, case.seed
     )
-    rows = np.flatnonzero(b)
-    wrongest = rows[np.argsort(-(before - right) * np.sign(gap.mean), kind="stable")][:6]
-    return [
+    size = was - now
+    if size < ERROR:
+        return told, [], 1
+    low, high = min(float(np.quantile(drop, 0.025)), size), max(float(np.quantile(drop, 0.975)), size)
+    sure = "too sure" if fitted > 1 else "not sure enough"
+    finding = Finding(
+        "calibration",
+        f"It is {sure}: {told.confidence:.0%} confident and {told.accuracy:.0%} right; a temperature of {fitted:.2g} takes "
+        f"the calibration error from {was:.1%} to {now:.1%}.",
+        size, low, high, doubt="No answer changes by it, only how far its probabilities can be trusted.",
+        next=case.command("repair", "--how", "calibrate"), won=max(FLOOR, WEIGHT * low), p=p,
+        evidence={"what": "temperature", **told.to_dict()},
+    )  # fmt: skip
+    return told, [finding], 1
+
+
+def overfitting(case: Case) -> tuple[dict[str, Any] | None, list[Finding], int]:
+    """Training pictures against these: a gap between them is over-fitting, low accuracy on both is stopping early."""
+    trained, looked = case.looked_train, case.looked
+    if trained is None or trained.scores is None or looked.scores is None:
+        return None, [], 0
+    a, b = trained.right[trained.pictures.known], looked.right[looked.pictures.known]
+    if min(len(a), len(b)) < FEWEST:
+        return None, [], 0
+    table = [[int(a.sum()), int((~a).sum())], [int(b.sum()), int((~b).sum())]]
+    p = float(stats.fisher_exact(table, alternative="greater").pvalue)
+    on, off = share(table[0][0], len(a)), share(table[1][0], len(b))
+    gap = on.mean - off.mean
+    error = math.sqrt(max((on.high - on.mean), 1e-9) ** 2 + (off.mean - off.low) ** 2)
+    more = math.sqrt((on.mean - on.low) ** 2 + (off.high - off.mean) ** 2)
+    told = {"train": on.to_dict(), "here": off.to_dict(), "gap": gap, "p": p}
+    if gap < GAP:
+        return told, [], 1
+    low, high = gap - more, gap + error
+    return told, [
         Finding(
             "calibration",
-            f"{how} (calibration error {now:.3f}); scores divided by {t:.2f} bring it to {then:.3f}.",
-            odds, min(low, odds), max(high, odds), None,
-            tuple(looked.pictures.uris[row] for row in wrongest),
-            "Calibration holds for pictures such as these only.",
-            case.command("repair", "--out", "repaired"),
-            max(0.0, min(low, odds) - LEFT), p,
-            {"what": "temperature", "temperature": t, "ece": now, "ece_after": then},
+            f"It is over-fitted: {on.mean:.1%} of the {len(a)} training pictures are right, and {off.mean:.1%} of these.",
+            gap, min(low, gap), max(high, gap),
+            doubt="Pictures of another kind than those of training open the same gap.",
+            next="Train with augmentation, weight decay, or more pictures; stop when these stop getting better.",
+            won=max(0.0, low), p=p, evidence={"what": "over-fitted", **told},
         )
     ], 1  # fmt: skip
-
-
-def _confidence(scores: Floats) -> Floats:
-    raised = np.exp(scores - scores.max(1, keepdims=True))
-    return np.asarray(1 / raised.sum(1))

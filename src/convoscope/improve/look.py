@@ -36,16 +36,23 @@ class Looked:
         scores: float32 ``[N, K]`` class scores (logits); None where the network gives none.
         layers: layer -> float32 ``[N, C]``, the mean of each channel over its grid.
         failed: URI -> why it could not be read.
+        shares: float32 ``[N, K]`` probabilities; see :attr:`probability`.
     """
 
     pictures: Labelled
     scores: NDArray[np.float32] | None
     layers: dict[str, NDArray[np.float32]]
     failed: dict[str, str]
+    shares: NDArray[np.float32] | None = None
 
     @property
     def probability(self) -> NDArray[np.float64]:
-        """Softmax of the scores, float64 ``[N, K]``. Raises :class:`ModelError` where there are no class scores."""
+        """The classes' probabilities, float64 ``[N, K]``: the network's own where it returns them, else the softmax.
+
+        Raises :class:`ModelError` where there are no class scores.
+        """
+        if self.shares is not None:
+            return self.shares.astype(np.float64)
         scores = self._scores().astype(np.float64)
         raised = np.exp(scores - scores.max(1, keepdims=True))
         return np.asarray(raised / raised.sum(1, keepdims=True))
@@ -92,6 +99,7 @@ def look(
     failed: dict[str, str] = {}
     kept: list[int] = []
     scores: list[NDArray[np.float32]] = []
+    shares: list[NDArray[np.float32]] = []
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
     classless = False
 
@@ -102,10 +110,11 @@ def look(
     for rows, inputs in batches(model, pictures, failed, change):
         with untouched(model.module, gradients=False), observe(model.module, visit, only=set(layers)):
             output = run_once(model, inputs)
-        values = class_scores(output, len(rows))
+        values = class_scores(model, output, len(rows))
         classless = classless or values is None
         if values is not None:
-            scores.append(values.numpy())
+            scores.append(values[:, 0].numpy())
+            shares.append(values[:, 1].numpy())
         kept.extend(rows)
         if progress is not None:
             progress(kept[-1] + 1, len(pictures))
@@ -122,6 +131,7 @@ def look(
         None if classless else np.concatenate(scores),
         {name: np.concatenate(parts) for name, parts in found.items()},
         failed,
+        None if classless else np.concatenate(shares),
     )
 
 

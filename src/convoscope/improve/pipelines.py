@@ -228,9 +228,9 @@ def attempt(
                 ready = list(pool.map(lambda at: _fitted(pictures, pipeline, int(rows[at]), cache, mirror), places))
                 for part in _of_one_shape(ready):
                     inputs = torch.stack([ready[at] for at in part]).to(model.device, dtype)
-                    found = class_scores(run_once(model, inputs), len(part))
+                    found = class_scores(model, run_once(model, inputs), len(part))
                     if found is not None:
-                        scores.append(found.double().numpy())
+                        scores.append(found[:, 0].double().numpy())
                     for at in seen:
                         if seen[at] and len(seen[at][0]) == len(part):
                             moments[at].append(torch.stack(seen[at], 1).double().cpu().numpy())

@@ -7,11 +7,13 @@ autograd; modules of methods import no torch at the top, so that listing them is
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import LayerError, MethodRefused
+from .settings import parse_settings, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ..engine.recompute.choose import Report
     from ..models.model import Model
     from ..pictures.picture import ModelInput
-    from ..targets.classes import Scorer
+    from ..targets.base import Scorer
 
     Steps = Generator[Need | tuple[Need, ...], Mapping[Need, Tensor], "Maps"]
 
@@ -51,6 +53,15 @@ class Method:
     """Base of all methods that give one map per picture."""
 
     about: ClassVar[About]
+
+    def __post_init__(self) -> None:
+        for name, value in parse_settings(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
+
+    def files(self) -> tuple[Path, ...]:
+        """The files and folders that a setting names: hashed into resume keys, refused from the page."""
+        named = (getattr(self, f.name) for f in fields(self) if f.metadata.get("files"))
+        return tuple(Path(one) for one in named if isinstance(one, (str, Path)))
 
     def steps(self, query: Query) -> Steps:
         """Yield needs, receive answers, return maps."""
@@ -114,6 +125,8 @@ class Query:
         self.preferred: str | None = None
         #: how masked pictures were scored, by need
         self.reports: Mapping[Need, Report] = {}
+        #: who hears how far this method is: (done, total) of its own passes, masks or steps
+        self.told: Callable[[int, int], None] | None = None
         self._target: Scorer | None = None
         self.output: Any = None
 
@@ -125,6 +138,15 @@ class Query:
     def aim(self, target: Scorer, output: Any) -> None:
         """Called by whoever runs the method, once the target is resolved."""
         self._target, self.output = target, output
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell how far the method is: ``done`` of ``total`` of whatever it counts."""
+        if self.told is not None:
+            self.told(done, total)
+
+    def counter(self, total: int, before: int = 0) -> Callable[[int], None]:
+        """A function of the number done that tells :meth:`progress`; ``before`` were done earlier."""
+        return lambda done: self.progress(before + done, total)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -143,7 +165,7 @@ class Query:
                 )
             return self.watched.last_grid
         if name not in self.watched.layers:
-            from ..targets.classes import no_such_layer
+            from ..targets.units import no_such_layer
 
             raise LayerError(no_such_layer(name, list(self.watched.layers)))
         return name
@@ -223,7 +245,4 @@ class Query:
         return Maps(values, signed, unit, "sum over channels" if signed else "max |·| over channels", None, raw)
 
 
-#: a field's help text and bounds, for flags, forms and the schema
-def setting(default: Any, help: str, **limits: Any) -> Any:
-    """A dataclass field with its help; ``choices``, ``minimum``, ``maximum`` are checked when settings are read."""
-    return field(default=default, metadata={"help": help, **limits})
+__all__ = ["About", "Maps", "Method", "Part", "Query", "setting"]

@@ -46,7 +46,7 @@ class CAM(Method):
     def steps(self, query: Query) -> Steps:
         import torch
 
-        from ..targets.classes import ClassScorer, logits
+        from ..targets.classes import ClassScorer
 
         if query.watched.levels:
             raise MethodRefused("CAM explains class scores: for detections use layercam or hirescam.")
@@ -57,7 +57,7 @@ class CAM(Method):
         scorer = query.target
         if not isinstance(scorer, ClassScorer):
             raise MethodRefused("CAM explains class scores: for a unit or a function use grad-cam.")
-        scores = logits(query.output).detach().float().cpu()
+        scores = scorer.reading.values(query.output, len(query.inputs)).detach().float().cpu()
         for name, need in zip(maps_of_classes, needs[1:], strict=True):
             planes = query.planes(name, got[need]).float().cpu()
             if planes.shape[1] == scores.shape[1] and _close(planes.mean((2, 3)), scores):

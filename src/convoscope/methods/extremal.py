@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -69,7 +68,7 @@ class ExtremalPerturbation(Method):
     rate: float = setting(0.01, "step size", minimum=1e-6)
     flip: bool = setting(True, "show the network the masked picture flipped in every other step")
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import torch
 
         if query.inputs.ndim != 4:
@@ -104,8 +103,7 @@ class ExtremalPerturbation(Method):
             with torch.no_grad():
                 values.sub_(self.rate * velocity).clamp_(0, 1)
             strictness *= _GROWTH
-            if progress is not None:
-                progress(number + 1)
+            query.progress(number + 1, self.rounds)
         with torch.no_grad():
             mask = bumps.inside(bumps.mask(values)).detach()
         maps = query.pixels(mask[:, None], signed=False, unit=self.about.unit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,9 +57,9 @@ class Occlusion(Method):
         0.0, "cap of the influence boxes as a share of the map (0: exact)", minimum=0.0, maximum=1.0
     )
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         if self.regions == "superpixels":
-            return (yield from self._superpixels(query, progress))
+            return (yield from self._superpixels(query))
         import numpy as np
 
         from ..engine.recompute.incremental import Boxes
@@ -71,7 +70,8 @@ class Occlusion(Method):
         masks = Boxes(edges[0], edges[2], edges[1], edges[3])
         base = Scores(probability=self.score == "probability")
         fill = fill_for(query, self.fill)
-        varied = Perturbed(masks, fill, base.probability, self.fast or None, progress, engine=self.engine)
+        told = query.counter(len(boxes) * len(query.inputs))
+        varied = Perturbed(masks, fill, base.probability, self.fast or None, told, engine=self.engine)
         got = yield base, varied
         drops = got[base].cpu()[:, None] - got[varied].cpu()
         return self._maps(query, spread(drops, boxes, height, width), [query.reports[varied]] * len(drops))
@@ -97,7 +97,7 @@ class Occlusion(Method):
         window = max(1, round(min(height, width) / 7)) if self.window is None else self.window
         return window, max(1, window // 2) if self.stride is None else self.stride
 
-    def _superpixels(self, query: Query, progress: Callable[[int], None] | None) -> Steps:
+    def _superpixels(self, query: Query) -> Steps:
         import torch
 
         from .random_masks import NO_SUPERPIXELS, superpixels
@@ -112,7 +112,8 @@ class Occlusion(Method):
                 squares.append(row)
             labels = torch.from_numpy(pieces)
             masks = labels == torch.arange(int(labels.max()) + 1)[:, None, None]
-            varied = Perturbed(masks, fill, base.probability, self.fast or None, progress, row, self.engine)
+            told = query.counter(len(masks) * len(query.inputs), len(masks) * row)
+            varied = Perturbed(masks, fill, base.probability, self.fast or None, told, row, self.engine)
             got = yield base, varied
             shares = (got[base].cpu()[row] - got[varied].cpu()[0]) / masks.sum((1, 2))
             values.append(shares[labels])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -51,7 +51,7 @@ class RISE(Method):
     fill: str = setting("mean", f"what stands in masked parts: {FILLS}")
     score: str = setting("probability", "probability or logit", choices=("probability", "logit"))
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import torch
 
         fill = fill_for(query, self.fill)
@@ -59,7 +59,8 @@ class RISE(Method):
         done = 0
         for kept in self.masks(query.size, query.seed):
             need = Perturbed(
-                1 - kept, fill, self.score == "probability", None, _later(progress, done),
+                1 - kept, fill, self.score == "probability", None,
+                query.counter(self.samples * len(query.inputs), done * len(query.inputs)),
                 many_more_follow=len(query.inputs) * self.samples >= MANY,
             )  # fmt: skip
             got = yield need
@@ -97,10 +98,6 @@ class RISE(Method):
             yield torch.stack(parts).clamp(0, 1)
 
 
-def _later(progress: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda more: progress(done + more)
-
-
 @dataclass(frozen=True)
 class LIME(Method):
     """A ridge regression of the score on which superpixels are shown (Ribeiro, Singh & Guestrin 2016).
@@ -132,7 +129,7 @@ class LIME(Method):
     fill: str = setting("picture-mean", f"what stands in hidden superpixels: {FILLS}")
     score: str = setting("probability", "probability or logit", choices=("probability", "logit"))
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import numpy as np
         import torch
 
@@ -152,9 +149,8 @@ class LIME(Method):
                 hidden = torch.from_numpy(~shown[start : start + _CHUNK])[:, pieces].float()
                 # every picture has its own superpixels, so its masks are scored on it alone
                 often = len(query.inputs) * self.samples >= MANY
-                need = Perturbed(
-                    hidden, fill, probability, None, _later(progress, start), row, many_more_follow=often
-                )
+                told = query.counter(self.samples * len(query.inputs), self.samples * row + start)
+                need = Perturbed(hidden, fill, probability, None, told, row, many_more_follow=often)
                 got = yield need
                 scores.append(got[need][0])
             found = torch.cat(scores).double().numpy()

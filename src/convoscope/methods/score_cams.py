@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -48,7 +47,7 @@ class ScoreCAM(Method):
     )
     parts: int = setting(0, "keep this many of the strongest channel × weight maps", minimum=0)
 
-    def steps(self, query: Query, progress: Callable[[int], None] | None = None) -> Steps:
+    def steps(self, query: Query) -> Steps:
         import torch
 
         from ..engine.fields.geometry import Geometry
@@ -67,7 +66,8 @@ class ScoreCAM(Method):
             low, high = raised.amin((1, 2), keepdim=True), raised.amax((1, 2), keepdim=True)
             masks = torch.where(high > low, (raised - low) / (high - low), torch.zeros_like(raised))
             often = len(masks) * len(query.inputs) >= MANY
-            need = Perturbed(1 - masks, fill, False, None, progress, row, many_more_follow=often)
+            told = query.counter(len(masks) * len(a), len(masks) * row)
+            need = Perturbed(1 - masks, fill, False, None, told, row, many_more_follow=often)
             got = yield need
             weights.append(got[need][0].softmax(0))
         return _weighted(self, query, here, torch.stack(weights)[:, :, None, None], a, self.parts)

@@ -45,7 +45,7 @@ class GradientSHAP(Method):
         cost="one forward and backward a sample",
     )
     samples: int = setting(48, "gradients taken, shared out among the backgrounds", minimum=1, maximum=100_000)
-    background: str | None = setting(None, _BACKGROUND)
+    background: str | None = setting(None, _BACKGROUND, files=True)
 
     def steps(self, query: Query) -> Steps:
         import torch
@@ -96,7 +96,7 @@ class DeepSHAP(Method):
         reduction="sum over channels",
         cost="one forward and backward a background",
     )
-    background: str | None = setting(None, _BACKGROUND)
+    background: str | None = setting(None, _BACKGROUND, files=True)
     nodes: int = setting(8, "quadrature points for functions of several inputs", minimum=1, maximum=256)
 
     def steps(self, query: Query) -> Steps:

@@ -25,7 +25,7 @@ from ..methods import METHODS
 from ..methods.formulas import FORMULAS
 from ..pictures.picture import Picture
 from ..plain import plain
-from ..targets.classes import TargetLike
+from ..targets import TargetLike
 from .style import STYLE
 
 if TYPE_CHECKING:

@@ -1,117 +1,123 @@
-"""What is being explained: something that turns a network's output into one score per picture.
-
-A *target* is what a person asks for (``"tabby"``, ``282``, ``"top1"``, ``"layer3:17"``, a function). It is resolved
-against one network and one batch into a *scorer*, which the engine differentiates.
-"""
+"""Classes as targets: by name, by number, by rank, and one rather than another."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..errors import LayerError, TargetError
+from ..errors import NotInPicture, TargetError
+from ..models.outputs import Reading, Undecided, scores_of
+from .base import Scorer, Target
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
 
-#: keys under which networks with several outputs keep the one that scores
-_OUTPUT_KEYS = ("logits", "out", "output", "outputs", "pred", "scores", "prediction")
-
-TargetLike = Union[int, str, Callable[[Any], Tensor], "Target", None]
+_RANK = re.compile(r"top([1-9]\d*)")
 
 
-@runtime_checkable
-class Target(Protocol):
-    """A target of your own: ``resolve`` is called once for each batch, with the network's output on it."""
+@dataclass(frozen=True)
+class ClassTarget(Target):
+    """A class by ``name`` (a label, a part of one, a number, ``top1`` ...); with ``against``, rather than another.
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[Any]) -> Scorer: ...
+    ``None`` is each picture's predicted class. Where a network gives no class scores, the best instance, the most
+    frequent region or the first landmark stand for it (:mod:`.defaults`).
+    """
 
+    name: int | str | None = None
+    against: int | str | None = None
 
-class Scorer(Protocol):
-    """A resolved target. ``labels`` names it for each picture; ``layers`` are kept in the forward for it."""
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
 
-    labels: tuple[str, ...]
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        name = "top1" if self.name is None else str(self.name)
+        return name if self.against is None else f"{name} rather than {self.against}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> Scorer:
+        try:
+            reading, values = scores_of(model, output, len(pictures))
+        except Undecided:
+            raise
+        except TargetError:
+            from .defaults import default  # a detector, a segmenter, ...: what it is asked for means something else
+
+            scorer = default(self.name, model, output, pictures, runner)
+            if scorer is None:
+                raise
+            if self.against is not None:
+                raise TargetError(
+                    f"{model.name} gives no class scores, so nothing can be explained against {self.against}: ask "
+                    "without it."
+                ) from None
+            return scorer
+        if bool(values.detach().isnan().all(1).any()):
+            raise NotInPicture(
+                f"{model.name} returns NaN for every class, so there is no score to explain: its weights hold NaN, or "
+                "it overflows on this picture."
+            )
+        classes = class_indices(self.name, model, values)
+        if self.against is None:
+            return ClassScorer(classes, tuple(class_name(model, reading, int(c)) for c in classes), None, reading)
+        if reading.is_value:
+            raise TargetError(f"{model.name} returns one number, so there is nothing to explain it against.")
+        others = class_indices(self.against, model, values)
+        if bool((others == classes).any()):
+            raise TargetError("The target and --against are the same class: their difference is zero.")
+        labels = tuple(
+            f"{model.label(int(a))} rather than {model.label(int(b))}" for a, b in zip(classes, others, strict=True)
+        )
+        return ClassScorer(classes, labels, others, reading)
 
     @property
-    def layers(self) -> tuple[str, ...]: ...
-
-    def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
-
-    def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor: ...
+    def rank(self) -> bool:
+        """Whether this is a place among a picture's own classes, not one class."""
+        return self.name is None or (isinstance(self.name, str) and _RANK.fullmatch(self.name) is not None)
 
 
-def logits(output: Any) -> Tensor:
-    """The class scores ``[B, K]`` in whatever a classifier returned: a tensor, tuple, dictionary or dataclass.
-
-    One score per picture (``[B]``) counts as one class. Raises :class:`TargetError` where there are none.
-    """
-    found = None if _one_a_picture(output) else _first_tensor(output)
-    if found is None:
-        raise TargetError(
-            f"The network returns a {type(output).__name__} without class scores: name one of its outputs "
-            "(output:NAME), an instance (instance:0), or give a callable target that turns the output into one score "
-            "per picture."
-        )
-    if found.ndim == 1:
-        return found[:, None]
-    if found.ndim > 2 and all(side == 1 for side in found.shape[2:]):
-        return found.flatten(1)
-    if found.ndim != 2:
-        raise TargetError(
-            f"The network returns {tuple(found.shape)}, not one row of class scores per picture: name a unit "
-            "(layer:channel), a segment (segment:CLASS@x,y), or give a callable target."
-        )
-    return found
-
-
-def _one_a_picture(output: Any) -> bool:
-    """Whether this is a list with one answer a picture, as detectors return: its first tensor is no batch."""
-    return isinstance(output, (list, tuple)) and bool(output) and all(isinstance(one, Mapping) for one in output)
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        keys = [key for key in _OUTPUT_KEYS if key in output]
-        values = [output[key] for key in keys] or list(output.values())
-    elif hasattr(output, "logits"):
-        values = [output.logits]
-    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
-        values = [getattr(output, f.name) for f in dataclasses.fields(output)]
-    elif isinstance(output, (list, tuple)):
-        values = list(output)
-    else:
-        return None
-    return next((tensor for value in values if (tensor := _first_tensor(value)) is not None), None)
+def class_name(model: Model, reading: Reading, index: int) -> str:
+    """What a class is called; a single number is no class, and has its label's name where there is one."""
+    if reading.is_value and (model.labels is None or len(model.labels) != 1):
+        return "output"
+    return model.label(index)
 
 
 @dataclass(eq=False)
-class ClassScorer:
-    """The logit of one class a picture; with ``against``, the difference of two logits."""
+class ClassScorer(Scorer):
+    """The score of one class a picture; with ``against``, the difference of two."""
 
     classes: Tensor
     labels: tuple[str, ...]
     against: Tensor | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
 
-    layers: tuple[str, ...] = ()
+    @property
+    def has_probability(self) -> bool:
+        return not self.reading.is_value
+
+    @property
+    def as_value(self) -> bool:
+        return self.reading.is_value
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        values = logits(output)
+        values = self.reading.values(output, len(rows))
         picked = _pick(values, self.classes, rows)
         return picked if self.against is None else picked - _pick(values, self.against, rows)
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """Softmax share (a sigmoid where there is one output only); with ``against``, the difference of shares."""
-        values = logits(output).float()
-        shares = values.softmax(1) if values.shape[1] > 1 else values.sigmoid()
+        """The softmax share, or what the network gives as a probability; with ``against``, their difference."""
+        shares = self.reading.shares(self.reading.values(output, len(rows)))
         picked = _pick(shares, self.classes, rows)
         return picked if self.against is None else picked - _pick(shares, self.against, rows)
 
@@ -121,132 +127,19 @@ def _pick(values: Tensor, classes: Tensor, rows: Tensor) -> Tensor:
     return values.gather(1, index[:, None])[:, 0]
 
 
-@dataclass(eq=False)
-class UnitScorer:
-    """A channel of a layer: its spatial mean, its maximum, or one neuron."""
-
-    layer: str
-    channel: int
-    labels: tuple[str, ...]
-    reduce: str = "mean"
-    place: tuple[int, int] | None = None
-    channels_last: bool = False
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
-
-    def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        values = layers[self.layer]
-        if self.channels_last and values.ndim == 4:
-            values = values.movedim(-1, 1)
-        if values.ndim < 2 or self.channel >= values.shape[1]:
-            raise TargetError(
-                f"Layer {self.layer} has {values.shape[1] if values.ndim > 1 else 0} channels (0 to "
-                f"{values.shape[1] - 1 if values.ndim > 1 else 0}): there is no channel {self.channel}."
-            )
-        one = values[:, self.channel]
-        if self.place is not None:
-            row, col = self.place
-            if one.ndim != 3 or row >= one.shape[1] or col >= one.shape[2]:
-                grid = "×".join(map(str, one.shape[1:])) or "no"
-                raise TargetError(f"Layer {self.layer} has a {grid} grid: there is no neuron at {row},{col}.")
-            return one[:, row, col]
-        flat = one.flatten(1) if one.ndim > 1 else one[:, None]
-        return flat.amax(1) if self.reduce == "max" else flat.mean(1)
-
-    def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        raise TargetError(f"A unit ({self.labels[0]}) has no probability: use score=logit.")
-
-
-@dataclass(eq=False)
-class CallableScorer:
-    """A function of the network's output that returns one score per picture (or one scalar)."""
-
-    function: Callable[[Any], Tensor]
-    labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
-
-    def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        value = self.function(output)
-        if not isinstance(value, Tensor):
-            raise TargetError(f"The target function returned a {type(value).__name__}, not a tensor of scores.")
-        if value.ndim == 0:
-            value = value[None]
-        if value.shape != (len(rows),) and not (len(value) == 1 and value.ndim == 1):
-            raise TargetError(
-                f"The target function returned shape {tuple(value.shape)}: it must be one score per picture, "
-                f"({len(rows)},)."
-            )
-        return value
-
-    def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        raise TargetError("A function as target has no probability: use score=logit.")
-
-
-def resolve(
-    target: TargetLike,
-    model: Model,
-    output: Any,
-    pictures: Sequence[Any],
-    against: TargetLike = None,
-) -> Scorer:
-    """The scorer of ``target`` for one batch of ``pictures`` on which the network returned ``output``.
-
-    ``None`` and ``"top1"`` are the predicted class, ``"top2"`` the second, and so on. Raises :class:`TargetError`.
-    """
-    count = len(pictures)
-    if isinstance(target, str):
-        from .grammar import parse  # the small grammar of structured targets
-
-        structured = parse(target, model)
-        if structured is not None:
-            if against is not None:
-                raise TargetError(f"{target} cannot be contrasted with --against: name two classes.")
-            return structured.resolve(model, output, pictures)
-    if isinstance(target, Target) and not isinstance(target, str):
-        return target.resolve(model, output, pictures)
-    if isinstance(target, str) and (unit := parse_unit(target, model)) is not None:
-        if against is not None:
-            raise TargetError("A unit cannot be contrasted with --against: name two classes.")
-        return dataclasses.replace(unit, labels=(target,) * count)
-    if callable(target):
-        return CallableScorer(target, (getattr(target, "__name__", "function"),) * count)
-    try:
-        values = logits(output)
-    except TargetError:
-        from . import default  # a detector, a segmenter, ...: what it is asked for means something else
-
-        scorer = default(target, model, output, pictures)
-        if scorer is None:
-            raise
-        if against is not None:
-            raise TargetError(
-                f"{model.name} gives no class scores, so nothing can be explained against {against}: leave it away."
-            ) from None
-        return scorer
-    classes = class_indices(target, model, values)
-    other = None if against is None else class_indices(against, model, values)
-    labels = tuple(model.label(int(c)) for c in classes)
-    if other is not None:
-        if bool((other == classes).any()):
-            raise TargetError("The target and --against are the same class: their difference is zero.")
-        labels = tuple(f"{a} rather than {model.label(int(b))}" for a, b in zip(labels, other, strict=True))
-    return ClassScorer(classes, labels, other)
-
-
-def class_indices(target: TargetLike, model: Model, values: Tensor) -> Tensor:
-    """The class index for every picture, ``[B]``."""
+def class_indices(target: Any, model: Model, values: Tensor) -> Tensor:
+    """The class index for every picture, ``[B]``. A class that is called ``top2`` is that class."""
     count, classes = values.shape
     if target is None:
         target = "top1"
-    if isinstance(target, str) and (place := re.fullmatch(r"top([1-9]\d*)", target)):
+    if isinstance(target, str) and target not in (model.labels or ()) and (place := _RANK.fullmatch(target)):
         rank = int(place[1])
         if rank > classes:
             raise TargetError(f"{target}: the network has only {classes} classes.")
-        return values.detach().float().topk(rank, dim=1).indices[:, rank - 1].cpu()
-    index = class_index(target, model.labels, classes)
-    return torch.full((count,), index)
+        # NaN is no score, so it has no rank
+        known = values.detach().float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return known.topk(rank, dim=1).indices[:, rank - 1].cpu()
+    return torch.full((count,), class_index(target, model.labels, classes))
 
 
 def class_index(target: Any, labels: Sequence[str] | None, classes: int) -> int:
@@ -262,7 +155,10 @@ def class_index(target: Any, labels: Sequence[str] | None, classes: int) -> int:
         if not 0 <= target < classes:
             raise TargetError(f"There is no class {target}: the network has {classes} (0 to {classes - 1}).")
         return target
-    return named_class(target, labels)
+    index = named_class(target, labels)
+    if index >= classes:
+        raise TargetError(f"{target!r} is label {index}, but the network has {classes} classes (0 to {classes - 1}).")
+    return index
 
 
 def named_class(name: str, labels: Sequence[str] | None) -> int:
@@ -297,32 +193,3 @@ def named_class(name: str, labels: Sequence[str] | None) -> int:
     near = difflib.get_close_matches(wanted, folded, 3, 0.5)
     hint = f" Did you mean {', '.join(labels[folded.index(n)] for n in near)}?" if near else ""
     raise TargetError(f"There is no class named {name!r}.{hint}")
-
-
-_UNIT = re.compile(r"(?P<layer>.+):(?P<channel>\d+)(@(?:(?P<reduce>max|mean)|(?P<row>\d+)\s*,\s*(?P<col>\d+)))?")
-
-
-def parse_unit(text: str, model: Model) -> UnitScorer | None:
-    """``layer:channel``, ``layer:channel@max`` or ``layer:channel@row,col``; ``None`` where it is no unit.
-
-    A class name that looks like one wins. Raises :class:`LayerError` where there is no such layer.
-    """
-    if model.labels is not None and text in model.labels:
-        return None
-    found = _UNIT.fullmatch(text.strip())
-    if found is None:
-        return None
-    watched = model.watched()
-    layer = found["layer"]
-    if layer not in watched.layers:
-        raise LayerError(no_such_layer(layer, list(watched.layers)))
-    info = watched.layers[layer]
-    place = (int(found["row"]), int(found["col"])) if found["row"] else None
-    last = bool(getattr(info, "channels_last", False))
-    return UnitScorer(layer, int(found["channel"]), (text,), found["reduce"] or "mean", place, last)
-
-
-def no_such_layer(name: str, names: Sequence[str]) -> str:
-    """The sentence for a wrong layer name, with the nearest ones."""
-    near = difflib.get_close_matches(name, names, 3, 0.4) or list(names[-3:])
-    return f"There is no layer {name!r}. Nearest: {', '.join(near)}. `convoscope layers` lists all."

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +18,46 @@ import torch
 from torch import Tensor
 
 from ..errors import TargetError
-from . import classes as targets
+from ..files import read_regular
+from .base import Scorer, Target
+from .units import layer_of, trace_for
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
 
 
 @dataclass(frozen=True, eq=False)
-class Direction:
+class Direction(Target):
     """The mean over a layer's cells of the activations' projection on ``vector`` (one value a channel).
 
-    The vector is used at unit length, so that scores of different directions compare.
+    ``vector`` is an array, or the path of a ``.npy`` file, which is read when it is needed. It is used at unit
+    length, so that scores of different directions compare.
     """
 
     layer: str
     vector: Any
     name: str | None = None
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[Any]) -> DirectionScorer:
-        watched = model.watched()
-        if self.layer not in watched.layers:
-            raise TargetError(targets.no_such_layer(self.layer, list(watched.layers)))
-        vector = torch.as_tensor(np.asarray(self.vector, dtype=np.float32)).flatten()
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return (self.layer,)
+
+    def files(self) -> tuple[Path, ...]:
+        return (Path(self.vector),) if isinstance(self.vector, (str, Path)) else ()
+
+    def key(self) -> str:
+        if isinstance(self.vector, (str, Path)):
+            return f"direction:{self.layer}@{self.vector}"
+        values = np.asarray(self.vector, dtype=np.float32)
+        return f"direction:{self.layer}@{hashlib.sha256(values.tobytes()).hexdigest()}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> DirectionScorer:
+        info = layer_of(trace_for(model, pictures), self.layer)
+        vector = torch.from_numpy(np.array(self._values(), dtype=np.float32)).flatten()
         length = float(vector.norm())
         if not np.isfinite(length) or length == 0:
             raise TargetError("A direction needs finite values that are not all zero.")
-        info = watched.layers[self.layer]
-        last = bool(info.channels_last)
+        last = info.channels_last
         channels = info.shape[-1] if last else info.shape[1]
         if len(vector) != channels:
             raise TargetError(
@@ -52,9 +66,21 @@ class Direction:
         label = self.name or f"direction in {self.layer}"
         return DirectionScorer(self.layer, vector / length, (label,) * len(pictures), last)
 
+    def _values(self) -> Any:
+        if not isinstance(self.vector, (str, Path)):
+            return self.vector
+        try:
+            return np.load(io.BytesIO(read_regular(self.vector)), allow_pickle=False)
+        except FileNotFoundError:
+            raise TargetError(f"{self.vector}: there is no such file with a direction.") from None
+        except OSError as error:
+            raise TargetError(f"{self.vector}: cannot be read ({error.strerror}).") from None
+        except (ValueError, EOFError) as error:
+            raise TargetError(f"{self.vector}: not a .npy file with one value a channel ({error}).") from None
+
 
 @dataclass(eq=False)
-class DirectionScorer:
+class DirectionScorer(Scorer):
     """See :class:`Direction`."""
 
     layer: str
@@ -78,17 +104,43 @@ class DirectionScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class Combination:
-    """A weighted sum of targets: ``Combination([(1, "tabby"), (-1, "tiger cat")])``."""
+class Combination(Target):
+    """A weighted sum of targets: ``Combination([(1, "tabby"), (-1, "tiger cat")])``.
+
+    Its answers are those of its parts, merged. Parts may be anything that is a target; :func:`.parse` reads them.
+    """
 
     parts: Sequence[tuple[float, Any]]
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[Any]) -> CombinationScorer:
-        scorers = [(weight, targets.resolve(part, model, output, pictures)) for weight, part in self.parts]
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(layer for part in self._targets() for layer in part.layers(model)))
+
+    def files(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(path for part in self._targets() for path in part.files()))
+
+    def key(self) -> str:
+        return _spell(
+            [
+                (float(weight), f"({part.key()})")
+                for (weight, _), part in zip(self.parts, self._targets(), strict=True)
+            ]
+        )
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> CombinationScorer:
+        scorers = [
+            (weight, part.resolve(model, output, pictures, runner))
+            for (weight, _), part in zip(self.parts, self._targets(), strict=True)
+        ]
         labels = tuple(
             _spell([(weight, scorer.labels[row]) for weight, scorer in scorers]) for row in range(len(pictures))
         )
         return CombinationScorer(scorers, labels)
+
+    def _targets(self) -> list[Target]:
+        for _, part in self.parts:
+            if not isinstance(part, Target):
+                raise TargetError(f"The part {part!r} of this sum has not been read: give the sum to parse() first.")
+        return [part for _, part in self.parts]
 
 
 def _spell(parts: Sequence[tuple[float, str]]) -> str:
@@ -104,64 +156,34 @@ def _spell(parts: Sequence[tuple[float, str]]) -> str:
 
 
 @dataclass(eq=False)
-class CombinationScorer:
+class CombinationScorer(Scorer):
     """See :class:`Combination`."""
 
-    parts: Sequence[tuple[float, targets.Scorer]]
+    parts: Sequence[tuple[float, Scorer]]
     labels: tuple[str, ...]
 
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(layer for _, part in self.parts for layer in part.layers))
 
+    @property
+    def needs_output(self) -> bool:
+        return any(part.needs_output for _, part in self.parts)
+
+    @property
+    def one_place(self) -> bool:
+        return any(part.one_place for _, part in self.parts)
+
+    @property
+    def has_probability(self) -> bool:
+        return all(part.has_probability for _, part in self.parts)
+
+    @property
+    def as_value(self) -> bool:
+        return all(part.as_value for _, part in self.parts)
+
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        total = sum(weight * part.score(output, layers, rows) for weight, part in self.parts)
-        assert isinstance(total, Tensor)
-        return total
+        return torch.stack([weight * part.score(output, layers, rows) for weight, part in self.parts]).sum(0)
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        total = sum(weight * part.probability(output, layers, rows) for weight, part in self.parts)
-        assert isinstance(total, Tensor)
-        return total
-
-
-_WEIGHT = re.compile(r"(?P<weight>\d+(?:\.\d+)?|\.\d+)\s*\*\s*(?P<rest>.+)")
-
-
-def parse(text: str, model: Model) -> Direction | Combination | None:
-    """The direction or combination that ``text`` spells; ``None`` where it is neither (a class name wins)."""
-    if model.labels is not None and text in model.labels:
-        return None
-    stripped = text.strip()
-    pieces = re.split(r"\s+([+-])\s+", stripped)
-    if len(pieces) == 1:
-        if stripped.startswith("direction:"):
-            return _direction(stripped.removeprefix("direction:"))
-        if _WEIGHT.fullmatch(stripped):
-            return Combination([_term("+", stripped)])
-        return None
-    signs = ["+", *pieces[1::2]]
-    return Combination([_term(sign, piece) for sign, piece in zip(signs, pieces[::2], strict=True)])
-
-
-def _term(sign: str, text: str) -> tuple[float, Any]:
-    text = text.strip()
-    weight = -1.0 if sign == "-" else 1.0
-    if found := _WEIGHT.fullmatch(text):
-        weight, text = weight * float(found["weight"]), found["rest"].strip()
-    if not text:
-        raise TargetError("A sum of targets has an empty part: write them as  tabby - tiger cat.")
-    return weight, _direction(text.removeprefix("direction:")) if text.startswith("direction:") else text
-
-
-def _direction(rest: str) -> Direction:
-    layer, at, file = rest.partition("@")
-    if not at or not layer or not file:
-        raise TargetError("A direction is written direction:LAYER@FILE.npy, with one value a channel in the file.")
-    try:
-        vector = np.load(Path(file), allow_pickle=False)
-    except FileNotFoundError:
-        raise TargetError(f"{file}: there is no such file with a direction.") from None
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{file}: not a .npy file with one value a channel ({error}).") from None
-    return Direction(layer, vector, f"direction:{layer}@{Path(file).name}")
+        return torch.stack([weight * part.probability(output, layers, rows) for weight, part in self.parts]).sum(0)

@@ -16,15 +16,17 @@ from torch import Tensor
 
 from ..errors import ConvoscopeError, MethodRefused, TargetError
 from ..models.calling import is_torchvision_detector
-from .classes import ClassScorer, UnitScorer, resolve
+from .base import Scorer, Target
+from .classes import ClassScorer, ClassTarget
 from .outputs import MultiLabelScorer
+from .scores import FunctionTarget
+from .units import Unit, UnitScorer
 
 if TYPE_CHECKING:
     from ..engine.fields.watch import NetworkTrace
     from ..engine.passes.runner import Recorded, Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
-    from .classes import Scorer
 
 #: targets that stand on the class scores, whose last grid the watched forward knows
 _USUAL = (ClassScorer, UnitScorer, MultiLabelScorer)
@@ -41,7 +43,7 @@ def default_layer(
     watched: NetworkTrace,
     inputs: Tensor,
     pictures: Sequence[ModelInput],
-    targets: Sequence[Any],
+    targets: Sequence[Target],
     methods: Mapping[str, Any],
 ) -> list[str | None]:
     """For each target the layer that ``None`` stands for, or ``None``: the watched forward's own last grid.
@@ -56,20 +58,14 @@ def default_layer(
     names = _candidates(model, watched)
     layers = list(names)
     for target in targets:
-        if hasattr(target, "wants"):
-            layers.extend(target.wants(model))
-        elif isinstance(target, str):
-            from .grammar import parse
-
-            structured = parse(target, model)
-            layers.extend(structured.wants(model) if structured is not None and hasattr(structured, "wants") else ())
+        layers.extend(target.layers(model))
     if not names:
         return nothing
     recorded = runner.record(inputs, layers=[name for name in dict.fromkeys(layers) if name in watched.layers])
     found: list[str | None] = []
     for target in targets:
         try:
-            scorer = resolve(target, model, recorded.output, pictures)
+            scorer = target.resolve(model, recorded.output, pictures, runner)
         except ConvoscopeError:
             found.append(None)  # whoever resolves it for good says why
             continue
@@ -77,20 +73,13 @@ def default_layer(
     return found
 
 
-def _special(watched: NetworkTrace, targets: Sequence[Any], model: Model) -> bool:
+def _special(watched: NetworkTrace, targets: Sequence[Target], model: Model) -> bool:
     if is_torchvision_detector(model.module):
         return True
     if all(len(shape) == 2 for shape in watched.output_shapes[:1]) and len(watched.output_shapes) == 1:
         # one row of scores: only a target that names something else than a class can stand on another layer
-        return any(_stands_elsewhere(target, model) for target in targets)
+        return not all(isinstance(target, (ClassTarget, Unit, FunctionTarget)) for target in targets)
     return True
-
-
-def _stands_elsewhere(target: Any, model: Model) -> bool:
-    from .grammar import parse
-
-    structured = parse(target, model) if isinstance(target, str) else target
-    return structured is not None and hasattr(structured, "resolve")
 
 
 def _candidates(model: Model, watched: NetworkTrace) -> list[str]:

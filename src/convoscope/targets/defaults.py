@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from ..errors import TargetError
-from ..models.outputs import dense, detections
+from ..models.outputs import dense, detections, scores_of
+from .base import Scorer, Target
+from .classes import ClassScorer, ClassTarget, class_name
 from .instances import Instance
-from .landmarks import Landmark, PeakScorer
+from .landmarks import Landmark, PeakScorer, landmark_names
 from .panoptic import PanopticSegment, is_panoptic
 from .segments import Segment
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
-    from .classes import Scorer
 
 
-def default(target: Any, model: Model, output: Any, pictures: Sequence[ModelInput]) -> Scorer | None:
+def default(
+    target: int | str | None, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner
+) -> Scorer | None:
     """The scorer of a plain target (``None``, ``top1``, a class) on a structured output; ``None`` where it is not one.
 
     Detectors: the best instance (of the class). Segmenters: the most frequent class that is not background (or the
     class). Panoptic networks: the largest thing. Landmark networks: the first landmark.
     """
-    rank = _rank(target)
+    rank = _rank(target, model)
     label = None if rank is not None else target
-    if label is not None and not isinstance(label, (str, int)):
-        return None
+    found: Target
     if is_panoptic(output):
-        return PanopticSegment(label).resolve(model, output, pictures)  # type: ignore[no-any-return]
-    if detections(output, pictures[0].tensor.shape[-2:]) is not None:
-        return Instance(rank or 0, label).resolve(model, output, pictures)
-    if dense(output) is not None:
-        if rank is not None and _finds_landmarks(model):
-            return Landmark(rank).resolve(model, output, pictures)  # type: ignore[no-any-return]
-        if rank:
-            raise TargetError(f"{model.name} returns a map of classes: name one (segment:CLASS) instead of {target}.")
-        return Segment(label).resolve(model, output, pictures)
-    return None
+        found = PanopticSegment(label)
+    elif detections(output, pictures[0].tensor.shape[-2:]) is not None:
+        found = Instance(rank or 0, label)
+    elif dense(output) is None:
+        return None
+    elif rank is not None and _finds_landmarks(model):
+        found = Landmark(rank)
+    elif rank:
+        raise TargetError(f"{model.name} returns a map of classes: name one (segment:CLASS) instead of {target}.")
+    else:
+        found = Segment(label)
+    return found.resolve(model, output, pictures, runner)
 
 
-def _rank(target: Any) -> int | None:
+def _rank(target: int | str | None, model: Model) -> int | None:
     if target is None:
         return 0
-    if isinstance(target, str) and target.startswith("top") and target[3:].isdigit() and int(target[3:]) > 0:
-        return int(target[3:]) - 1
-    return None
+    found = None if target in (model.labels or ()) else re.fullmatch(r"top([1-9]\d*)", str(target))
+    return None if found is None else int(found[1]) - 1
 
 
 def _finds_landmarks(model: Model) -> bool:
@@ -56,9 +65,9 @@ def _finds_landmarks(model: Model) -> bool:
     return hasattr(model.module, "landmark_names") or any(word in name for word in words)
 
 
-def note(target: Any, output: Any, scorer: Scorer, size: Sequence[int]) -> str | None:
+def note(target: Target, output: Any, scorer: Scorer, size: Sequence[int]) -> str | None:
     """What is said where nobody chose the target and it is no predicted class."""
-    if target is not None:
+    if target != ClassTarget() or isinstance(scorer, ClassScorer):
         return None
     if is_panoptic(output):
         return "No target was named: the largest thing of each picture is explained."
@@ -71,35 +80,98 @@ def note(target: Any, output: Any, scorer: Scorer, size: Sequence[int]) -> str |
     return None
 
 
-def found(model: Model, output: Any, count: int, size: Sequence[int]) -> list[list[dict[str, Any]]]:
-    """The five best instances, or the five most frequent classes, of every picture; empty where there are none."""
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of each picture of a batch.
+
+    ``kind``: ``classifier``, ``value`` (one number), ``detector``, ``segmenter``, ``landmarks`` or ``other``. ``rows``
+    holds a list a picture, best first: ``index``, ``label``, ``score``, ``probability`` (or ``None``), the ``target``
+    that names it, and a ``box`` (input pixels), a ``share`` of the picture or a ``point`` (x, y in input pixels).
+    ``notes`` say how the output was read.
+    """
+
+    kind: str
+    rows: list[list[dict[str, Any]]]
+    notes: tuple[str, ...] = ()
+
+
+def predictions(model: Model, output: Any, count: int, size: Sequence[int], best: int = 5) -> Predictions:
+    """The ``best`` answers for each of ``count`` pictures of input ``size``: the one place where they are made."""
+    try:
+        reading, values = scores_of(model, output, count)
+    except TargetError:
+        return _structured(model, output, count, size, best)
+    values = values.detach().float().cpu()
+    shares = None if reading.is_value else reading.shares(values)
+    notes = reading.notes
+    unknown = values.isnan()
+    if bool(unknown.any()):
+        which = ", ".join(model.label(int(c)) for c in unknown.any(0).nonzero()[:5, 0])
+        notes = (*notes, f"The network returns NaN for {which}: what is no number has no rank and no probability.")
+    rows: list[list[dict[str, Any]]] = []
+    for row in range(count):
+        # NaN is no score: it has no rank, and stands nowhere in the list
+        order = (
+            values[row]
+            .nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            .argsort(descending=True, stable=True)
+        )
+        rows.append([
+            {
+                "index": c,
+                "label": class_name(model, reading, c),
+                "score": float(values[row, c]),
+                "probability": None if shares is None or not bool(shares[row, c].isfinite()) else float(shares[row, c]),
+                "target": str(c),
+            }
+            for c in order.tolist() if not bool(unknown[row, c])
+        ][:best])  # fmt: skip
+    return Predictions("value" if reading.is_value else "classifier", rows, notes)
+
+
+def _structured(model: Model, output: Any, count: int, size: Sequence[int], best: int) -> Predictions:
     items = detections(output, size)
     if items is not None and len(items) == count:
-        return [_instances(model, item) for item in items]
+        return Predictions("detector", [_instances(model, item)[:best] for item in items])
     maps = dense(output)
-    if maps is None or len(maps) != count or maps.shape[1] == 1 or _finds_landmarks(model):
-        return [[] for _ in range(count)]
-    values = maps.detach().float()
-    winners = values.argmax(1)
-    rows = []
-    for k in range(count):
-        frequency = winners[k].flatten().bincount(minlength=maps.shape[1])
-        order = frequency.argsort(descending=True)[:5].tolist()
-        total = float(winners[k].numel())
-        rows.append(
-            [
-                {
-                    "index": c,
-                    "label": model.label(c),
-                    "score": float(values[k, c][winners[k] == c].mean()),
-                    "probability": None,
-                    "share": float(frequency[c]) / total,
-                }
-                for c in order
-                if int(frequency[c])
-            ]
-        )
-    return rows
+    if maps is None or len(maps) != count:
+        return Predictions("other", [[] for _ in range(count)])
+    maps = maps.detach().float().cpu()
+    if maps.shape[1] == 1 or _finds_landmarks(model):
+        return Predictions("landmarks", [_peaks(model, one, size, best) for one in maps])
+    return Predictions("segmenter", [_regions(model, one, best) for one in maps])
+
+
+def _regions(model: Model, maps: Tensor, best: int) -> list[dict[str, Any]]:
+    """The most frequent classes of a map ``[K, h, w]``."""
+    winners = maps.argmax(0)
+    frequency = winners.flatten().bincount(minlength=len(maps))
+    return [
+        {
+            "index": c,
+            "label": model.label(c),
+            "score": float(maps[c][winners == c].mean()),
+            "probability": None,
+            "share": float(frequency[c]) / winners.numel(),
+            "target": f"segment:{model.label(c)}",
+        }
+        for c in frequency.argsort(descending=True, stable=True)[:best].tolist() if int(frequency[c])
+    ]  # fmt: skip
+
+
+def _peaks(model: Model, maps: Tensor, size: Sequence[int], best: int) -> list[dict[str, Any]]:
+    """Where each of the heat maps ``[K, h, w]`` is highest."""
+    names = landmark_names(model)
+    height, width = maps.shape[-2:]
+    found = []
+    for index in range(min(best, len(maps))):
+        peak = int(maps[index].argmax())
+        point = [(peak % width + 0.5) * size[1] / width - 0.5, (peak // width + 0.5) * size[0] / height - 0.5]
+        label = names[index] if names and index < len(names) else str(index)
+        value = float(maps[index].flatten()[peak])
+        found.append({"index": index, "label": label, "score": value, "probability": None, "point": point,
+                      "target": f"landmark:{index}"})  # fmt: skip
+    return found
 
 
 def _instances(model: Model, item: dict[str, Any]) -> list[dict[str, Any]]:
@@ -112,6 +184,7 @@ def _instances(model: Model, item: dict[str, Any]) -> list[dict[str, Any]]:
             "score": float(scores[j]),
             "probability": float(scores[j]),
             "box": [float(v) for v in item["boxes"][j].detach()],
+            "target": f"instance:{rank}",
         }
-        for j in scores.argsort(descending=True, stable=True)[:5].tolist()
+        for rank, j in enumerate(scores.argsort(descending=True, stable=True).tolist())
     ]

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..errors import TargetError
+from ..errors import NotInPicture, TargetError
 from ..models.outputs import Detections, anchor, detections
+from .base import Scorer, Target
 from .classes import class_index
-from .places import Point, input_point, overlap
+from .places import Point, at_point, input_point, overlap
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
 
@@ -39,7 +42,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Target):
     """One detection: the ``index``-th best (from 0), of a class, at a point of the photo, or what these leave.
 
     ``part`` says what of it is explained: ``class`` (the confidence, 0..1), ``mask`` (the mean of its mask inside
@@ -51,7 +54,17 @@ class Instance:
     at: Point | None = None
     part: str = "class"
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> InstanceScorer:
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        label = "" if self.label is None else f" {self.label}"
+        return f"instance {self.index}{label}{at_point(self.at)} {self.part}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> InstanceScorer:
         """The scorer on this batch. Raises :class:`TargetError` where a picture holds no such instance."""
         if self.part not in PARTS:
             raise TargetError(f"A part of an instance is {', '.join(PARTS)}, not {self.part!r}.")
@@ -91,12 +104,12 @@ class Instance:
             best = ", ".join(f"{model.label(int(names[i]))} {float(scores[i]):.2f}" for i in order[:5].tolist())
             there = f"it found {best}" if best else "it found nothing"
             many = f"only {len(chosen)}" if chosen else "no"
-            raise TargetError(f"{picture.picture.name}: there is {many} {what} in what the network found: {there}.")
+            raise NotInPicture(f"{picture.picture.name}: there is {many} {what} in what the network found: {there}.")
         j = chosen[self.index]
         masks = item.get("masks")
         mask = None if masks is None else masks[j].detach().reshape(masks.shape[-2:]) > 0.5
         if self.part == "mask" and mask is not None and not bool(mask.any()):
-            raise TargetError(
+            raise NotInPicture(
                 f"{picture.picture.name}: no pixel of this instance's mask is above one half, so it has no inside to "
                 "explain: leave @mask away."
             )
@@ -130,15 +143,21 @@ def _holds(item: Mapping[str, Tensor], point: Point) -> Tensor:
 
 
 @dataclass(eq=False)
-class InstanceScorer:
+class InstanceScorer(Scorer):
     """Overlap × confidence of the detection that best continues the instance; zero where none does."""
 
     found: list[Found]
     labels: tuple[str, ...]
     size: tuple[int, int]
     part: str = "class"
-    layers: tuple[str, ...] = ()
-    one_place: bool = True
+
+    @property
+    def one_place(self) -> bool:
+        return True
+
+    @property
+    def has_probability(self) -> bool:
+        return self.part == "class"
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         items = items_of(output, len(rows), self.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from ..errors import TargetError
 from ..models.outputs import anchor, dense, detections, tensors
+from .base import Scorer, Target
 from .classes import named_class
 from .instances import Found, Instance, items_of, match
-from .places import Point
+from .places import Point, at_point
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
 
@@ -23,7 +26,7 @@ AXES = {"x": 0, "y": 1}
 
 
 @dataclass(frozen=True)
-class Landmark:
+class Landmark(Target):
     """One landmark, by name or number.
 
     Heat maps ``[B, K, h, w]``: the value at the peak that the picture itself has. Keypoint R-CNN: the logit of the
@@ -36,7 +39,17 @@ class Landmark:
     at: Point | None = None
     axis: str | None = None
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> Any:
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        axis = "" if self.axis is None else f" {self.axis}"
+        return f"landmark {self.name} of {self.instance}{at_point(self.at)}{axis}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> Any:
         """The scorer on this batch. Raises :class:`TargetError` where the network finds no landmarks."""
         size = tuple(int(side) for side in pictures[0].tensor.shape[-2:])
         items = detections(output, size)
@@ -90,20 +103,28 @@ def _name(index: int, names: Sequence[str] | None) -> str:
     return names[index] if names is not None and index < len(names) else str(index)
 
 
-class _NoProbability:
+class _OfLandmark(Scorer):
+    """One of several places, without a probability unless it says so."""
+
+    @property
+    def one_place(self) -> bool:
+        return True
+
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         raise TargetError("A landmark has no probability here: use score=logit.")
 
 
 @dataclass(eq=False)
-class PeakScorer:
+class PeakScorer(_OfLandmark):
     """A heat map's value at one cell; ``cells`` ``[B]`` index the flattened map."""
 
     index: int
     cells: Tensor
     labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
-    one_place: bool = True
+
+    @property
+    def has_probability(self) -> bool:
+        return True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         maps = dense(output)
@@ -117,15 +138,13 @@ class PeakScorer:
 
 
 @dataclass(eq=False)
-class KeypointScorer(_NoProbability):
+class KeypointScorer(_OfLandmark):
     """The logit of one keypoint of the instance that continues the one found; zero where it is lost."""
 
     found: list[Found]
     index: int
     labels: tuple[str, ...]
     size: tuple[int, ...]
-    layers: tuple[str, ...] = ()
-    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         scores = []
@@ -136,14 +155,12 @@ class KeypointScorer(_NoProbability):
 
 
 @dataclass(eq=False)
-class CoordinateScorer(_NoProbability):
+class CoordinateScorer(_OfLandmark):
     """One coordinate of one landmark in a regressor's answer ``[B, K, 2]``."""
 
     index: int
     axis: int
     labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
-    one_place: bool = True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         places = next(t for _, t in tensors(output) if t.ndim == 3 and t.shape[-1] in (2, 3))

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.passes.runner import Runner, call_plainly
-from ..engine.passes.untouched import untouched
-from ..errors import LayerError, TargetError
-from .classes import no_such_layer
+from ..errors import TargetError
+from ..models.outputs import logits
+from ..pictures.picture import Picture, find_pictures
+from .base import Scorer, Target
+from .units import layer_of
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Likeness(Target):
     """How alike a picture's embedding is to that of ``to`` (one picture, or several: the mean of the group).
 
     ``measure``: ``similar`` is the cosine, -1..1; ``distance`` the Euclidean distance of the embeddings. The
@@ -37,62 +40,73 @@ class Likeness:
     measure: str = "similar"
     layer: str | None = None
 
-    def wants(self, model: Model) -> tuple[str, ...]:
-        """The layers that the score is made of."""
+    def layers(self, model: Model) -> tuple[str, ...]:
+        """The embedding's layer; none where it is what the network returns."""
         if self.layer == "output":
             return ()
-        watched = model.watched()
-        name = self.layer or watched.embedding
-        if name is None:
-            return ()
-        if name not in watched.layers:
-            raise LayerError(no_such_layer(name, list(watched.layers)))
-        return (name,)
+        trace = model.watched()
+        name = self.layer or trace.embedding
+        return () if name is None else (layer_of(trace, name).name,)
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> LikenessScorer:
-        """The scorer on this batch: the other pictures are embedded once."""
+    def files(self) -> tuple[Path, ...]:
+        return tuple(Path(one) for one in self.to if isinstance(one, (str, Path)))
+
+    def key(self) -> str:
+        names = [str(one) if isinstance(one, (str, Path)) else Picture.of(one).sha256 for one in self.to]
+        where = "" if self.layer is None else f"@{self.layer}"
+        return f"{self.measure}:{','.join(names)}{where}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> LikenessScorer:
+        """The scorer on this batch: the other pictures are embedded once a session."""
         if not self.to:
             raise TargetError(f"{self.measure}: name at least one other picture.")
-        layers = self.wants(model)
+        layers = self.layers(model)
         info = model.watched().layers[layers[0]] if layers else None
         last, class_token = info is not None and info.channels_last, info is not None and bool(info.before)
-        labels = (self._label(),) * len(pictures)
+        others = [Picture.of(one) for one in self._sources()]
+        labels = (self._label(others),) * len(pictures)
         scorer = LikenessScorer(torch.zeros(0), labels, self.measure, layers, last, class_token)
-        fitted = [model.prepare(other) for other in self.to]
-        found = []
-        runner = Runner(model.module, model.batch_size, model.call or call_plainly)
-        with untouched(model.module, gradients=False):
-            for one in fitted:
-                recorded = runner.record(model.inputs([one]), layers=layers, gradients=False)
-                found.append(scorer.embedding(recorded.output, recorded.live())[0].detach())
-        scorer.other = torch.stack(found).mean(0)
+        known = runner.memo.get((Likeness, self.key()))
+        if known is None:
+            found = []
+            for other in others:
+                inputs = model.inputs([model.prepare(other)])
+                recorded = runner.record(inputs, layers=layers, gradients=False)
+                found.append(scorer.embedding(recorded.output, recorded.live(), 1)[0].detach())
+            known = runner.memo[(Likeness, self.key())] = torch.stack(found).mean(0)
+        scorer.other = known
         return scorer
 
-    def _label(self) -> str:
-        from ..pictures.picture import Picture
+    def _sources(self) -> list[Any]:
+        found: list[Any] = []
+        for one in self.to:
+            found.extend(find_pictures([one]) if isinstance(one, (str, Path)) else [one])
+        return found
 
-        names = [Picture.of(other).name for other in self.to[:2]]
-        whom = names[0] if len(self.to) == 1 else f"the mean of {len(self.to)} pictures"
+    def _label(self, others: Sequence[Picture]) -> str:
+        whom = others[0].name if len(others) == 1 else f"the mean of {len(others)} pictures"
         return f"similar to {whom}" if self.measure == "similar" else f"distance from {whom}"
 
 
 @dataclass(eq=False)
-class LikenessScorer:
+class LikenessScorer(Scorer):
     """Cosine or distance between the picture's embedding and a fixed one ``[D]``."""
 
     other: Tensor
     labels: tuple[str, ...]
     measure: str
-    layers: tuple[str, ...]
+    made_of: tuple[str, ...]
     channels_last: bool = False
     class_token: bool = False
 
-    def embedding(self, output: Any, layers: Mapping[str, Tensor]) -> Tensor:
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.made_of
+
+    def embedding(self, output: Any, layers: Mapping[str, Tensor], count: int) -> Tensor:
         """``[B, D]``: the layer's output pooled over its grid or its tokens; the class token where there is one."""
         if not self.layers:
-            from .classes import logits
-
-            return logits(output)
+            return logits(output, count)
         values = layers[self.layers[0]]
         if values.ndim == 3 and self.class_token:
             return values[:, 0]
@@ -101,7 +115,7 @@ class LikenessScorer:
         return values.flatten(2).mean(2) if values.ndim > 2 else values
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        mine = self.embedding(output, layers)
+        mine = self.embedding(output, layers, len(rows))
         other = self.other.to(mine)
         if mine.shape[-1] != other.shape[-1]:
             raise TargetError("The two pictures have embeddings of different length: give both one input size.")

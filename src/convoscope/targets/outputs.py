@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..errors import TargetError
-from ..models.outputs import pick
-from .classes import class_index, logits
+from ..models.outputs import Reading, pick, scores_of
+from .base import Scorer, Target
+from .classes import class_index
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Target):
     """One number of what the network returns: ``path`` through dictionaries, tuples and dataclasses, then indices.
 
     ``age`` is ``output["age"]``, ``heads.1.3`` the fourth number of the second head. What is left of dimensions is
@@ -28,7 +31,16 @@ class Output:
 
     path: str = ""
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> OutputScorer:
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        return f"output:{self.path}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> OutputScorer:
         """The scorer. Raises :class:`TargetError` that lists the outputs there are."""
         scorer = OutputScorer(self.path, (f"output {self.path}".strip(),) * len(pictures))
         scorer.score(output, {}, torch.arange(len(pictures)))
@@ -36,12 +48,15 @@ class Output:
 
 
 @dataclass(eq=False)
-class OutputScorer:
+class OutputScorer(Scorer):
     """A tensor of the output, indexed, then averaged over what is left."""
 
     path: str
     labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
+
+    @property
+    def as_value(self) -> bool:
+        return True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         values, index = pick(output, self.path)
@@ -60,7 +75,7 @@ class OutputScorer:
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Target):
     """Several labels of a network whose classes do not exclude each other: the mean of their logits.
 
     The probability is the mean sigmoid, never a softmax.
@@ -68,12 +83,21 @@ class MultiLabel:
 
     labels: tuple[str | int, ...]
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> MultiLabelScorer:
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        return "multilabel:" + "+".join(map(str, self.labels))
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> MultiLabelScorer:
         """The scorer. Raises :class:`TargetError` for a label that is none."""
-        count = logits(output).shape[1]
-        classes = [class_index(_number(one, model), model.labels, count) for one in self.labels]
+        reading, values = scores_of(model, output, len(pictures))
+        classes = [class_index(_number(one, model), model.labels, values.shape[1]) for one in self.labels]
         name = " + ".join(model.label(index) for index in classes)
-        return MultiLabelScorer(torch.tensor(classes), (name,) * len(pictures))
+        return MultiLabelScorer(torch.tensor(classes), (name,) * len(pictures), reading)
 
 
 def _number(label: str | int, model: Model) -> str | int:
@@ -83,16 +107,23 @@ def _number(label: str | int, model: Model) -> str | int:
 
 
 @dataclass(eq=False)
-class MultiLabelScorer:
+class MultiLabelScorer(Scorer):
     """The mean logit of ``chosen`` classes."""
 
     chosen: Tensor
     labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
+    reading: Reading
+
+    @property
+    def has_probability(self) -> bool:
+        return True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        return logits(output)[:, self.chosen.to(logits(output).device)].mean(1)
+        values = self.reading.values(output, len(rows))
+        return values[:, self.chosen.to(values.device)].mean(1)
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """The mean sigmoid."""
-        return logits(output)[:, self.chosen.to(logits(output).device)].float().sigmoid().mean(1)
+        values = self.reading.values(output, len(rows)).float()
+        shares = values if self.reading.kind in ("sigmoids", "probabilities") else values.sigmoid()
+        return shares[:, self.chosen.to(values.device)].mean(1)

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import TargetError
+from ..errors import NotInPicture, TargetError
 from ..models.outputs import dense, detections, member
+from .base import Scorer, Target
 from .instances import Found, InstanceScorer
-from .places import Point, cell, input_point
+from .places import Point, at_point, cell, input_point
 from .segments import RegionScorer, Segment, _class
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
 
@@ -58,7 +61,7 @@ class Merged(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class PanopticSegment:
+class PanopticSegment(Target):
     """The segment of ``label`` at the point ``at``, or the largest of the label, or the largest thing of all.
 
     A thing is scored as an instance is (overlap × confidence) where the network gives instances with scores, else
@@ -68,7 +71,16 @@ class PanopticSegment:
     label: str | int | None = None
     at: Point | None = None
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> Any:
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        return f"segment {'' if self.label is None else self.label}{at_point(self.at)}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> Any:
         """The scorer on this batch. Raises :class:`TargetError` where a picture shows no such segment."""
         size = pictures[0].tensor.shape[-2:]
         semantic = member(output, "semantic")
@@ -131,7 +143,7 @@ class PanopticSegment:
         if best is None:
             return None
         name = f"segment: {model.label(best[2])}, a thing of {best[0]} pixels"
-        return RegionScorer(best[1][None], torch.tensor([best[2]]), (name,), one_place=True)
+        return RegionScorer(best[1][None], torch.tensor([best[2]]), (name,), local=True)
 
     def _query(self, model: Model, output: Any, row: int, picture: ModelInput) -> QueryScorer:
         """One query of a mask classifier: its class logit, found again by the overlap of its mask."""
@@ -148,7 +160,7 @@ class PanopticSegment:
         wanted = None if self.label is None else _class(self.label, model, shares.shape[-1])
         chosen = next((q for q in queries if wanted is None or int(labels[q]) == wanted), None)
         if chosen is None:
-            raise TargetError(f"{picture.picture.name}: the network sees no {model.label(int(wanted or 0))}.")
+            raise NotInPicture(f"{picture.picture.name}: the network sees no {model.label(int(wanted or 0))}.")
         label = int(labels[chosen])
         return QueryScorer(masks[chosen].sigmoid() > 0.5, label, (f"segment: {model.label(label)}",))
 
@@ -174,13 +186,16 @@ def owners(centre: Tensor, offset: Tensor, things: Tensor, threshold: float = 0.
 
 
 @dataclass(eq=False)
-class QueryScorer:
+class QueryScorer(Scorer):
     """The class logit of the query whose mask overlaps the reference most, times that overlap."""
 
     mask: Tensor
     label: int
     labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
+
+    @property
+    def has_probability(self) -> bool:
+        return True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return self._of(output, probability=False)
@@ -204,21 +219,21 @@ class QueryScorer:
 
 
 @dataclass(eq=False)
-class PerPicture:
+class PerPicture(Scorer):
     """A scorer for each picture, as one: pictures of one batch may need different kinds."""
 
-    scorers: list[Any]
+    scorers: list[Scorer]
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(scorer.labels[0] for scorer in self.scorers)
-
-    layers: tuple[str, ...] = ()
+    def __post_init__(self) -> None:
+        self.labels = tuple(scorer.labels[0] for scorer in self.scorers)
 
     @property
     def one_place(self) -> bool:
-        """Whether some of them mean one thing among others of its kind."""
-        return any(getattr(scorer, "one_place", False) for scorer in self.scorers)
+        return any(scorer.one_place for scorer in self.scorers)
+
+    @property
+    def has_probability(self) -> bool:
+        return all(scorer.has_probability for scorer in self.scorers)
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return torch.stack([self._one(output, k, int(row), "score") for k, row in enumerate(rows)])
@@ -238,6 +253,27 @@ def _row(output: Any, k: int) -> Any:
     if isinstance(output, Mapping):
         return {key: _row(value, k) for key, value in output.items()}
     return output[k : k + 1]
+
+
+@dataclass(frozen=True)
+class AnySegment(Target):
+    """A segment of whatever kind of map the network turns out to return."""
+
+    label: str | int | None = None
+    at: Point | None = None
+
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        return f"segment {'' if self.label is None else self.label}{at_point(self.at)}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> Any:
+        kind = PanopticSegment if is_panoptic(output) else Segment
+        return kind(self.label, self.at).resolve(model, output, pictures, runner)
 
 
 def is_panoptic(output: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import TargetError
+from ..errors import NotInPicture, TargetError
 from ..pictures.picture import ModelInput
 
 Point = tuple[float, float]
@@ -24,13 +24,18 @@ def input_point(picture: ModelInput, point: Point) -> Point:
     height, width = picture.picture.size
     name, (x, y) = picture.picture.name, point
     if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-        raise TargetError(f"The point {x:g},{y:g} lies outside {name}, which is {width}×{height} pixels (x,y).")
+        raise NotInPicture(f"The point {x:g},{y:g} lies outside {name}, which is {width}×{height} pixels (x,y).")
     matrix = np.vstack([picture.input_to_photo, [0, 0, 1]])
     inside = np.linalg.inv(matrix) @ np.array([x, y, 1.0])
     rows, cols = picture.tensor.shape[-2:]
     if not (-0.5 <= inside[0] <= cols - 0.5 and -0.5 <= inside[1] <= rows - 0.5):
-        raise TargetError(f"The point {x:g},{y:g} of {name} was cropped away before the network saw it.")
+        raise NotInPicture(f"The point {x:g},{y:g} of {name} was cropped away before the network saw it.")
     return float(inside[0]), float(inside[1])
+
+
+def at_point(point: Point | None) -> str:
+    """A point as a key spells it."""
+    return "" if point is None else f" at {point[0]!r},{point[1]!r}"
 
 
 def cell(point: Point, size: Sequence[int], grid: Sequence[int]) -> tuple[int, int]:

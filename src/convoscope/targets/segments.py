@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import TargetError
+from ..errors import NotInPicture, TargetError
 from ..models.outputs import dense
+from ..pictures.reading import array_digest
+from .base import Scorer, Target
 from .classes import class_index
-from .places import Point, cell, connected, input_point, photo_mask
+from .places import Point, at_point, cell, connected, input_point, photo_mask
 
 if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput
 
@@ -26,7 +31,7 @@ _BACKGROUND = ("__background__", "background", "bg", "void", "unlabeled", "n/a")
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
+class Segment(Target):
     """What a segmenter says of ``label`` inside a region.
 
     The region is, in this order: a ``mask`` bool ``[H, W]`` over the photo; the connected region of the label that
@@ -40,7 +45,18 @@ class Segment:
     mask: Any = None
     single: bool = False
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput]) -> RegionScorer:
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        mask = "" if self.mask is None else " mask " + array_digest(np.asarray(self.mask, dtype=bool))
+        kind = "pixel" if self.single else "segment"
+        return f"{kind} {'' if self.label is None else self.label}{at_point(self.at)}{mask}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[ModelInput], runner: Runner) -> RegionScorer:
         """The scorer on this batch. Raises :class:`TargetError` where the network shows no such region."""
         maps = dense(output)
         if maps is None or len(maps) != len(pictures):
@@ -55,8 +71,8 @@ class Segment:
             regions.append(region)
             classes.append(index)
             labels.append(name)
-        one_place = self.at is not None or self.mask is not None
-        return RegionScorer(torch.stack(regions), torch.tensor(classes), tuple(labels), one_place=one_place)
+        local = self.at is not None or self.mask is not None
+        return RegionScorer(torch.stack(regions), torch.tensor(classes), tuple(labels), local)
 
     def _region(self, model: Model, found: Tensor, count: int, picture: ModelInput) -> tuple[Tensor, int, str]:
         found = found.cpu()
@@ -73,7 +89,7 @@ class Segment:
         if self.mask is not None:
             region = photo_mask(picture, self.mask, found.shape)
             if not bool(region.any()):
-                raise TargetError(f"{picture.picture.name}: the mask covers nothing that the network sees.")
+                raise NotInPicture(f"{picture.picture.name}: the mask covers nothing that the network sees.")
             return region, index, f"{name} in the mask"
         mine = found == index
         if place is not None:
@@ -83,7 +99,7 @@ class Segment:
             return (region if self.single or not bool(mine[place]) else connected(mine, place)), index, name
         if not bool(mine.any()):
             seen = ", ".join(model.label(int(c)) for c in torch.unique(found[found >= 0])[:8]) or "nothing"
-            raise TargetError(
+            raise NotInPicture(
                 f"{picture.picture.name}: the network sees no {model.label(index)} ({seen}): name a point as well "
                 f"(segment:{model.label(index)}@x,y)."
             )
@@ -109,14 +125,21 @@ def most_frequent(found: Tensor, model: Model, count: int) -> int:
 
 
 @dataclass(eq=False)
-class RegionScorer:
+class RegionScorer(Scorer):
     """The mean logit of one class over a region; ``regions`` is bool ``[B, h, w]`` over the output's map."""
 
     regions: Tensor
     chosen: Tensor
     labels: tuple[str, ...]
-    layers: tuple[str, ...] = ()
-    one_place: bool = False
+    local: bool = False
+
+    @property
+    def one_place(self) -> bool:
+        return self.local
+
+    @property
+    def has_probability(self) -> bool:
+        return True
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         return self._mean(self._maps(output), rows)

@@ -18,7 +18,7 @@ from ..explanation import MethodLike, explain
 from ..methods import method as method_of
 from ..methods.gradients import baseline
 from ..models.model import Model
-from ..targets.classes import TargetLike
+from ..targets import TargetLike
 from .scoring import scoring
 
 

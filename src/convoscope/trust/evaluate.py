@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,15 +17,20 @@ from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
 from ..methods import METHODS, Method, method
 from ..models.model import Model
+from ..models.outputs import scores_of
 from ..parallel import RayPool, Task
 from ..pictures.picture import ModelInput, Picture
 from ..results import Explanation
-from ..targets.classes import ClassScorer, Scorer, TargetLike, class_index, class_indices, logits
+from ..targets import Scorer, Target, TargetLike
+from ..targets.classes import ClassScorer, class_index, class_indices
 from ..version import __version__
 from . import faithfulness, localisation
 from .datasets import Case
 from .league import League
 from .scoring import FILLS, Scoring, scoring
+
+if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
 
 #: groups of measures, by the name of the group
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -109,20 +114,29 @@ def methods_for(names: str | Sequence[MethodLike] | None, slow: bool = False) ->
 
 
 @dataclass(frozen=True, eq=False)
-class EachItsOwn:
+class EachItsOwn(Target):
     """A target: each picture's own class, by the picture; ``None`` is the predicted class."""
 
     classes: dict[int, int | None]
 
-    def resolve(self, model: Model, output: Any, pictures: Sequence[Any]) -> Scorer:
-        values = logits(output)
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        return f"each its own of {sorted(self.classes.items())}"
+
+    def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> Scorer:
+        reading, values = scores_of(model, output, len(pictures))
         predicted = class_indices(None, model, values)
         chosen = []
         for row, one in enumerate(pictures):
             wanted = self.classes.get(id(one.picture))
             index = int(predicted[row]) if wanted is None else class_index(wanted, model.labels, values.shape[1])
             chosen.append(index)
-        return ClassScorer(torch.tensor(chosen), tuple(model.label(c) for c in chosen))
+        return ClassScorer(torch.tensor(chosen), tuple(model.label(c) for c in chosen), None, reading)
 
 
 def evaluate_cases(

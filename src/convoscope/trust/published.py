@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,11 +26,14 @@ from ..explanation import MethodLike, explain
 from ..methods.fills import blurred
 from ..models.model import Model
 from ..pictures.picture import Picture, Preprocessing
-from ..targets.classes import TargetLike
+from ..targets import Target, TargetLike
 from . import faithfulness, localisation
 from .datasets import Case
 from .evaluate import methods_for
 from .scoring import scoring
+
+if TYPE_CHECKING:
+    from ..engine.passes.runner import Runner
 
 #: TorchRay's published accuracies on VOC07 test, per cent, all pictures (Fong et al. 2019, table 1)
 POINTING_VOC07: dict[str, dict[str, float]] = {
@@ -140,7 +144,7 @@ def _squashed(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocess
 
 
 @dataclass(frozen=True)
-class SoftPlaces:
+class SoftPlaces(Target):
     """The class's score over all places of a fully convolutional network: log Σ exp.
 
     Its gradient gives each place its softmax share, as TorchRay's pointing gradient does. On an ordinary ``[B, K]``
@@ -149,8 +153,17 @@ class SoftPlaces:
 
     index: int
 
-    def resolve(self, model: Model, output: Any, pictures: Any) -> Any:
-        from ..targets.classes import CallableScorer
+    def layers(self, model: Model) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def key(self) -> str:
+        return f"class {self.index} over all places"
+
+    def resolve(self, model: Model, output: Any, pictures: Any, runner: Runner) -> Any:
+        from ..targets.scores import CallableScorer
 
         label = model.label(self.index)
 

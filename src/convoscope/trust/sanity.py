@@ -22,7 +22,8 @@ from ..engine.passes.untouched import innermost, lock_of
 from ..errors import ModelError, UsageError
 from ..explanation import MethodLike, explain
 from ..models.model import Model
-from ..targets.classes import TargetLike
+from ..results import Explanation
+from ..targets import Target, TargetLike
 from .similarity import rank_correlation, ssim
 
 Arrays = dict[str, NDArray[Any]]
@@ -173,12 +174,7 @@ def _spread(count: int, stages: int | None) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, stages).round()})
 
 
-def target_of(model: Model, explanation: Any) -> TargetLike:
+def target_of(model: Model, explanation: Explanation) -> TargetLike:
     """The target of an explanation as something that can be asked for again: a class index where it is a class."""
-    label = str(explanation.target)
-    for row in explanation.prediction:
-        if row["label"] == label:
-            return int(row["index"])
-    if label.startswith("class ") and label[6:].isdigit():
-        return int(label[6:])
-    return label
+    found: Target = explanation.question
+    return found

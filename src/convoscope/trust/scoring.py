@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..engine.passes.needs import Perturbed
-from ..engine.passes.runner import Runner, call_plainly
-from ..engine.passes.untouched import untouched
+from ..engine.passes.runner import Runner
 from ..engine.recompute.perturb import perturbed_scores, varied_scores
-from ..errors import TargetError, UsageError
+from ..errors import UsageError
 from ..methods.fills import blurred
 from ..models.model import Model
 from ..pictures.picture import ModelInput
-from ..targets.classes import Scorer, TargetLike, resolve
+from ..session import Session
+from ..targets import Scorer, TargetLike, parse
 from .inpaint import fill_in
 
 #: what may stand where pixels were taken away
@@ -103,22 +102,12 @@ def scoring(
     (:func:`convoscope.engine.recompute.choose.prepared`); scores are the same up to rounding.
     Raises :class:`~convoscope.errors.TargetError` where the target does not fit the network.
     """
-    inputs = model.inputs([fitted])
-    call: Any = call_plainly if model.call is None else model.call
-    runner = Runner(model.module, model.batch_size, call)
-    with untouched(model.module):
-        first = runner.record(inputs, gradients=False)
-        scorer = resolve(target, model, first.output, [fitted])
-        found = Scoring(model, fitted, scorer, runner, inputs, 0.0, probability, seed, many_more_follow)
-        if probability and not _has_probability(scorer, first.output):
-            found.probability = False
-        found.whole = float(found.at(inputs)[0])
+    asked = parse(target, model)
+    with Session(model, [fitted]) as session:
+        first = session.record(layers=asked.layers(model))
+        scorer = session.resolve(asked, first.output)
+        chance = probability and scorer.has_probability
+        found = Scoring(model, fitted, scorer, session.runner, session.batch, 0.0, chance, seed, many_more_follow)
+        session.runner.keep_apart(session.batch)
+        found.whole = float(found.at(session.batch)[0])
         yield found
-
-
-def _has_probability(scorer: Scorer, output: Any) -> bool:
-    try:
-        scorer.probability(output, {}, torch.zeros(1, dtype=torch.long))
-    except (TargetError, KeyError):
-        return False
-    return True

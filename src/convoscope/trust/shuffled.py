@@ -19,7 +19,7 @@ from ..engine.passes.untouched import untouched
 from ..errors import UsageError
 from ..explanation import MethodLike
 from ..models.model import Model
-from ..targets.classes import logits
+from ..models.outputs import logits
 from .sanity import Survival, compare, learnt_modules, maps_of, randomised
 
 

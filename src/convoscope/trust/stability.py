@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..explanation import MethodLike, explain
 from ..models.model import Model
 from ..pictures.picture import Picture
-from ..targets.classes import TargetLike
+from ..targets import TargetLike
 from .similarity import rank_correlation
 
 

@@ -20,10 +20,10 @@ from ..methods import METHODS, Method, method
 from ..models.model import Model
 from ..pictures.picture import Picture
 from ..results import Explanation, Heatmap
-from ..targets.classes import TargetLike, parse_unit
+from ..targets import ClassTarget, Target, TargetLike, parse
 from .faithfulness import deletion, insertion
 from .localisation import random, random_smooth
-from .sanity import learnt_modules, left, randomised, target_of
+from .sanity import learnt_modules, left, randomised
 from .scoring import scoring
 from .similarity import rank_correlation
 from .stability import max_sensitivity, noisy
@@ -99,14 +99,16 @@ def verdicts(
 ) -> dict[str, Verdict]:
     """A verdict on every map of ``explanation``, by the maps' names.
 
-    ``target`` is what was given to :func:`convoscope.explanation` where that was not a class (a unit, a function); the
-    class is read from the explanation. All maps share their passes: one batch of random maps, the same randomised
-    networks, one batch of noisy pictures. Slow methods (hundreds of passes a map) are held against random maps only.
+    ``target`` is what is asked in place of the explanation's own question. All maps share their passes: one batch of
+    random maps, the same randomised networks, one batch of noisy pictures. Slow methods (hundreds of passes a map)
+    are held against random maps only.
     The network is left as it is.
     """
     if not len(explanation):
         return {}
-    wanted = _target(model, explanation, target)
+    asked = parse(target, model)
+    # a class is that of the explanation, whatever another network would predict
+    wanted: Target = explanation.question if isinstance(asked, ClassTarget) else asked
     faithful = _faithful(model, explanation, wanted, steps, seed)
     quick, skipped = _again(explanation)
     survives, why_sane = _survives(model, explanation, quick, wanted, seed)
@@ -124,34 +126,8 @@ def verdicts(
     return found
 
 
-def _target(model: Model, explanation: Explanation, target: TargetLike) -> TargetLike:
-    label = explanation.target
-    if " rather than " in label and label not in (model.labels or ()):
-        return _Difference(*label.split(" rather than ", 1))
-    if target is not None and not (isinstance(target, str) and target.startswith("top")):
-        return target
-    return target_of(model, explanation)
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """A target: one class rather than another."""
-
-    label: str
-    other: str
-
-    def resolve(self, model: Model, output: Any, pictures: Any) -> Any:
-        from ..targets.classes import resolve
-
-        return resolve(_class(self.label), model, output, pictures, _class(self.other))
-
-
-def _class(label: str) -> TargetLike:
-    return int(label[6:]) if label.startswith("class ") and label[6:].isdigit() else label
-
-
 def _faithful(
-    model: Model, explanation: Explanation, target: TargetLike, steps: int, seed: int
+    model: Model, explanation: Explanation, target: Target, steps: int, seed: int
 ) -> dict[str, tuple[float, float, float, float]]:
     size = next(iter(explanation.values())).values.shape
     maps = [heatmap.values for heatmap in explanation.values()]
@@ -194,7 +170,7 @@ def _method_of(heatmap: Heatmap) -> Method:
 
 
 def _maps(
-    model: Model, pictures: list[Picture], methods: dict[str, Method], target: TargetLike
+    model: Model, pictures: list[Picture], methods: dict[str, Method], target: Target
 ) -> list[dict[str, NDArray[np.float32]]]:
     """Maps under our own names: explain names what it is given anew, in the same order."""
     found = explain(model, pictures, list(methods.values()), target=target)
@@ -218,17 +194,17 @@ def _explain_names(methods: dict[str, Method]) -> list[str]:
 
 
 def _survives(
-    model: Model, explanation: Explanation, methods: dict[str, Method], target: TargetLike, seed: int
+    model: Model, explanation: Explanation, methods: dict[str, Method], target: Target, seed: int
 ) -> tuple[dict[str, float | None], str | None]:
     if not methods:
         return {}, None
     try:
         modules = learnt_modules(model)
         last = modules[-1]
-        if isinstance(target, str) and (unit := parse_unit(target, model)) is not None:
-            # a unit's score does not see the classifier: the weights that make the unit are drawn anew
+        if made_of := target.layers(model):
+            # a score made of layers does not see the classifier: the weights that make these are drawn anew
             order = [name.split("#")[0] for name in model.watched().layers]
-            upto = order[: order.index(unit.layer.split("#")[0]) + 1]
+            upto = order[: max(order.index(name.split("#")[0]) for name in made_of) + 1]
             last = next((name for name in reversed(upto) if name in modules), last)
         picture = Picture.from_input(explanation.fitted.tensor, model.preprocessing)
         draws = [randomised(model, [last], seed=seed + 1 + k) for k in range(RANDOM_CLASSIFIERS)]
@@ -249,7 +225,7 @@ def _steady(
     model: Model,
     explanation: Explanation,
     methods: dict[str, Method],
-    target: TargetLike,
+    target: Target,
     noise: float,
     count: int,
     seed: int,

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import UsageError
 from ..models.model import Model
 from ..models.opening import _override, open_model
-from ..targets.classes import TargetLike
+from ..targets import TargetLike
 from . import natural
 from .recipes import Recipe
 from .recipes import recipe as recipe_of

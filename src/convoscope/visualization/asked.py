@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConvoscopeError, LayerError, ModelError, UsageError
-from ..models.model import Model, forward_failed
+from ..errors import LayerError, NotInPicture, TargetError, UsageError
+from ..models.model import Model
 from ..pictures.picture import Picture
-from ..targets.classes import ClassScorer, Scorer, TargetLike, no_such_layer, resolve
+from ..session import Session
+from ..targets import ClassTarget, Scorer, Target, TargetLike, parse
+from ..targets.classes import ClassScorer
+from ..targets.units import no_such_layer
 from . import measure
 
 
@@ -48,7 +51,6 @@ class Asked:
         starts = [self.model.inputs([picture.prepare(self.model.preprocessing)])[0] for picture in images]
         if starts:
             size = (int(starts[0].shape[-2]), int(starts[0].shape[-1]))
-        output = self._probe(size)
         if self.objective in ("invert", "caricature") or (self.objective == "dream" and targets is None):
             self.layer = self.named_layer(self.layer, size)
             verb = {"invert": "inverted", "caricature": "caricature", "dream": "dreamt"}[self.objective]
@@ -56,7 +58,7 @@ class Asked:
             made = [(f"{p.name} {verb} at {self.layer}", None, p, s) for p, s in zip(images, starts, strict=True)]
         else:
             wanted = self._targets(targets, size)
-            scorers = [self._scorer(target, output) for target in wanted]
+            scorers = self._scorers([parse(target, self.model) for target in wanted], images[:1], size)
             self._try(scorers, size)
             pairs = list(zip(wanted, scorers, strict=True))
             if self.objective == "score":
@@ -94,9 +96,28 @@ class Asked:
             return [f"{layer}:{c}" for c in range(info.shape[-1] if info.channels_last else info.shape[1])]
         raise UsageError("Say what to visualise: a class, layer:channel (--target), or a layer for all its channels.")
 
-    def _scorer(self, target: TargetLike, output: Any) -> Scorer:
-        scorer = resolve(target, self.model, output, [None])
-        if isinstance(target, str) and target.startswith("top") and isinstance(scorer, ClassScorer):
+    def _scorers(self, targets: Sequence[Target], images: Sequence[Picture], size: tuple[int, int]) -> list[Scorer]:
+        """Targets resolved on the picture that the ascent starts from, or on noise where it starts from nothing."""
+        model = self.model
+        noise = torch.randn((model.preprocessing.channels, *size), generator=torch.Generator().manual_seed(0))
+        pictures = images or [Picture.from_input(noise, model.preprocessing, "noise")]
+        with Session(model, [model.prepare(one) for one in pictures], gradients=False) as session:
+            trace = model.watched(tuple(session.batch.shape[1:]))
+            layers = [layer for target in targets for layer in target.layers(model) if layer in trace.layers]
+            recorded = session.record(layers=layers)
+            return [self._scorer(target, session, recorded.output, bool(images)) for target in targets]
+
+    def _scorer(self, target: Target, session: Session, output: Any, given: bool) -> Scorer:
+        try:
+            scorer = session.resolve(target, output)
+        except NotInPicture as error:
+            if given:
+                raise
+            raise TargetError(
+                f"{target} is found in a picture, and noise, from which an ascent starts, holds none: give a picture "
+                f"that shows one (--image FILE, image= in Python), or visualise a unit (layer:channel). ({error})"
+            ) from error
+        if isinstance(target, ClassTarget) and target.name is not None and target.rank:
             raise UsageError(f"{target} is a rank among a picture's classes: name the class to visualise.")
         if self.objective == "fool" and not (isinstance(scorer, ClassScorer) and scorer.against is None):
             raise UsageError("The network is fooled into saying a class: the target must be one class.")
@@ -128,12 +149,3 @@ class Asked:
         noise = torch.randn((1, channels, *size), generator=torch.Generator().manual_seed(0))
         dtype = self.model.dtype if self.model.dtype.is_floating_point else torch.float32
         return noise.to(self.model.device, dtype)
-
-    def _probe(self, size: tuple[int, int]) -> Any:
-        inputs = self._probe_input(size)
-        try:
-            return measure.run(self.model, inputs, (), output=True)[0]
-        except ConvoscopeError:
-            raise
-        except Exception as error:
-            raise ModelError(forward_failed(self.model, tuple(inputs.shape[1:]), error)) from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..methods.base import setting
+from ..methods.settings import setting
 from .recipe import Making, Recipe, RecipeAbout, Setup
 
 if TYPE_CHECKING:

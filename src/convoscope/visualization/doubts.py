@@ -8,7 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from ..targets.classes import Scorer
+    from ..targets import Scorer
     from .optimise import Batch
     from .result import Visualization
 

@@ -15,8 +15,11 @@ from ..engine.passes.runner import call_plainly
 from ..engine.passes.untouched import untouched
 from ..errors import ConvoscopeError, PictureError, TargetError
 from ..models.model import Model
+from ..models.outputs import scores_of
 from ..pictures.picture import Picture
-from ..targets.classes import ClassScorer, Scorer, logits, named_class
+from ..targets import Scorer
+from ..targets.classes import ClassScorer, named_class
+from ..targets.defaults import predictions
 from .objectives import Objective, Scores
 from .result import Visualization
 
@@ -52,21 +55,17 @@ def measure(
         {"score": score, "probability": None, "rank": None, "prediction": []} for score in scores
     ]
     try:
-        values = logits(output).detach().float().cpu()
+        reading, values = scores_of(model, output, len(pictures))
     except TargetError:
         return rows
-    if len(values) != len(pictures):
-        return rows
-    shares = values.softmax(1) if values.shape[1] > 1 else values.sigmoid()
+    values = values.detach().float().cpu()
+    shares = None if reading.is_value else reading.shares(values)
+    said = predictions(model, output, len(pictures), (int(inputs.shape[-2]), int(inputs.shape[-1])))
     for number, (row, scorer) in enumerate(zip(rows, scorers, strict=True)):
-        best = values[number].topk(min(5, values.shape[1]))
-        row["prediction"] = [
-            {"index": c, "label": model.label(c), "score": v, "probability": float(shares[number, c])}
-            for v, c in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+        row["prediction"] = said.rows[number]
         if isinstance(scorer, ClassScorer) and scorer.against is None:
             index = int(scorer.classes[0])
-            row["probability"] = float(shares[number, index])
+            row["probability"] = None if shares is None else float(shares[number, index])
             row["rank"] = int((values[number] > values[number, index]).sum()) + 1
             row["score"] = float(values[number, index]) if isinstance(objective, Scores) else row["score"]
     return rows
@@ -162,10 +161,13 @@ def elsewhere(other: Model, one: Visualization, label: str | None, index: int | 
     try:
         fitted = Picture.of(one.pixels).prepare(other.preprocessing)
         output, _ = run(other, other.inputs([fitted]), (), output=True)
-        values = logits(output).float().cpu()[0]
+        reading, scores = scores_of(other, output, 1)
+        values = scores.float().cpu()[0]
     except ConvoscopeError as error:
         return {"model": other.name, "error": str(error)}
-    shares = values.softmax(0)
+    if reading.is_value:
+        return {"model": other.name, "error": f"{other.name} returns one number, which is no class."}
+    shares = reading.shares(scores.float().cpu())[0]
     first = int(values.argmax())
     found: dict[str, Any] = {
         "model": other.name,

@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import TargetError
-from ..targets.classes import ClassScorer, Scorer, UnitScorer, logits
+from ..models.outputs import Reading
+from ..targets import Scorer
+from ..targets.classes import ClassScorer
+from ..targets.units import UnitScorer
 
 
 class Objective(Protocol):
@@ -39,11 +42,13 @@ class Scores:
         self.settling = False
         self.settled: set[int] = set()
         self.classes: dict[int, int] = {}
+        self.reading = Reading()
         self.units: dict[tuple[Any, ...], dict[int, UnitScorer]] = {}
         self.others: dict[int, Scorer] = {}
         for item, scorer in enumerate(scorers):
             if isinstance(scorer, ClassScorer) and scorer.against is None:
                 self.classes[item] = int(scorer.classes[0])
+                self.reading = scorer.reading
             elif isinstance(scorer, UnitScorer):
                 key = (scorer.layer, scorer.reduce, scorer.place, scorer.channels_last)
                 self.units.setdefault(key, {})[item] = scorer
@@ -56,16 +61,17 @@ class Scores:
 
     @property
     def needs_output(self) -> bool:
-        return any(not scorer.layers or _wants_output(scorer) for scorer in self.scorers)
+        return any(scorer.needs_output for scorer in self.scorers)
 
     def __call__(self, output: Any, layers: Mapping[str, Tensor], items: Tensor) -> Tensor:
         found: list[tuple[Tensor, Tensor]] = []
         if self.classes:
             views = _views(items, self.classes)
-            values = logits(output)
+            values = self.reading.values(output, len(items))
             index = torch.tensor([self.classes[int(i)] for i in items[views]], device=values.device)
             mine = values[views.to(values.device)]
-            shares = mine.detach().float().softmax(1)
+            # one number alone has no rivals, and is never asleep
+            shares = torch.ones_like(mine) if self.reading.is_value else self.reading.shares(mine.detach())
             first = shares.argmax(1) == index
             if self.settling:
                 self.settled.update(items[views[~first.cpu()]].tolist())
@@ -109,11 +115,6 @@ class Scores:
         rivals = values.scatter(1, index[:, None], -torch.inf).logsumexp(1)
         # the value stays the logit, so that one history holds the whole ascent
         return scores - torch.where(rows, rivals - rivals.detach(), 0.0)
-
-
-def _wants_output(scorer: Scorer) -> bool:
-    parts = getattr(scorer, "parts", None) or ()
-    return any(not part.layers or _wants_output(part) for _, part in parts)
 
 
 def _views(items: Tensor, of: Mapping[int, Any]) -> Tensor:
@@ -175,15 +176,18 @@ class Fooled:
     layers: tuple[str, ...] = ()
     needs_output = True
 
-    def __init__(self, classes: Tensor) -> None:
+    def __init__(self, classes: Tensor, reading: Reading | None = None) -> None:
         self.classes = classes
+        self.reading = reading or Reading()
         self.reached: Tensor | None = None
 
     def __call__(self, output: Any, layers: Mapping[str, Tensor], items: Tensor) -> Tensor:
-        values = logits(output)
+        values = self.reading.values(output, len(items))
         wanted = self.classes[items].to(values.device)
         self.reached = values.detach().argmax(1) == wanted
-        return -functional.cross_entropy(values.float(), wanted, reduction="none")
+        if self.reading.kind == "logits":
+            return -functional.cross_entropy(values.float(), wanted, reduction="none")
+        return self.reading.shares(values).gather(1, wanted[:, None])[:, 0].clamp(min=1e-30).log()
 
 
 class Diverse:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..methods.base import setting
+from ..methods.settings import setting
 
 if TYPE_CHECKING:
     import torch

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..methods import _read
-from ..methods.base import setting
+from ..methods.settings import parse_settings, setting
 from .changes import Dream, Mahendran, Smallest
 from .recipe import Making, Recipe, RecipeAbout, Setup
 
@@ -237,25 +235,13 @@ def recipe(name: str | Recipe | type[Recipe], settings: Mapping[str, Any] | None
     Raises :class:`UsageError` that names the nearest recipe, or the settings there are.
     """
     if isinstance(name, Recipe):
-        return dataclasses.replace(name, **_checked(type(name), settings or {}))
+        return dataclasses.replace(name, **parse_settings(type(name), settings or {}, "The recipe "))
     kind = name if isinstance(name, type) else RECIPES.get(str(name).strip().lower())
     if kind is None:
         near = difflib.get_close_matches(str(name).lower(), RECIPES, 1, 0.4)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"There is no recipe {name!r}.{hint} Recipes are {', '.join(RECIPES)}.")
-    return kind(**_checked(kind, settings or {}))
-
-
-def _checked(kind: type[Recipe], settings: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    read = {}
-    for name, value in settings.items():
-        found = fields.get(name.replace("-", "_"))
-        if found is None:
-            raise UsageError(f"The recipe {kind.about.name} has no setting {name!r}; it has: {', '.join(fields)}.")
-        read[found.name] = _read(kind.about.name, found, hints[found.name], value)
-    return read
+    return kind(**parse_settings(kind, settings or {}, "The recipe "))
 
 
 __all__ = [

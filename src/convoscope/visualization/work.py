@@ -130,7 +130,8 @@ class Work:
     def _objective(self, items: list[Item], start: Tensor | None) -> Objective:
         made: Objective
         if self.objective == "fool":
-            made = Fooled(torch.tensor([int(item.scorer.classes[0]) for item in items]))  # type: ignore[union-attr]
+            scorers = [item.scorer for item in items]
+            made = Fooled(torch.tensor([int(one.classes[0]) for one in scorers]), scorers[0].reading)  # type: ignore[union-attr]
         elif self.objective in ("invert", "caricature"):
             assert self.layer is not None
             assert start is not None

@@ -6,6 +6,7 @@ no path ever comes from outside. What goes out was decoded and encoded anew; a f
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import warnings
@@ -18,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import PictureError
+from ..files import read_regular
 from ..pictures.picture import Picture, find_pictures
 
 #: formats that are decoded; Pillow knows dozens more, some of them little tested
@@ -137,7 +139,7 @@ class PictureLibrary:
         try:
             if entry.path.stat().st_size > 4 * UPLOAD_BYTES:
                 raise PictureError(f"{entry.name}: the file is larger than {4 * UPLOAD_BYTES >> 20} MB.")
-            return entry.path.read_bytes()
+            return read_regular(entry.path)
         except OSError as error:
             raise PictureError(f"{entry.name}: the file cannot be read ({error.strerror}).") from None
 
@@ -171,10 +173,7 @@ def check(data: bytes, name: str) -> None:
 
 
 def _digest(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(read_regular(path)).hexdigest()
 
 
 def encoded(image: Image.Image, side: int | None = None, kind: str = "PNG", pixelated: bool = False) -> bytes:

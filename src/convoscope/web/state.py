@@ -16,6 +16,7 @@ from ..errors import ConvoscopeError, MethodRefused, UsageError
 from ..methods import METHODS, Method, method
 from ..models.model import Model
 from ..results import Heatmap
+from ..targets import parse
 from .cache import Cache, key_of
 from .picture_library import PictureLibrary
 from .request_queue import RequestQueue
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 CACHE = 512 << 20
 #: networks of more parameters than this are not copied for long work; they share the lock instead
 COPIED = 400_000_000
-#: kinds of targets that name files of this machine: they are for the command line
-_FILE_TARGETS = ("similar:", "distance:")
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,11 @@ class AppState:
         self.gathered = gathered
         self.album.elsewhere = gathered.entry
 
-    @staticmethod
-    def ask_target(text: str) -> None:
-        """Refuse a target that would read files of this machine."""
-        if text.strip().lower().startswith(_FILE_TARGETS):
+    def ask_target(self, text: str | None, against: str | None = None) -> None:
+        """Refuse a target that is none, or that would read files of this machine: nothing of it is looked at."""
+        if parse(text, self.model).files() or (against is not None and parse(against, self.model).files()):
             raise UsageError("Targets that name files are for the command line, not for the page.")
+        parse(text, self.model, against)
 
     def ask(
         self,
@@ -136,10 +135,10 @@ class AppState:
     ) -> Ask:
         """Read a question. Raises :class:`ConvoscopeError` subclasses for what is none."""
         self.album.entry(picture)
-        for text in (target, against):
-            if text is not None:
-                self.ask_target(text)
+        self.ask_target(target or None, against or None)
         read = tuple(_read_methods(methods, layer, settings).items())
+        if any(chosen.files() for _, chosen in read):
+            raise UsageError("Settings that name files are for the command line, not for the page.")
         return Ask(picture, target or None, against or None, read, self.fingerprint)
 
     def explain(

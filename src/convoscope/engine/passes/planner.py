@@ -8,13 +8,13 @@ share one backward, whatever method asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import ConvoscopeError, MethodRefused
+from ...errors import ConvoscopeError, MethodRefused, ModelError
 from ..recompute.choose import Report
 from ..recompute.perturb import perturbed_scores, replaced_scores
 from .needs import INPUT, Activation, Dedicated, Gradient, Need, Perturbed, Replaced, Rule, Scorer, Scores
@@ -22,12 +22,13 @@ from .runner import Recorded, Runner
 from .untouched import opaque_parts
 
 Answers = Mapping[Need, Tensor]
+Key = tuple[int, Need]
 Steps = Generator[Need | tuple[Need, ...], Answers, Any]
 
 
 @dataclass(eq=False)
 class Job:
-    """One method on one target: ``result`` or ``error`` is set when it has ended."""
+    """One method on one target. Its outcome is a value: ``result``, or the ``error`` that ended it, at any time."""
 
     steps: Steps
     target: Scorer
@@ -35,7 +36,6 @@ class Job:
     result: Any = None
     error: ConvoscopeError | None = None
     waiting: tuple[Need, ...] = ()
-    notes: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -48,8 +48,31 @@ class Job:
             self.waiting = asked if isinstance(asked, tuple) else (asked,)
         except StopIteration as stop:
             self.waiting, self.result = (), stop.value
-        except ConvoscopeError as error:
-            self.waiting, self.error = (), error
+        except Exception as error:
+            self.end(error)
+
+    def end(self, error: Exception) -> None:
+        """An error ends this job, and no other."""
+        self.steps.close()
+        self.waiting, self.error = (), refusal(error)
+
+
+def refusal(error: Exception) -> ConvoscopeError:
+    """What is said of an error that came after the network had run on the pictures themselves."""
+    cause = error.__cause__ if isinstance(error, ModelError) else error
+    if cause is None or isinstance(cause, ConvoscopeError):
+        return error if isinstance(error, ConvoscopeError) else MethodRefused(str(error))
+    said = str(cause).strip().splitlines()[0][:200] if str(cause).strip() else type(cause).__name__
+    if isinstance(cause, MemoryError) or "out of memory" in said.lower():
+        found = MethodRefused(f"Out of memory: use a smaller --batch-size or --size ({said}).")
+    elif isinstance(error, ModelError):
+        found = MethodRefused(
+            f"The network ran on the picture itself, but not in the way in which this method runs it: {said}"
+        )
+    else:
+        found = MethodRefused(f"This method failed on this network ({type(cause).__name__}): {said}")
+    found.__cause__ = error
+    return found
 
 
 class Planner:
@@ -84,12 +107,12 @@ class Planner:
         while waiting := [job for job in jobs if not job.done]:
             answers, failed = self._round(waiting)
             for job in waiting:
-                error = next((failed[job.target, need] for need in job.waiting if (job.target, need) in failed), None)
+                keys = [_key(job.target, need) for need in job.waiting]
+                error = next((failed[key] for key in keys if key in failed), None)
                 if error is not None:
-                    job.steps.close()
-                    job.waiting, job.error = (), error
+                    job.end(error)
                     continue
-                job.advance({need: answers[job.target, need] for need in job.waiting})
+                job.advance({need: answers[key] for need, key in zip(job.waiting, keys, strict=True)})
         self.base = None
 
     def _base(self, layers: set[str], gradients: bool) -> Recorded:
@@ -99,49 +122,63 @@ class Planner:
             self.base = base = self.runner.record(self.inputs, layers=layers | have, gradients=gradients)
         return base
 
-    def _round(self, jobs: list[Job]) -> tuple[dict[Any, Tensor], dict[Any, ConvoscopeError]]:
-        answers: dict[Any, Tensor] = {}
-        failed: dict[Any, ConvoscopeError] = {}
+    def _round(self, jobs: list[Job]) -> tuple[dict[Key, Tensor], dict[Key, Exception]]:
+        answers: dict[Key, Tensor] = {}
+        failed: dict[Key, Exception] = {}
         # dict, not set: the order of the passes must not depend on hashes
-        asked = dict.fromkeys((job.target, need) for job in jobs for need in job.waiting)
+        asked = {_key(job.target, need): (job.target, need) for job in jobs for need in job.waiting}
         by_inputs: dict[int | None, list[tuple[Scorer, Need]]] = {}
-        for target, need in asked:
+        for target, need in asked.values():
             inputs = getattr(need, "inputs", None)
             if isinstance(need, (Perturbed, Replaced, Dedicated)):
-                try:
-                    answers[target, need] = self._varied(target, need)
-                except ConvoscopeError as error:
-                    failed[target, need] = error
+                self._try(answers, failed, [(target, need)], self._varied)
             else:
                 by_inputs.setdefault(None if inputs is None else id(inputs), []).append((target, need))
         for key, group in by_inputs.items():
-            try:
-                answers.update(self._group(group) if key is None else self._elsewhere(group))
-            except ConvoscopeError as error:
-                if len(group) == 1:
-                    failed[group[0]] = error
-                    continue
-                # one impossible need must not take the others along: find out which it is
-                for pair in group:
-                    try:
-                        answers.update(self._group([pair]) if key is None else self._elsewhere([pair]))
-                    except ConvoscopeError as single:
-                        failed[pair] = single
+            self._try(answers, failed, group, self._group if key is None else self._elsewhere)
         return answers, failed
 
-    def _group(self, group: list[tuple[Scorer, Need]]) -> dict[Any, Tensor]:
+    def _try(
+        self,
+        answers: dict[Key, Tensor],
+        failed: dict[Key, Exception],
+        group: list[tuple[Scorer, Need]],
+        answer: Callable[[list[tuple[Scorer, Need]]], dict[Key, Tensor]],
+    ) -> None:
+        """The answers to a group of needs; one that is impossible does not take the others along."""
+        try:
+            answers.update(answer(group))
+        except Exception as error:
+            together = self.runner.batch_size
+            varied = answer != self._group and not isinstance(group[0][1], Dedicated)
+            if isinstance(error, ModelError) and together > 1 and varied:
+                # some networks are made for one picture at a time
+                self.runner.batch_size = 1
+                again: dict[Key, Exception] = {}
+                self._try(answers, again, group, answer)
+                if again:
+                    self.runner.batch_size = together
+                    failed.update(dict.fromkeys(again, error))
+            elif len(group) == 1:
+                failed[_key(*group[0])] = error
+            else:
+                for pair in group:
+                    self._try(answers, failed, [pair], answer)
+
+    def _group(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:
         """Needs at the pictures themselves: the graph is kept for later rounds."""
         wanted = set().union(*(_layers([need], target) for target, need in group))
         gradients = any(isinstance(need, Gradient) for _, need in group)
         return self._answer(group, self._base(wanted, gradients), keep=True)
 
-    def _elsewhere(self, group: list[tuple[Scorer, Need]]) -> dict[Any, Tensor]:
+    def _elsewhere(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:
         """Needs at other inputs (K·B rows): run in pieces of the batch size, graphs dropped at once."""
+        self.runner.keep_apart(self.inputs)
         inputs: Tensor = group[0][1].inputs  # type: ignore[union-attr,assignment]
         wanted = set().union(*(_layers([need], target) for target, need in group))
         gradients = any(isinstance(need, Gradient) for _, need in group)
         rows = torch.arange(len(inputs)) % len(self.inputs)
-        pieces: dict[Any, list[Tensor]] = {}
+        pieces: dict[Key, list[Tensor]] = {}
         step = max(1, self.runner.batch_size)
         for start in range(0, len(inputs), step):
             part = slice(start, start + step)
@@ -150,48 +187,63 @@ class Planner:
                 pieces.setdefault(pair, []).append(value)
         return {pair: torch.cat(values) for pair, values in pieces.items()}
 
-    def _answer(self, group: list[tuple[Scorer, Need]], recorded: Recorded, *, keep: bool) -> dict[Any, Tensor]:
-        answers: dict[Any, Tensor] = {}
-        backward: dict[tuple[Scorer, Rule], list[tuple[Scorer, Gradient]]] = {}
+    def _answer(self, group: list[tuple[Scorer, Need]], recorded: Recorded, *, keep: bool) -> dict[Key, Tensor]:
+        answers: dict[Key, Tensor] = {}
+        backward: dict[tuple[int, Rule], list[tuple[Scorer, Gradient]]] = {}
         for target, need in group:
             if isinstance(need, Activation):
                 value = recorded.leaf.detach() if need.layer == INPUT else recorded.layers[need.layer].value
-                answers[target, need] = value
+                answers[_key(target, need)] = value
             elif isinstance(need, Scores):
-                method = target.probability if need.probability else target.score
+                score = target.probability if need.probability and not target.as_value else target.score
                 with torch.no_grad():
-                    answers[target, need] = method(recorded.output, recorded.live(), recorded.rows).float()
+                    # a view of what has a graph has one, too, also where it is made without gradients
+                    found = score(recorded.output, recorded.live(), recorded.rows).detach().float()
+                    answers[_key(target, need)] = found.expand(len(recorded.rows))
             elif isinstance(need, Gradient):
-                backward.setdefault((target, need.rule), []).append((target, need))
-        scores: dict[Scorer, Tensor] = {}
-        for (target, _), _pairs in backward.items():
-            if target not in scores:
+                backward.setdefault((id(target), need.rule), []).append((target, need))
+        scores: dict[int, Tensor] = {}
+        for number, ((which, rule), pairs) in enumerate(backward.items()):
+            target = pairs[0][0]
+            if which not in scores:
                 with torch.enable_grad():
-                    scores[target] = target.score(recorded.output, recorded.live(), recorded.rows)
-        last = len(backward) - 1
-        for number, ((target, rule), pairs) in enumerate(backward.items()):
+                    scores[which] = target.score(recorded.output, recorded.live(), recorded.rows)
             at = list(dict.fromkeys(need.at for _, need in pairs))
-            found = self.runner.gradients(recorded, scores[target], rule, at, keep=keep or number < last)
+            more = keep or number < len(backward) - 1
+            slopes = self.runner.gradients(recorded, scores[which], rule, at, keep=more)
             for pair in pairs:
-                answers[pair] = found[pair[1].at]
+                answers[_key(*pair)] = slopes[pair[1].at]
         return answers
 
-    def _varied(self, target: Scorer, need: Perturbed | Replaced | Dedicated) -> Tensor:
+    def _varied(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:
+        """A need that is run for itself."""
+        ((target, need),) = group
         if isinstance(need, Dedicated):
             if opaque_parts(self.runner.network):
                 raise MethodRefused(
                     "This method must see every operation, and inside a traced or scripted module none can be seen: "
                     "give the original module, or use a pixel method (saliency, integrated-gradients, occlusion)."
                 )
-            return need.answer(self.runner, self.inputs, target)
-        if isinstance(need, Perturbed) and self.inputs.ndim != 4:
+            return {_key(target, need): need.answer(self.runner, self.inputs, target)}
+        assert isinstance(need, (Perturbed, Replaced))
+        asked = replace(need, probability=False) if need.probability and target.as_value else need
+        self.runner.keep_apart(self.inputs)
+        if isinstance(asked, Replaced):
+            return {_key(target, need): replaced_scores(self.runner, self.inputs, target, asked)}
+        if self.inputs.ndim != 4:
             raise MethodRefused(
                 "Masks are for single pictures, not for volumes and videos: use a gradient or a CAM method."
             )
-        if isinstance(need, Replaced):
-            return replaced_scores(self.runner, self.inputs, target, need)
-        scores, self.reports[need] = perturbed_scores(self.runner, self.inputs, target, need, self.announce)
-        return scores
+        if self.runner.apart:
+            asked = replace(asked, engine="dense", many_more_follow=False)
+        scores, report = perturbed_scores(self.runner, self.inputs, target, asked, self.announce)
+        self.reports[need] = report
+        return {_key(target, need): scores}
+
+
+def _key(target: Scorer, need: Need) -> Key:
+    # by identity: a person's own scorer need not be hashable
+    return id(target), need
 
 
 def _layers(needs: Iterable[Need], target: Scorer | None) -> set[str]:

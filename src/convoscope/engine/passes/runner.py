@@ -6,6 +6,7 @@ reports. Callers hold :func:`convoscope.engine.passes.untouched.untouched`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils._pytree import tree_leaves
 
-from ...errors import LayerError, MethodRefused
+from ...errors import ConvoscopeError, LayerError, MethodRefused, ModelError
 from .naming import observe
 from .needs import INPUT, Rule
 from .relu_rules import backward_rule, relu_nodes
+from .untouched import innermost
 
 Call = Callable[[nn.Module, Tensor, Tensor], Any]
 
@@ -29,7 +32,10 @@ def call_plainly(network: nn.Module, inputs: Tensor, rows: Tensor) -> Any:
 
 @dataclass
 class Captured:
-    """A layer's output as it was when the layer returned it (a later in-place operation does not reach it)."""
+    """A layer's output as it was when the layer returned it: a later in-place operation reaches neither of the two.
+
+    ``value`` has no graph; ``live`` has, for scores that are made of the layer.
+    """
 
     value: Tensor
     live: Tensor
@@ -58,11 +64,16 @@ class Runner:
     network: nn.Module
     batch_size: int = 32
     call: Call = call_plainly
+    name: str = "The network"
     forwards: int = 0
     backwards: int = 0
     relus: int | None = None
+    #: each picture is run alone, because others in its batch would change its scores
+    apart: bool = False
     #: the network prepared for variations of a picture, its row, and itself (:func:`.recompute.prepared`)
     prepared: tuple[Tensor, int, Any] | None = field(default=None, repr=False)
+    #: what targets have found out at the cost of a forward, for others that ask the same
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
     _graph: tuple[int, list[Any]] | None = field(default=None, repr=False)
 
     def record(
@@ -76,8 +87,8 @@ class Runner:
     ) -> Recorded:
         """One forward of ``inputs`` ``[B, ...]``, keeping ``layers``.
 
-        Raises :class:`LayerError` where a layer asked for was never reached (a traced or scripted inner module, an
-        unused branch) or returned something other than a tensor.
+        Raises :class:`ModelError` where the network itself raised, :class:`LayerError` where a layer asked for was
+        never reached (a traced or scripted inner module, an unused branch) or returned something other than a tensor.
         """
         rows = torch.arange(len(inputs)) if rows is None else rows
         leaf = inputs.detach()
@@ -98,16 +109,55 @@ class Runner:
         # the network gets a copy: some write into their input, and a leaf cannot be written to
         given = leaf.clone() if gradients else leaf
         with torch.set_grad_enabled(gradients):
-            if wanted:
-                with observe(self.network, visit, only=wanted):
+            try:
+                if wanted:
+                    with observe(self.network, visit, only=wanted):
+                        output = self.call(self.network, given, rows)
+                else:
                     output = self.call(self.network, given, rows)
-            else:
-                output = self.call(self.network, given, rows)
+            except ConvoscopeError:
+                raise
+            except Exception as error:
+                raise ModelError(forward_failed(self.name, tuple(leaf.shape[1:]), error, len(leaf))) from error
         missing = [name for name in layers if name not in captured and name != INPUT]
         if missing:
             raise LayerError(_unreached(self.network, missing[0]))
         self._graph = None
         return Recorded(leaf, rows, output, captured, gradients)
+
+    def keep_apart(self, inputs: Tensor) -> bool:
+        """Whether pictures of one batch influence each other; from then on each is run alone (``apart``).
+
+        Found out once a network, by one picture alone and beside another. ``inputs`` are some pictures ``[B, ...]``.
+        """
+        if self.batch_size == 1 and not len(inputs) > 1:
+            return self.apart
+        known = _apart.get(innermost(self.network))
+        if known is None:
+            known = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach())
+        if known:
+            self.apart, self.batch_size = True, 1
+        return self.apart
+
+    def _influenced(self, picture: Tensor) -> bool:
+        row = torch.zeros(1, dtype=torch.long)
+        # the other picture's spread and mean differ, whatever the first one shows
+        pair = torch.cat([picture, picture.flip(-1) * 2 + 1])
+        try:
+            with torch.no_grad():
+                alone, again = (_rows(self.call(self.network, picture.clone(), row), 1) for _ in range(2))
+                beside = _rows(self.call(self.network, pair, row.expand(2)), 2)
+        except Exception:  # what cannot be run so says so when it is asked
+            return False
+        if len(alone) != len(beside) or len(alone) != len(again):
+            return False
+        rough = 1e-3 if picture.dtype in (torch.float32, torch.float64) else 3e-2
+        for one, same, other in zip(alone, again, beside, strict=True):
+            if not one.numel() or one[0].shape != other[0].shape or not torch.equal(one, same):
+                continue  # a network that draws at random differs from itself
+            if float((one[0] - other[0]).abs().max()) > rough * max(float(one.abs().max()), 1e-6):
+                return True
+        return False
 
     def gradients(
         self, recorded: Recorded, score: Tensor, rule: Rule, at: Sequence[str], *, keep: bool
@@ -145,9 +195,34 @@ class Runner:
         return answers
 
 
+#: whether the pictures of a batch influence each other, by network
+_apart: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def _rows(output: Any, count: int) -> list[Tensor]:
+    """The tensors of an output that have a row a picture."""
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf.float() for leaf in leaves if leaf.ndim > 0 and len(leaf) == count]
+
+
 def _capture(output: Tensor, gradients: bool) -> Captured:
     edge = get_gradient_edge(output) if gradients and output.requires_grad else None
-    return Captured(output.detach().clone(), output, edge)
+    # the clone carries the graph: an in-place ReLU that follows overwrites the output, not this
+    live = output.clone()
+    return Captured(live.detach(), live, edge)
+
+
+def forward_failed(name: str, shape: Sequence[int], error: BaseException, count: int = 1) -> str:
+    """The sentence for a network that does not take this input (``count`` pictures of ``shape``)."""
+    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    size = "×".join(map(str, shape))
+    if isinstance(error, MemoryError) or "out of memory" in said.lower():
+        return f"{name}: out of memory on {count} of {size}: use a smaller --batch-size or --size ({said})."
+    together = f" ({count} pictures at once)" if count > 1 else ""
+    return (
+        f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} "
+        "Set --size, --mean and --std (size, mean, std in Python) to what the network was trained with."
+    )
 
 
 def _unreached(network: nn.Module, name: str) -> str:

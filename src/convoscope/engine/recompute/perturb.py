@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import ModelError
 from ..passes.needs import Perturbed, Replaced, Scorer
 from ..passes.runner import Recorded, Runner, call_plainly
 from ..passes.untouched import innermost
@@ -106,7 +107,7 @@ def _recorded(runner: Runner, varied: Tensor, target: Scorer, rows: Tensor, last
         try:
             given = varied.contiguous(memory_format=torch.channels_last)
             return runner.record(given, layers=target.layers, gradients=False, rows=rows), True
-        except RuntimeError:
+        except ModelError:
             pass
     return runner.record(varied, layers=target.layers, gradients=False, rows=rows), False
 
@@ -172,4 +173,4 @@ def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Rep
 def _score(target: Scorer, recorded: Recorded, probability: bool) -> Tensor:
     method = target.probability if probability else target.score
     with torch.no_grad():
-        return method(recorded.output, recorded.live(), recorded.rows).float().cpu()
+        return method(recorded.output, recorded.live(), recorded.rows).detach().float().cpu()

@@ -111,6 +111,14 @@ class Bench:
             bench.masks = read_masks(masks, bench)
         return bench
 
+    def take(self, rows: Ints, half: bool | None = None) -> Bench:
+        """A bench of these rows alone; ``half`` puts all of them in one half."""
+        flags = self.half[rows] if half is None else np.full(len(rows), half)
+        return Bench(
+            self.model, self.pictures.take(rows), self.inputs[rows], self.scores[rows], flags,
+            None if self.masks is None else self.masks[rows],
+        )  # fmt: skip
+
     @property
     def prediction(self) -> Ints:
         """The class of the highest score, int64 ``[N]``."""
@@ -202,13 +210,13 @@ def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
         output = model.run(inputs.to(model.device, dtype))
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
-    values = class_scores(output, len(inputs))
+    values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(
             f"{model.name} gives no row of class scores (a detector, a segmenter, an embedding?): shortcuts and "
             "repairs are for classifiers."
         )
-    return values.numpy()
+    return values[:, 0].numpy()
 
 
 def _scores(model: Model, inputs: Tensor) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from ...engine.fields.geometry import Geometry
 from ...engine.passes.runner import Runner, call_plainly
 from ...engine.passes.untouched import constant_parameters, untouched
 from ...errors import LayerError, ModelError
-from ...targets.classes import logits
+from ...models.outputs import scores_of
 from .bench import Bench, Ints
 
 #: sides of the windows as shares of the picture's shorter side
@@ -42,7 +42,7 @@ def evidence(bench: Bench, rows: Ints, kind: int) -> Tensor:
         for start in range(0, len(rows), step):
             inputs = bench.inputs[rows[start : start + step]].to(model.device, model.dtype)
             recorded = runner.record(inputs, layers=[name])
-            scores = logits(recorded.output).float()
+            scores = scores_of(model, recorded.output, len(inputs))[1].float()
             others = torch.cat([scores[:, :kind], scores[:, kind + 1 :]], 1)
             contrast = scores[:, kind] - others.logsumexp(1)
             gradient = runner.gradients(recorded, contrast, "plain", [name], keep=False)[name]

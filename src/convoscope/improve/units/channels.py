@@ -267,9 +267,7 @@ def run(
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             name = graph.lifted.get(node.name)
-            values[node] = (
-                inputs if node.name == graph.input else state[name] if name else graph.constants[node.name]
-            )
+            values[node] = inputs if node.name == graph.input else state[name] if name else graph.constants[node.name]
         elif node.op == "get_attr":
             values[node] = _attribute(graph.owner, str(node.target))
         elif node.op == "call_function":

@@ -25,6 +25,8 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu6", "hardsigmoid", "softsign")
 #: cells of a picture that correlations are taken over
 _CELLS = 64
+#: share of cells above 0 from which a ReLU never cuts
+ON = 0.995
 #: channels above which no correlations are taken
 _MOST = 1024
 
@@ -62,8 +64,8 @@ class LayerSeen:
 
     @property
     def always_on(self) -> NDArray[np.bool_]:
-        """A ReLU that never cuts: above 0 in every cell of every picture, so that the unit is linear."""
-        return np.asarray((self.low > 0) & self.relu)
+        """A ReLU that never cuts: above 0 in 99.5 % of all cells, so that the unit is linear."""
+        return np.asarray((self.active >= ON) & self.relu)
 
     @property
     def saturated(self) -> NDArray[np.bool_]:
@@ -98,7 +100,8 @@ class NormSeen:
         remembered = np.maximum(self.running_variance, 1e-12)
         seen = np.maximum(self.variance, 1e-12)
         return np.asarray(
-            0.5 * (seen / remembered + (self.mean - self.running_mean) ** 2 / remembered - 1 - np.log(seen / remembered))
+            0.5
+            * (seen / remembered + (self.mean - self.running_mean) ** 2 / remembered - 1 - np.log(seen / remembered))
         )
 
 
@@ -173,7 +176,11 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     """
     shape = (model.preprocessing.channels, *(model.preprocessing.size or (224, 224)))
     watched = model.watched(shape if model.preprocessing.frames is None else None)
-    names = [name for name in default_layers(model, tuple(watched.input_shape[1:])) if len(watched.layers[name].shape) in (2, 4)]
+    names = [
+        name
+        for name in default_layers(model, tuple(watched.input_shape[1:]))
+        if len(watched.layers[name].shape) in (2, 4)
+    ]
     layers = {name: watched.layers[name] for name in names}
     sums: dict[str, _Sums] = {}
     norms: dict[str, _Sums] = {}
@@ -194,7 +201,9 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     def given(name: str) -> Callable[..., None]:
         def look(module: nn.Module, args: tuple[Any, ...]) -> None:
             if args and isinstance(args[0], Tensor):
-                value = args[0].detach().float().flatten(2) if args[0].dim() > 2 else args[0].detach().float()[:, :, None]
+                value = (
+                    args[0].detach().float().flatten(2) if args[0].dim() > 2 else args[0].detach().float()[:, :, None]
+                )
                 if name not in norms:
                     norms[name] = _Sums(value.shape[1])
                     norms[name].gram = None

@@ -217,7 +217,12 @@ class _Seen:
         self.pairs = []
         for (gone, kept), count in sorted(alike.items(), key=lambda item: (item[0][0], item[0][1])):
             where = set(readers.get(gone, []))
-            if gone not in taken and kept not in taken and where == set(readers.get(kept, [])) and count == len(where):
+            if (
+                gone not in taken
+                and kept not in taken
+                and where == set(readers.get(kept, []))
+                and count == len(where)
+            ):
                 self.pairs.append((gone, kept))
                 taken.add(gone)
         return self.pairs
@@ -243,7 +248,12 @@ class _Seen:
 
 
 def _made(
-    module: nn.Module, channels: Channels, seen: _Seen, gone: frozenset[int], merges: list[tuple[int, int]], small: bool
+    module: nn.Module,
+    channels: Channels,
+    seen: _Seen,
+    gone: frozenset[int],
+    merges: list[tuple[int, int]],
+    small: bool,
 ) -> nn.Module:
     """``module`` (a copy) without the units that are ``gone``."""
     state = {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -21,7 +21,7 @@ FEW = 300
 TRAINED = 0.01
 _DRAWS = 199
 #: rows and columns of a large layer that are looked at
-_BLOCK = 64
+_BLOCK = 128
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -80,7 +80,9 @@ def _initial(name: str, weight: Tensor, seed: int) -> Initial:
     weight = weight[:_BLOCK, :_BLOCK]  # of a large layer a block tells enough
     count = _DRAWS if weight.numel() < 10_000 else 49
     real = _figures(weight)
-    drawn = np.array([_figures(torch.from_numpy(draw(random, weight.numel())).reshape(weight.shape)) for _ in range(count)])
+    drawn = np.array(
+        [_figures(torch.from_numpy(draw(random, weight.numel())).reshape(weight.shape)) for _ in range(count)]
+    )
     # a few hundred draws give no p of a thousandth: their spread is taken for normal (of logarithms, where positive)
     spread = drawn.std(0, ddof=1)
     z = np.where(spread > 0, (real - drawn.mean(0)) / np.where(spread > 0, spread, 1), 0.0)

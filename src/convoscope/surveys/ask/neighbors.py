@@ -254,8 +254,8 @@ def embed(store: Store, picture: Picture) -> tuple[dict[str, NDArray[np.float32]
         if not np.isfinite(vector).all():
             raise PictureError(f"{picture.name}: the network gives NaN or infinite values for this picture.")
         found[embedding.layer] = vector[0].astype(np.float16).astype(np.float32)
-    scores = class_scores(output, 1)
-    return found, None if scores is None else model.label(int(scores[0].argmax()))
+    scores = class_scores(model, output, 1)
+    return found, None if scores is None else model.label(int(scores[0, 0].argmax()))
 
 
 def _result(

@@ -20,7 +20,7 @@ from ...engine.passes.relu_rules import nodes_of
 from ...engine.passes.untouched import untouched
 from ...errors import LayerError
 from ...models.model import Model
-from ...targets.classes import no_such_layer
+from ...targets.units import no_such_layer
 
 _ACTIVATIONS = frozenset(
     [

@@ -23,8 +23,8 @@ from ...engine.passes.naming import observe
 from ...engine.passes.untouched import untouched
 from ...errors import ConvoscopeError, LayerError, ModelError, TargetError
 from ...models.model import Model, forward_failed
+from ...models.outputs import scores_of
 from ...pictures.picture import Preprocessing
-from ...targets.classes import logits
 from ..store import rows
 from ..store.accumulators import State
 from ..store.recipe import Embedding, Recipe, Span, reopen
@@ -149,7 +149,7 @@ class _Gathered:
         labels = [one.item.label for one in batch]
         if self.recipe.layers:
             running.add(keys, watch.values(), Places.joined(watch.found), labels)
-        scores = class_scores(output, len(batch))
+        scores = class_scores(model, output, len(batch))
         embeddings = watch.embeddings(len(batch))
         for index, one in enumerate(batch):
             vectors = [vector[index] for vector in embeddings]
@@ -172,13 +172,17 @@ class _Gathered:
         return state
 
 
-def class_scores(output: Any, count: int) -> Tensor | None:
-    """The class scores float32 ``[B, K]`` on the CPU; ``None`` where the network gives none."""
+def class_scores(model: Model, output: Any, count: int) -> Tensor | None:
+    """The class scores and their probabilities, float32 ``[B, 2, K]`` on the CPU; ``None`` where there are none.
+
+    One number that is no class (a regression) is none.
+    """
     try:
-        values = logits(output).detach().float().cpu()
+        reading, values = scores_of(model, output, count)
     except TargetError:
         return None
-    return values if len(values) == count else None
+    values = values.detach().float().cpu()
+    return None if reading.is_value else torch.stack([values, reading.shares(values)], 1)
 
 
 class Watch:

@@ -12,7 +12,7 @@ from ...draw import colour
 from ...errors import LayerError
 from ...methods.views import filter_weights, layer_activations
 from ...models.model import Model
-from ...targets.classes import no_such_layer
+from ...targets.units import no_such_layer
 from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded

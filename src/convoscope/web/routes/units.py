@@ -12,7 +12,7 @@ from PIL import Image
 from ... import ask as probe
 from ...errors import LayerError, UsageError
 from ...plain import plain
-from ...targets.classes import parse_unit
+from ...targets.units import layer_of, parse_unit
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, Against, PictureId, Target, Unit
@@ -29,8 +29,9 @@ def split(app_state: AppState, unit: str) -> tuple[str, int]:
     found = parse_unit(unit, app_state.model)
     if found is None or found.place is not None:
         raise LayerError(f"{unit!r} is no unit: write layer:channel.")
-    shape = app_state.model.watched().layers[found.layer].shape
-    channels = (shape[-1] if found.channels_last and len(shape) == 4 else shape[1]) if len(shape) > 1 else 0
+    info = layer_of(app_state.model.watched(), found.layer)
+    shape = info.shape
+    channels = (shape[-1] if info.channels_last and len(shape) == 4 else shape[1]) if len(shape) > 1 else 0
     if found.channel >= channels:
         raise LayerError(f"Layer {found.layer} has {channels} channels: there is no channel {found.channel}.")
     return found.layer, found.channel
