@@ -35,10 +35,6 @@ _PUBLIC = {
     "repair": "improve.repair.api", "Repaired": "improve.repair.result",
     "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
-    "diagnose": "improve.diagnose", "Diagnosis": "improve.diagnose",
-    "shortcuts": "improve.shortcuts.find", "Shortcuts": "improve.shortcuts.result",
-    "diff": "improve.diff", "Diff": "improve.diff", "Watch": "improve.watch",
-    "health": "improve.units", "stress": "improve.stress", "depth": "improve.depth",
     "LRP": "methods", "GradientSHAP": "methods", "DeepSHAP": "methods",
     "ConvoscopeError": "errors", "UsageError": "errors", "ModelError": "errors", "PictureError": "errors",
     "TargetError": "errors", "LayerError": "errors", "MethodRefused": "errors",
@@ -46,8 +42,8 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .explanation import explain as explain
-    from .improve.depth import depth as depth
     from .improve.audit import audit as audit
+    from .improve.depth import depth as depth
     from .improve.diagnose import diagnose as diagnose
     from .improve.diff import diff as diff
     from .improve.repair.api import repair as repair

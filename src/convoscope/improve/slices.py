@@ -81,7 +81,6 @@ class SlicesStage:
             return StageResult(
                 refused=f"it takes {FEWEST} pictures with labels of the network's, here are {known.sum()}"
             )
-        findings: list[Finding] = []
         tests = 0
         wrong = ~looked.right
         groups = candidates(case, known)
