@@ -85,7 +85,10 @@ def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
     gain = losses(looked.scores[second], truth[second]) - losses(looked.scores[second], truth[second], fitted)
     p = float(stats.ttest_1samp(gain, 0, alternative="greater").pvalue) if gain.std() > 0 else 1.0
     drop = bootstrap(
-        len(second), lambda rows: ece(chance.max(1)[rows], right[rows]) - ece(after[rows], right[rows]), 500, case.seed
+        len(second),
+        lambda rows: ece(chance.max(1)[rows], right[rows]) - ece(after[rows], right[rows]),
+        500,
+        case.seed,
     )
     size = was - now
     if size < ERROR:

@@ -187,7 +187,11 @@ def _sheets(case: Case, table: dict[str, Any]) -> dict[str, Sheet]:
     }  # fmt: skip
     if len(table["classes"]) <= 40:
         panels = [
-            Panel(name, [str(at) for at in range(1, len(layers) + 1)], [Curve("recall", [one["recall"][name] for one in layers])])
+            Panel(
+                name,
+                [str(at) for at in range(1, len(layers) + 1)],
+                [Curve("recall", [one["recall"][name] for one in layers])],
+            )
             for name in table["classes"]
         ]
         made["depth-classes"] = curves(
@@ -216,7 +220,11 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         f"The classes are separable from {enough['layer']} on: {100 * enough['probe']['mean']:.1f} % by a linear probe "
         f"(at best {100 * best:.1f} %)."
     )
-    idle = [one["layer"] for one in layers[1:] if one["gain_p"] is not None and not (one["gain"] > 0 and one["gain_p"] < 0.05)]
+    idle = [
+        one["layer"]
+        for one in layers[1:]
+        if one["gain_p"] is not None and not (one["gain"] > 0 and one["gain_p"] < 0.05)
+    ]
     if idle:
         said.append(f"No gain that could be told from chance: {', '.join(idle)}.")
     # a class is late where it comes to nine tenths of its best recall after the others

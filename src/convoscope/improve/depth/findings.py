@@ -28,7 +28,9 @@ def of_head(case: Case) -> tuple[list[Finding], int]:
         return [], 0
     names = [name for name in dict.fromkeys([*case.depths, case.layer]) if name in looked.layers]
     fold = folds([looked.pictures.keys[row] for row in first], truth[first], seed=case.seed)
-    scored = {name: float((probed(looked.layers[name][first], truth[first], fold) == truth[first]).mean()) for name in names}
+    scored = {
+        name: float((probed(looked.layers[name][first], truth[first], fold) == truth[first]).mean()) for name in names
+    }
     # the embedding, unless an earlier layer is clearly better
     best = max(names, key=lambda name: scored[name])
     layer = best if scored[best] >= scored[case.layer] + GAIN else case.layer

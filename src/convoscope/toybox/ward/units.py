@@ -141,7 +141,10 @@ RECIPES: tuple[Recipe, ...] = (
     BrokenUnits("units-saturated", "a tenth of the later units are always on", surgery=saturated, net=KINDS[2]),
     BrokenUnits("units-untrained", "the second stage was never trained", surgery=untrained, net=KINDS[0]),
     BrokenUnits(
-        "units-stale", "batch norm remembers other, darker pictures", surgery=stale, net=KINDS[1],
+        "units-stale",
+        "batch norm remembers other, darker pictures",
+        surgery=stale,
+        net=KINDS[1],
         found=("units", "input"),
     ),
 )
