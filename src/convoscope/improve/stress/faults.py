@@ -42,12 +42,9 @@ def faults(case: Case) -> StageResult:
     first = _some(usable[half], CHOOSE // 2 if large else CHOOSE, looked)
     second = _some(usable[~half], TEST // 2 if large else TEST, looked)
 
-    def tell(what: str) -> None:
-        case.progress(what, 0, 1)
-
-    tell("Changing the pictures")
+    asked = [(one, [at for at in LEVELS if at < len(one.strengths)] or [0]) for one in listed]
     chosen = stressed(
-        model, looked.pictures.take(first), [(one, [at for at in LEVELS if at < len(one.strengths)] or [0]) for one in listed],
+        model, looked.pictures.take(first), asked,
         progress=lambda done, total: case.progress("Changing the pictures", done, total),
     )  # fmt: skip
     suspects = _suspects(listed, chosen, reference(looked, first[chosen.rows]))
@@ -93,9 +90,7 @@ def _some(rows: NDArray[np.intp], most: int, looked: Looked) -> NDArray[np.intp]
     return np.asarray(np.sort(rows[order]))
 
 
-def _suspects(
-    listed: Sequence[Change], seen: Stressed, truth: NDArray[np.int64]
-) -> list[tuple[Change, int]]:
+def _suspects(listed: Sequence[Change], seen: Stressed, truth: NDArray[np.int64]) -> list[tuple[Change, int]]:
     """For each change the level at which it stands out most on half A, where it does."""
     found = []
     for one in listed:
@@ -113,7 +108,13 @@ def _suspects(
 
 
 def _finding(
-    case: Case, one: Change, level: int, seen: Stressed, truth: NDArray[np.int64], looked: Looked, rows: NDArray[np.intp]
+    case: Case,
+    one: Change,
+    level: int,
+    seen: Stressed,
+    truth: NDArray[np.int64],
+    looked: Looked,
+    rows: NDArray[np.intp],
 ) -> Finding:
     key = (one.name, level)
     wrong = seen.prediction(key) != truth
