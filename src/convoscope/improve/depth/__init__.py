@@ -204,7 +204,8 @@ def _sheets(case: Case, table: dict[str, Any]) -> dict[str, Sheet]:
 def _tables(table: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [
         [one["layer"], one["dimensions"], f"{100 * one['probe']['mean']:.1f} %",
-         f"{100 * one['neighbours']['mean']:.1f} %", None if one["gain"] is None else f"{100 * one['gain']:+.1f}", one["gain_p"]]
+         f"{100 * one['neighbours']['mean']:.1f} %",
+         None if one["gain"] is None else f"{100 * one['gain']:+.1f}", one["gain_p"]]
         for one in table["layers"]
     ]  # fmt: skip
     header = ["layer", "channels", "linear probe", "neighbours", "gained on the layer before (points)", "p"]
