@@ -32,7 +32,7 @@ DEAD, ALIKE, LINEAR, SATURATED = 0.03, 0.08, 0.05, 0.05
 #: |r| from which two units are one
 ONE = 0.9999
 #: median KL of a batch norm layer from which its memory is tried out against the pictures
-STALE = 0.02
+STALE = 0.05
 #: what a fault that costs nothing to mend is worth at least, as a share of the pictures
 FLOOR = 0.006
 
@@ -259,11 +259,12 @@ def _stale(case: Case, seen: Seen, untrained: Sequence[str]) -> tuple[int, list[
     if not seen.norms or len(seen.rows) < ENOUGH:
         return 0, []
     medians = [float(np.median(one.divergence)) for one in seen.norms]
-    at = int(np.argmax([m > STALE for m in medians]))
-    if medians[at] <= STALE:
+    worst = max(medians)
+    if worst <= STALE:
         return 0, []
     looked = case.looked
-    worst = max(medians[at : at + 1] + medians)
+    # where it begins: what varies in training leaves a little everywhere
+    at = next(place for place, median in enumerate(medians) if median >= worst / 3)
     name = seen.norms[at].layer
     before = max(medians[:at], default=0.0)
     words = (
