@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def stressed(
         (c.name, level): {name: [] for name in layers} for c, level in keys
     }
     for at, inputs in batches(model, pictures, failed):
-        seeds = [int(pictures.keys[row][:8] or "0", 16) for row in at]
+        seeds = [seed_of(pictures.keys[row]) for row in at]
         values = model.preprocessing.denormalise(inputs.float()).clamp(0, 1)
         plain, before = _forward(model, inputs, layers, centre)
         clean.append(plain)
@@ -100,6 +101,11 @@ def stressed(
         {key: {name: np.concatenate(parts) for name, parts in by.items() if parts} for key, by in likeness.items()},
         failed,
     )  # fmt: skip
+
+
+def seed_of(key: str) -> int:
+    """A seed out of a picture's content hash, whatever that looks like."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
 
 
 def _forward(
