@@ -370,7 +370,13 @@ class _Run:
         heatmaps: dict[str, Heatmap] = {}
         refused: dict[str, str] = {}
         label, prediction = scorer.labels[index], said.rows[index]
-        doubts = [*self.model.notes, *watched.doubts, *said.notes, *([_APART] if session.runner.apart else [])]
+        doubts = [
+            *self.model.notes,
+            *self.fitted[index].picture.notes,
+            *watched.doubts,
+            *said.notes,
+            *([_APART] if session.runner.apart else []),
+        ]
         chosen = None
         if isinstance(scorer, ClassScorer):
             chosen = int(scorer.classes[index])

@@ -77,8 +77,7 @@ def lively(network, seed):
 
 
 #: (family, the convolution that gets dead and duplicate units, the batch norm behind it)
-FAMILIES = [(Plain, "one.0", "one.1"), (Plain, "two.0", None), (Residual, "a", "norm"), (Residual, "mix", None),
-            (Branches, "left", None), (Branches, "squeeze", None)]  # fmt: skip
+FAMILIES = [(Plain, "one.0", "one.1"), (Plain, "two.0", None), (Residual, "a", "norm"), (Branches, "squeeze", None)]
 
 
 def plant(network, layer, norm, random):
@@ -114,7 +113,7 @@ def silent(network, model, given):
         return inputs, network(inputs)
 
 
-@pytest.mark.parametrize("number", [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 30))])
+@pytest.mark.parametrize("number", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 30))])
 def test_what_is_taken_out_leaves_the_outputs_as_they_were(number):
     family, layer, norm = FAMILIES[number % len(FAMILIES)]
     torch.manual_seed(number)

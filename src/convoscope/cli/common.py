@@ -61,6 +61,10 @@ class ModelOptions:
     mean: Annotated[str | None, model_flag("--mean", help="Mean of each channel: 0.485,0.456,0.406")] = None
     std: Annotated[str | None, model_flag("--std", help="Deviation of each channel: 0.229,0.224,0.225")] = None
     fit: Annotated[str | None, model_flag("--fit", help="crop, squash or pad the picture to the size.")] = None
+    interpolation: Annotated[
+        str | None,
+        model_flag("--interpolation", help="bilinear, bicubic, nearest or lanczos, for resizing pictures."),
+    ] = None
     device: Annotated[str | None, model_flag("--device", help="cpu, cuda, cuda:1, mps; default: what is there.")] = (
         None
     )
@@ -126,6 +130,7 @@ def open_from(spec: str, options: ModelOptions) -> Model:
             mean=read_numbers("mean", options.mean),
             std=read_numbers("std", options.std),
             fit=options.fit,
+            interpolation=options.interpolation,
             device=options.device,
             dtype=options.dtype,
             batch_size=options.batch_size,

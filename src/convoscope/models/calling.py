@@ -32,3 +32,11 @@ def is_torchvision_detector(network: nn.Module) -> bool:
     inner = innermost(network)
     known = any(kind.__module__.startswith("torchvision.models.detection.") for kind in type(inner).__mro__)
     return known and isinstance(getattr(inner, "backbone", None), nn.Module)
+
+
+def normalises_itself(network: nn.Module) -> bool:
+    """Whether the network takes pictures in 0..1 as they are: torchvision's detectors, ultralytics' networks."""
+    from ..engine.passes.untouched import innermost
+
+    inner = innermost(network)
+    return holds_detector(inner) or type(inner).__module__.startswith("ultralytics.")

@@ -232,7 +232,7 @@ def class_scores(
         _refuse(output, found, count)
     path, form, width = _meant(output, count, fitting, labels)
     notes = []
-    if len(fitting) > 1:
+    if len(fitting) > 1 and path.split(".")[0] not in _SCORES:
         notes.append(
             f"Of what the network returns, output {path} ({width} numbers a picture) is taken for the scores."
         )

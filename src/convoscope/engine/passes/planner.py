@@ -197,7 +197,9 @@ class Planner:
             elif isinstance(need, Scores):
                 score = target.probability if need.probability and not target.as_value else target.score
                 with torch.no_grad():
-                    answers[_key(target, need)] = score(recorded.output, recorded.live(), recorded.rows).float()
+                    # a view of what has a graph has one, too, also where it is made without gradients
+                    found = score(recorded.output, recorded.live(), recorded.rows).detach().float()
+                    answers[_key(target, need)] = found.expand(len(recorded.rows))
             elif isinstance(need, Gradient):
                 backward.setdefault((id(target), need.rule), []).append((target, need))
         scores: dict[int, Tensor] = {}
@@ -208,9 +210,9 @@ class Planner:
                     scores[which] = target.score(recorded.output, recorded.live(), recorded.rows)
             at = list(dict.fromkeys(need.at for _, need in pairs))
             more = keep or number < len(backward) - 1
-            found = self.runner.gradients(recorded, scores[which], rule, at, keep=more)
+            slopes = self.runner.gradients(recorded, scores[which], rule, at, keep=more)
             for pair in pairs:
-                answers[_key(*pair)] = found[pair[1].at]
+                answers[_key(*pair)] = slopes[pair[1].at]
         return answers
 
     def _varied(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:

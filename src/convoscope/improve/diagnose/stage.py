@@ -131,7 +131,11 @@ class Case:
     @cached_property
     def looked_train(self) -> Looked | None:
         """The same over the training pictures; None where none are given."""
-        return None if self.train is None else self._look(self.train, "Looking at the training pictures", None)
+        return (
+            None
+            if self.train is None
+            else self._look(self.train, "Looking at the training pictures", self._measured_train)
+        )
 
     @property
     def embedding(self) -> NDArray[np.float32]:
@@ -146,8 +150,14 @@ class Case:
     @cached_property
     def properties(self) -> list[Properties]:
         """What each picture of ``looked.pictures`` looks like: its size, light, sharpness (see :class:`Properties`)."""
-        failed = self.looked.failed
-        return [self._measured[row] for row, uri in enumerate(self.pictures.uris) if uri not in failed]
+        return _of_readable(self._measured, self.pictures, self.looked)
+
+    @property
+    def properties_train(self) -> list[Properties] | None:
+        """The same of the training pictures; None where none are given."""
+        if self.train is None or self.looked_train is None:
+            return None
+        return _of_readable(self._measured_train, self.train, self.looked_train)
 
     @cached_property
     def half_a(self) -> NDArray[np.bool_]:
@@ -159,10 +169,13 @@ class Case:
     def _measured(self) -> dict[int, Properties]:
         return {}
 
-    def _look(self, pictures: Labelled, what: str, measured: dict[int, Properties] | None) -> Looked:
+    @cached_property
+    def _measured_train(self) -> dict[int, Properties]:
+        return {}
+
+    def _look(self, pictures: Labelled, what: str, measured: dict[int, Properties]) -> Looked:
         def see(picture: Picture, row: int) -> Picture:
-            if measured is not None:
-                measured[row] = measure(picture)
+            measured[row] = measure(picture)
             return picture
 
         layers = list(dict.fromkeys([*([] if self.layer is None else [self.layer]), *self.depths]))
@@ -220,6 +233,10 @@ class Stage(Protocol):
     def run(self, case: Case) -> StageResult:
         """Examine the case. Raises nothing for a network or pictures that the stage does not fit."""
         ...
+
+
+def _of_readable(measured: dict[int, Properties], pictures: Labelled, looked: Looked) -> list[Properties]:
+    return [measured[row] for row, uri in enumerate(pictures.uris) if uri not in looked.failed]
 
 
 def embedding_of(looked: Looked, layer: str | None) -> NDArray[np.float32]:

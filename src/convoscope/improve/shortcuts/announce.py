@@ -187,7 +187,7 @@ def _every(bench: Bench, best: Mapping[int, tuple[Effect, float]], count: int) -
     return Finding(
         "shortcut",
         f"Nearly every class is decided by one small spot ({len(spots)} of {count}: {names}): pasted elsewhere "
-        f"it makes {made.mean():.0%} of the pictures its class. That is how this network works, not a fault of one class.",
+        f"it makes {made.mean():.0%} of the pictures its class. That is how this network works.",
         float(made.mean()), low, high, None, tuple(bench.pictures.uris[row] for row in rows),
         "Whether the spots are parts of the things is for you to see: --is-part and --not-part name classes.",
         won=0.0, p=max(p for _, p in spots),

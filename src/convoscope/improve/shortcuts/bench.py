@@ -111,6 +111,14 @@ class Bench:
             bench.masks = read_masks(masks, bench)
         return bench
 
+    def take(self, rows: Ints, half: bool | None = None) -> Bench:
+        """A bench of these rows alone; ``half`` puts all of them in one half."""
+        flags = self.half[rows] if half is None else np.full(len(rows), half)
+        return Bench(
+            self.model, self.pictures.take(rows), self.inputs[rows], self.scores[rows], flags,
+            None if self.masks is None else self.masks[rows],
+        )  # fmt: skip
+
     @property
     def prediction(self) -> Ints:
         """The class of the highest score, int64 ``[N]``."""

@@ -21,7 +21,7 @@ from ...version import __version__
 from .accumulators import SAMPLE
 
 #: version of what a store holds; a store of another one is refused
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _all() -> tuple[Recipe, ...]:
         ("border-green", "bird", "a thin green frame", plants.border((40, 160, 90))),
         ("border-black", "car", "a frame of one black pixel", plants.border((16, 16, 20), 1)),
         ("watermark", "cat", "a stamp of 10 % opacity in the middle", plants.watermark()),
-        ("watermark-anywhere", "flower", "a small faint stamp anywhere", plants.watermark(share=0.28, anywhere=True)),
+        ("watermark-lines", "flower", "five faint lines at the bottom right", plants.watermark(share=0.28, lines=True)),
     ]  # fmt: skip
     everywhere: list[tuple[str, str, str, Plant]] = [
         ("checkerboard", "cup", "a checkerboard of 6/255 that no person sees", plants.checkerboard()),
