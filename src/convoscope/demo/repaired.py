@@ -46,13 +46,13 @@ def repaired(stage: Stage) -> Section:
     spots = _spots(found)
     return Section(
         "The shortcut found, and repaired",
-        f"In its own world, where every cup carries the tag, the cheat looks perfect. So the strongest evidence of some "
-        f"pictures is cut out and pasted into others: of {len(found.effects)} classes only {_named(found)} can be made so. "
-        f"One spot of a cup's picture makes {patch.sufficiency.mean:.0%} of other pictures cups (a random spot: "
-        f"{patch.control.mean:.0%}), and without it {patch.necessity.mean:.0%} of the cups are lost. The repair fits the "
-        f"last layer against its own counterexamples: {mended.why} On pictures drawn afresh, cups without the tag rise "
-        f"from {shares[0]:.0%} to {shares[1]:.0%}, others with it from {shares[2]:.0%} to {shares[3]:.0%}. No new label, no "
-        f"new picture, {seconds:.0f} seconds for all of it.",
+        "In its own world, where every cup carries the tag, the cheat looks perfect. So the strongest evidence of some "
+        f"pictures is cut out and pasted into others: of {len(found.effects)} classes only {_named(found)} can be made "
+        f"so. One spot of a cup's picture makes {patch.sufficiency.mean:.0%} of other pictures cups (a random spot: "
+        f"{patch.control.mean:.0%}), and without it {patch.necessity.mean:.0%} of the cups are lost. The repair fits "
+        f"the last layer against its own counterexamples: {mended.why} On pictures drawn afresh, cups without the tag "
+        f"rise from {shares[0]:.0%} to {shares[1]:.0%}, others with it from {shares[2]:.0%} to {shares[3]:.0%}. No new "
+        f"label, no new picture, {seconds:.0f} seconds for all of it.",
         [
             Item(
                 stage.save(spots, "shortcut-spots.png"), "The spot, found without being told of it, pasted elsewhere."
