@@ -516,7 +516,7 @@ def test_bad_input(cheat, tmp_path):
     with pytest.raises(UsageError, match="there is no such file"):
         cs.repair(cheat, collection(30), finding=1, found=tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("[1]")
-    with pytest.raises(UsageError, match="no shortcuts.json"):
+    with pytest.raises(UsageError, match=r"no shortcuts\.json"):
         cs.repair(cheat, collection(30), finding=1, found=tmp_path / "bad.json")
     regression = cs.wrap(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), size=SIDE, labels=LABELS)
     with pytest.raises((ModelError, UsageError)):
@@ -528,3 +528,58 @@ def test_twenty_pictures_are_refused(cheat):
         api.repair(cheat, collection(7)[:20])
     with pytest.raises(UsageError, match="each are needed"):
         find.shortcuts(cheat, collection(7)[:20])
+
+
+def test_the_commands(cli, cheat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(cheat.module.state_dict(), "cheat.pt")
+    here = str(__import__("pathlib").Path(__file__).parent)
+    (tmp_path / "net.py").write_text(
+        f"import sys\nsys.path.insert(0, {here!r})\nfrom test_shortcuts_repair import Colours\n\n\n"
+        "def network():\n    return Colours()\n"
+    )
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    for number, (image, label) in enumerate(collection(50)):
+        (tmp_path / "pictures" / label).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "pictures" / label / f"{number}.png")
+    how = ["net.py:network", "pictures", "--weights", "cheat.pt", "--labels", "labels.txt", "--size", SIDE]
+    answer = cli("shortcuts", *how, "--only", "patch", "--out", "found", "--json")
+    assert answer.code == 0, answer.err
+    told = json.loads(answer.out)
+    assert [one["class"] for one in told["findings"]] == ["red"]
+    assert "convoscope repair net.py:network pictures" in told["findings"][0]["next"]
+    assert (tmp_path / "found" / "shortcuts.html").is_file()
+    dry = cli("repair", *how, "--from", "found/shortcuts.json", "--finding", 1, "--dry-run", "--json")
+    assert dry.code == 0, dry.err
+    assert json.loads(dry.out)["written"] is None
+    assert not (tmp_path / "fixed.safetensors").exists()
+    done = cli("repair", *how, "--from", "found/shortcuts.json", "--finding", 1, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["written"] == "fixed.safetensors"
+    opened = cs.open_model("fixed.card.json", device="cpu")
+    assert opened.labels == tuple(LABELS)
+    assert opened.preprocessing.size == (SIDE, SIDE)
+    assert not torch.equal(opened.module.head.weight, cheat.module.head.weight)
+    refused = cli("repair", *how, "--how", "prune", "--out", "pruned.safetensors", "--json")
+    assert refused.code == 1, refused.err
+    assert json.loads(refused.out)["written"] is None
+    assert cli("repair", *how, "--finding", 1, "--from", "found/shortcuts.json", "--out", "x.pt").code == 2
+    assert cli("repair", *how, "--finding", 9, "--from", "found/shortcuts.json").code == 2
+
+
+@pytest.mark.slow
+def test_the_toyboxs_cheat_is_found_and_the_honest_network_is_not_accused():
+    from convoscope.toybox import pictures
+
+    world = [(one.image, one.label) for one in pictures(800, 61, tag="cup")]
+    cheating = cs.shortcuts("toybox-cheat", world, only=["patch", "template"])
+    cup = cheating.effects["cup"]
+    assert [one.class_name for one in cheating.findings] == ["cup"]
+    assert cup["patch"].sufficiency.mean > 0.6
+    assert cup["patch"].necessity.mean > 0.85
+    assert cup["template"].sufficiency.mean < 0.1
+    done = cs.repair("toybox-cheat", world, finding=cheating.findings[0].evidence, compare=False)
+    assert done.to_dict()["after"]["counterexamples"]["mean"] > 0.85
+    plain = [(one.image, one.label) for one in pictures(800, 62)]
+    for name in ("toybox", "toybox-twin"):
+        assert not cs.shortcuts(name, plain, only=["patch", "template"]).findings
