@@ -11,7 +11,7 @@ import convoscope as cs
 from convoscope.improve.collection import Labelled
 from convoscope.improve.units import prune
 from convoscope.improve.units.border import border
-from convoscope.improve.units.health import never_trained
+from convoscope.improve.units.examine import never_trained
 from convoscope.improve.units.measure import measure
 from convoscope.improve.units.weights import first_filters, initial_layers, switched_off
 

@@ -112,7 +112,7 @@ def _open_card(path: str, given: dict[str, Any]) -> Model:
     card = read_card(path)
     told = {"weights": card.get("weights"), "labels": card.get("labels")}
     given = {name: value if value is not None else told.get(name) for name, value in given.items() if name != "spec"}
-    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit")}
+    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit", "interpolation")}
     opened = open_model(str(card["spec"]), **given)
     opened.preprocessing = _override(preprocessing_of(card["preprocessing"]), *geometry.values())
     return opened

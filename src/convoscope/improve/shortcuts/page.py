@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ...version import __version__
-from .bench import Bench
+from .bench import Bench, Ints
 from .effects import Effect
 from .result import Shortcuts
 from .transplant import paste
@@ -72,7 +74,7 @@ def _patch(bench: Bench, one: Effect) -> dict[str, Any]:
         target = _one_of(became[at], place)
         into = np.array([targets[target]], np.int64)
         made = paste(bench, into, sources[at : at + 1], corners[at : at + 1], corners[at : at + 1], side)
-        said = int(bench.ask(1, lambda numbers, made=made: made)[0])
+        said = int(bench.ask(1, _given(made))[0])
         before = label(int(bench.prediction[into[0]]))
         pasted.append(
             _figure(_boxed(Image.fromarray(bench.shown(made)[0]), corners[at], side), f"{before} → {label(said)}")
@@ -85,9 +87,15 @@ def _patch(bench: Bench, one: Effect) -> dict[str, Any]:
     }
 
 
+def _given(made: Tensor) -> Callable[[Ints], Tensor]:
+    """The same pictures, whatever rows are asked for."""
+    return lambda numbers: made
+
+
 def _change(bench: Bench, one: Effect) -> dict[str, Any]:
     change, label = one.shown["change"], bench.model.label
-    marked, pasted = [], []
+    marked: list[Any] = []
+    pasted: list[Any] = []
     for rows, make, into in ((one.shown["own"], change.take, marked), (one.shown["targets"], change.add, pasted)):
         if make is None:
             continue
@@ -96,7 +104,7 @@ def _change(bench: Bench, one: Effect) -> dict[str, Any]:
         for row in rows[order]:
             picked = np.array([row], np.int64)
             made = bench.clip(make(bench.inputs[picked], picked))
-            said = int(bench.ask(1, lambda numbers, made=made: made)[0])
+            said = int(bench.ask(1, _given(made))[0])
             into.append(
                 _figure(Image.fromarray(bench.shown(made)[0]), f"{label(int(bench.prediction[row]))} → {label(said)}")
             )

@@ -14,7 +14,7 @@ from ..diagnose.alone import Examined, case_of, examined
 from ..diagnose.stage import Case, Progress, StageResult
 from ..look import Looked
 from ..statistics import share
-from ..units.health import sample
+from ..units.examine import sample
 from .changes import Change, changes
 from .curves import Stressed, stressed
 from .faults import faults, input_side
