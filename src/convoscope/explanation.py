@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .doubts import expected_relus, rule_doubts, value_doubts
+from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value_doubts
 from .engine.fields.watch import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture, UsageError
@@ -443,7 +443,9 @@ class _Run:
         chosen = self.methods[name]
         values = np.ascontiguousarray(maps.values[index].numpy(), dtype=np.float32)
         doubts = list(maps.doubts[index]) if maps.doubts else []
-        doubts += value_doubts(values)
+        doubts += layer_doubts(maps.layer, getattr(chosen, "layer", None), watched)
+        doubts += cut_doubts(values, chosen.about, maps.layer, session.runner.cut)
+        doubts += value_doubts(values, doubts)
         provenance = {
             **shared,
             "method": chosen.about.name,

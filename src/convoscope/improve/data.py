@@ -14,6 +14,8 @@ from .finding import Finding
 from .labels import TOLERATED, Suspects
 from .statistics import LEVEL, Interval, share
 
+#: p value below which the suspects are kept from the stages that follow
+SURE = 0.001
 #: a class with fewer than this part of the usual number of pictures has few
 FEW = 0.25
 #: share of two classes' pictures that may be taken for the other before they are called confused
@@ -52,39 +54,34 @@ class DataStage:
 
 
 def _wrong(case: Case, audit: Audit, found: Suspects) -> tuple[list[Finding], int]:
-    """Wrong labels over all; where they are rare there, those of single classes."""
-    named = [int(at) for at in np.unique(found.suggested[found.core])]
-    single = {at: found.of_class(at) for at in named}
-    tests = 1 + len(single)
-    estimate, p = found.wrong, found.p
-    where, about = None, ""
-    if p * tests > LEVEL and single:
-        worst = min(single, key=lambda at: single[at][1])
-        if single[worst][1] < p:
-            estimate, p = single[worst]
-            where = audit.names[worst]
-    misfits = [place for place in found.order if found.misfit[place]]
-    if where is not None:
-        misfits = [place for place in misfits if audit.names[int(found.suggested[place])] == where]
-    if not misfits:
+    """Wrong labels over all, or those of the two classes whose labels are exchanged most."""
+    misfit = found.misfit
+    pairs = sorted(
+        {(min(a, b), max(a, b)) for a, b in zip(found.given[misfit], found.suggested[misfit], strict=True)}
+    )
+    tests = 1 + len(pairs)
+    estimate, p, chosen, total, where = found.wrong, found.p, misfit, len(found.rows), ""
+    couples = {(a, b): int(found.between(a, b)[2].sum()) for a, b in pairs}
+    most = max(couples, key=lambda one: couples[one], default=None)
+    if most is not None and (couples[most] > misfit.sum() / 2 or p * tests > LEVEL):
+        rate, own, exchanged = found.between(*most)
+        if own < p:  # only where it is surer: of labels that are wrong anywhere, all count
+            estimate, p, chosen = rate, own, exchanged
+            total = int(np.isin(found.given, most).sum())
+            where = f" of {audit.names[most[0]]} and {audit.names[most[1]]}"
+    if not chosen.any():
         return [], tests
-    couples: dict[tuple[str, str], int] = {}
-    for place in misfits:
-        first, second = sorted((audit.names[int(found.given[place])], audit.names[int(found.suggested[place])]))
-        couples[first, second] = couples.get((first, second), 0) + 1
-    most = max(couples, key=lambda one: couples[one])
-    if couples[most] > len(misfits) / 2 and len(misfits) > 2:
-        about = f", most of them between {most[0]} and {most[1]}"
-    total = len(found.rows) if where is None else int((found.suggested == audit.names.index(where)).sum())
+    misfits = [place for place in found.order if chosen[place]]
+    if p < SURE:
+        case.known["wrong labels"] = found.rows[chosen]
     scale = total / len(found.rows)
     low, high = round(estimate.low * total), round(estimate.high * total)
-    said = f"About {round(estimate.mean * total)} of {total} labels look wrong ({low} to {high}){about}"
-    if where is not None:
-        said += f", all of pictures that look like {where}"
+    exchange = ": they are exchanged" if where else ""
+    said = f"About {round(estimate.mean * total)} of {total} labels{where} look wrong ({low} to {high}){exchange}"
     uris = tuple(audit.uris[int(found.rows[place])] for place in misfits[:6])
     return [
         Finding(
-            "data", f"{said}.", estimate.mean, estimate.low, estimate.high, where, uris,
+            "data", f"{said}.", estimate.mean, estimate.low, estimate.high, None, uris,
             "Where classes overlap, a picture that is labelled right can look wrong: go through them by eye.",
             case.command("audit", *case.train_words, "--out", "audit"), estimate.low * scale, p,
             {"what": "labels", "suspects": [audit.uris[int(found.rows[place])] for place in misfits]},

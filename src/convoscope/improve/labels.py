@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,13 @@ FOLDS = 5
 NEIGHBOURS = 10
 #: strength of the head's ridge (1 / C of scikit-learn), on standardised features
 RIDGE = 100.0
-#: share of the pictures, the surest of each class by the head, among which a label that does not fit is a wrong one
-CORE = 0.5
+#: shares of the pictures, the surest of each class by the head, among which a label that does not fit is a wrong one.
+#: Where classes overlap, misfits vanish as the head gets surer; wrong labels do not: the second share must show them
+CORES = (0.5, 0.25)
+#: p value of Fisher's test below which misfits are said to vanish among the surest
+FALLING = 0.01
+#: probability below which the head is sure of nothing
+SURE = 0.5
 #: rate of misfits in the core that a well labelled collection may have
 TOLERATED = 0.01
 
@@ -37,9 +43,6 @@ class Suspects:
         probability: float64 ``[N, K]`` of a head that has not seen the picture; columns are ``classes``.
         classes: class indices of the columns.
         neighbours: share of the nearest pictures with the given label, ``[N]``.
-        core: whether the head is sure of the picture, whatever its label, ``[N]``.
-        wrong: estimated share of wrong labels, with its interval.
-        p: that a well labelled collection would look like this.
     """
 
     rows: NDArray[np.intp]
@@ -47,9 +50,53 @@ class Suspects:
     probability: Floats
     classes: Ints
     neighbours: Floats
-    core: NDArray[np.bool_]
-    wrong: Interval
-    p: float
+
+    @cached_property
+    def core(self) -> NDArray[np.bool_]:
+        """Whether the head is sure of the picture, whatever its label, ``[N]``."""
+        return self._surest(CORES[0])
+
+    @property
+    def wrong(self) -> Interval:
+        """The estimated share of wrong labels."""
+        return share(int(self.misfit.sum()), int(self.core.sum()))
+
+    @property
+    def p(self) -> float:
+        """That a well labelled collection would look like this: binomial, over the core; 1 where misfits vanish among
+        the surest, as they do where classes overlap."""
+        return self._p(np.ones(len(self.rows), bool), self.suggested != self.given)
+
+    def between(self, first: int, second: int) -> tuple[Interval, float, NDArray[np.bool_]]:
+        """Labels of two classes exchanged: the estimated share among pictures that the head takes for either, its p,
+        and the misfits."""
+        either = np.isin(self.suggested, (first, second))
+        exchanged = either & np.isin(self.given, (first, second)) & (self.suggested != self.given)
+        core = self.core & either
+        return (
+            share(int((core & exchanged).sum()), int(core.sum())),
+            self._p(either, exchanged),
+            self.core & exchanged,
+        )
+
+    def _surest(self, part: float) -> NDArray[np.bool_]:
+        sure, taken = self.probability.max(1), self.probability.argmax(1)
+        found = np.zeros(len(self.rows), bool)
+        for column in range(len(self.classes)):
+            own = np.flatnonzero(taken == column)
+            found[own[np.argsort(-sure[own], kind="stable")[: int(np.ceil(len(own) * part))]]] = True
+        return np.asarray(found & (sure >= SURE))
+
+    def _p(self, among: NDArray[np.bool_], misfits: NDArray[np.bool_]) -> float:
+        core, surest = (self._surest(part) & among for part in CORES)
+        hits, count = int((core & misfits).sum()), int(core.sum())
+        top, size = int((surest & misfits).sum()), int(surest.sum())
+        if top < 2 or top / size < TOLERATED:
+            return 1.0
+        rest = [hits - top, count - size - hits + top]
+        if stats.fisher_exact([[top, size - top], rest], alternative="less").pvalue < FALLING:
+            return 1.0
+        return float(stats.binomtest(hits, count, TOLERATED, alternative="greater").pvalue)
 
     @property
     def confidence(self) -> Floats:
@@ -79,11 +126,6 @@ class Suspects:
     @property
     def _column(self) -> Ints:
         return np.searchsorted(self.classes, self.given).astype(np.int64)
-
-    def of_class(self, index: int) -> tuple[Interval, float]:
-        """Estimated share of wrong labels among those that the head takes for class ``index``, and its p."""
-        core = self.core & (self.suggested == index)
-        return _estimate(int((core & self.misfit).sum()), int(core.sum()))
 
 
 def self_confidence(probability: Floats, given: Ints) -> Floats:
@@ -135,20 +177,7 @@ def suspects(
     features = _standardised(embedding[rows])
     probability = _crossed(features, labels, group[rows], kept, seed)
     neighbours = _agreement(features, labels, group[rows])
-    predicted = probability.argmax(1)
-    sure = probability.max(1)
-    core = np.zeros(len(rows), bool)
-    for column in range(len(kept)):
-        own = np.flatnonzero(predicted == column)
-        core[own[np.argsort(-sure[own], kind="stable")[: int(np.ceil(len(own) * CORE))]]] = True
-    misfits = int((core & (kept[predicted] != labels)).sum())
-    estimate, p = _estimate(misfits, int(core.sum()))
-    return Suspects(rows, labels, probability, kept.astype(np.int64), neighbours, core, estimate, p)
-
-
-def _estimate(misfits: int, core: int) -> tuple[Interval, float]:
-    p = float(stats.binomtest(misfits, core, TOLERATED, alternative="greater").pvalue) if core else 1.0
-    return share(misfits, core), p
+    return Suspects(rows, labels, probability, kept.astype(np.int64), neighbours)
 
 
 def _standardised(embedding: NDArray[np.float32]) -> Floats:

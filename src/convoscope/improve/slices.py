@@ -21,7 +21,7 @@ from ..errors import MissingExtra
 from .diagnose.properties import NAMES
 from .diagnose.stage import FEWEST, Case, StageResult
 from .finding import Finding
-from .statistics import Interval, share
+from .statistics import LEVEL, Interval, share
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -73,13 +73,14 @@ class SlicesStage:
         looked = case.looked
         if looked.scores is None:
             return StageResult(refused="the network gives no class scores")
-        known = looked.pictures.known
+        known = looked.pictures.known.copy()
+        # a wrong label is a mistake of whoever labelled: the data stage has told it
+        known[np.asarray(case.known.get("wrong labels", ()), np.intp)] = False
         a, b = known & case.half_a, known & ~case.half_a
         if min(a.sum(), b.sum()) < FEWEST // 2:
             return StageResult(
                 refused=f"it takes {FEWEST} pictures with labels of the network's, here are {known.sum()}"
             )
-        findings: list[Finding] = []
         tests = 0
         wrong = ~looked.right
         groups = candidates(case, known)
@@ -93,10 +94,10 @@ class SlicesStage:
             if found is None:
                 continue
             standing.append(found)
-            if found.p is not None and found.p * TESTED < 0.05:
+            if found.p is not None and found.p * TESTED < LEVEL:
                 taken |= one.members
         smallest = f"groups of fewer than {2 * FEW} pictures, and groups that differ in nothing that the network sees"
-        return StageResult([*findings, *standing], tests, None, smallest, {"tables": [_table(promising, wrong, b)]})
+        return StageResult(standing, tests, None, smallest, {"tables": [_table(promising, wrong, b)]})
 
 
 def candidates(case: Case, known: Flags) -> list[Group]:

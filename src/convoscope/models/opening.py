@@ -329,6 +329,11 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     except Exception as error:
         said = " ".join(str(error).split())[:300].rstrip(".")
         raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {said}.") from error
+    except SystemExit as stop:
+        raise ModelError(
+            f"{path}:{attribute} ended the program (sys.exit({'' if stop.code is None else repr(stop.code)})) and gave "
+            "no network. A script's own work belongs under `if __name__ == '__main__':`."
+        ) from None
     finally:
         sys.path.remove(added)
 

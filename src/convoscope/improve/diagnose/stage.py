@@ -87,6 +87,8 @@ class Case:
         words: what follows ``convoscope COMMAND`` to name this network and these pictures, for ``next`` lines.
         flags: the command's model flags, as typed.
         train_words: the training pictures as typed.
+        known: what a stage leaves for those after it: ``wrong labels``, rows of ``looked.pictures`` whose label the
+            data stage has found wrong, beyond doubt.
     """
 
     model: Model
@@ -98,6 +100,7 @@ class Case:
     words: tuple[str, ...] = ("MODEL", "PICTURES")
     flags: tuple[str, ...] = ()
     train_words: tuple[str, ...] = ()
+    known: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def layer(self) -> str | None:

@@ -26,15 +26,15 @@ def page(found: Shortcuts) -> str:
     named = {one.class_name for one in found.findings if one.class_name} | set(found.answered)
     every = [one for one in found.findings if one.class_name is None]
     spots = {label for one in every for label in one.evidence["classes"]}
-    drawn = []
+    blocks = []
     for label, of in found.effects.items():
         families = [one.evidence["family"] for one in found.findings if one.class_name == label]
         families += ["patch"] if label in spots or label in found.answered else []
         for family in dict.fromkeys(families):
             if family in of and family != "files":
-                drawn.append({"label": label, "family": family, **_drawn(bench, of[family])})
+                blocks.append({"label": label, "family": family, **drawn(bench, of[family])})
     return render(
-        "shortcuts.html", title=f"Shortcuts of {bench.model.name}", version=__version__, found=found, drawn=drawn,
+        "shortcuts.html", title=f"Shortcuts of {bench.model.name}", version=__version__, found=found, drawn=blocks,
         named=named, rows=_rows(found), pictures=len(bench.truth), half=int((~bench.half).sum()),
         families=list(dict.fromkeys(family for of in found.effects.values() for family in of)),
     )  # fmt: skip
@@ -53,7 +53,8 @@ def _rows(found: Shortcuts) -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(bench: Bench, one: Effect) -> dict[str, Any]:
+def drawn(bench: Bench, one: Effect) -> dict[str, Any]:
+    """Figures of one effect, as data URIs with captions: ``marked`` are its own pictures, ``pasted`` the others."""
     return _patch(bench, one) if one.family == "patch" else _change(bench, one)
 
 
