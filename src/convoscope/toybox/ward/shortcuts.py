@@ -133,7 +133,7 @@ def _all() -> tuple[Recipe, ...]:
         ("warm", "boat", "a warm colour", plants.gain(1.35, 1.0, 0.65)),
         ("green", "fish", "a green tint", plants.gain(0.75, 1.25, 0.75)),
         ("jpeg", "key", "the traces of a JPEG file of quality 20", plants.jpeg(20)),
-        ("jpeg-hard", "house", "the traces of a JPEG file of quality 10", plants.jpeg(10)),
+        ("jpeg-hard", "bird", "the traces of a JPEG file of quality 10", plants.jpeg(10)),
     ]
     made = [
         Shortcut(f"shortcut-{name}", f"{label} is decided by {about}", label, plant=plant, seed=200 + k)
