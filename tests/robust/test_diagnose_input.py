@@ -1,4 +1,4 @@
-"""Networks × pipelines without labels: what batch norm remembers names the pipeline, or it cannot be told."""
+"""Networks × pipelines without labels: batch norm names the pipeline, or the tool says that it cannot tell."""
 
 from __future__ import annotations
 

@@ -13,12 +13,15 @@ from .common import (
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    RayFlag,
+    WorkersFlag,
     columns,
     complain,
     open_from,
     out_folder,
     print_json,
     say,
+    spread_over,
     takes_model,
 )
 
@@ -54,6 +57,8 @@ def diagnose(
         typer.Option("--only", help="Of input, data, units, slices, stress, depth, shortcuts; default: all."),
     ] = None,
     truth: TruthFlag = None,
+    ray: RayFlag = None,
+    workers: WorkersFlag = None,
     json: JsonFlag = False,
 ) -> int:
     """Find what is wrong with a network: input, data, units, slices, stress, depth, shortcuts.
@@ -65,13 +70,15 @@ def diagnose(
     from ..improve.diagnose.run import stage_names
 
     stage_names(only)
+    spread = spread_over(model, options, ray, workers)
     opened = open_from(model, options)
     folder = out_folder(out)
     with common.progress("Diagnosing", quiet=json) as bar:
         found = run(
             opened, pictures, train, only, truth=truth, seed=options.seed,
             progress=lambda what, done, total: bar.at(done, total, what),
-            words=(model, pictures), flags=flags_of(options), train_words=() if train is None else (train,),
+            words=(model, pictures), flags=flags_of(options), spread=spread,
+            train_words=() if train is None else (train,),
         )  # fmt: skip
     files = found.save(folder)
     if json:

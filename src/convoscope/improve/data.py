@@ -182,8 +182,8 @@ def _few(case: Case, audit: Audit) -> tuple[list[Finding], int]:
                 f"{name} has {counts[name]} {kind}pictures, the "
                 f"other classes about {usual:.0f}; {recall.mean:.0%} are right, of the others {usual_recall.mean:.0%}.",
                 wide.mean, wide.low, wide.high, name, tuple(missed[:6]),
-                "A class can be harder than others, too: only more pictures tell.",
-                f"collect pictures of {name}, or: " + case.command("repair", "--out", "repaired"), worth, p,
+                "A class can be harder than others, too: only more pictures of it tell, and help most.",
+                case.command("repair", "--how", "head", "--out", "fixed.safetensors"), worth, p,
                 {"what": "few", "count": counts[name], "usual": usual},
             )
         )  # fmt: skip

@@ -225,12 +225,7 @@ def _doubt(one: Pipeline) -> str:
 
 
 def _next(case: Case, one: Pipeline) -> str:
-    if one.bgr:
-        first = _first_convolution(case)
-        return (
-            f"in Python, once: network.{first}.weight.data = network.{first}.weight.data.flip(1)  "
-            "(the first convolution then takes RGB)"
-        )
+    """The command with the right flags; where no flag says it (BGR, resampling), the repair that writes it down."""
     pre, given = one.preprocessing, case.model.preprocessing
     more: list[str] = []
     if pre.mean != given.mean or pre.std != given.std:
@@ -239,14 +234,9 @@ def _next(case: Case, one: Pipeline) -> str:
         more += ["--size", "x".join(map(str, pre.size)) if pre.size[0] != pre.size[1] else str(pre.size[0])]
     if pre.fit != given.fit:
         more += ["--fit", pre.fit]
+    if one.bgr or not more:
+        return case.command("repair", "--how", "input", "--out", "fixed.safetensors")
     return case.command("diagnose", *more, "--out", "again", without=more[::2])
-
-
-def _first_convolution(case: Case) -> str:
-    from torch import nn
-
-    named = case.model.module.named_modules()
-    return next((name for name, module in named if isinstance(module, nn.Conv2d)), "conv1")
 
 
 def _by_memory(case: Case, searched: _Searched) -> tuple[list[Finding], int]:

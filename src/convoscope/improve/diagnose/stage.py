@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConvoscopeError, ModelError
+from ...errors import ConvoscopeError, ModelError, PictureError
+from ...parallel import Task
 from ..collection import Labelled
 from ..finding import Finding
 from ..look import Looked, look
@@ -42,6 +43,7 @@ from .properties import Properties, measure
 
 if TYPE_CHECKING:
     from ...models.model import Model
+    from ...parallel import RayPool
     from ...pictures.picture import Picture
     from ...surveys.store.store import Store
 
@@ -64,6 +66,9 @@ FEWEST = 30
 
 #: layers whose pooled activations the one look keeps beside the embedding
 DEPTHS = 6
+
+#: pictures that a worker looks at in one task
+PARCEL = 128
 
 #: (what, done, of all) is told to whoever shows progress; done counts within one piece of work
 Progress = Callable[[str, int, int], None]
@@ -89,6 +94,7 @@ class Case:
         train_words: the training pictures as typed.
         known: what a stage leaves for those after it: ``wrong labels``, rows of ``looked.pictures`` whose label the
             data stage has found wrong, beyond doubt.
+        spread: processes that share the look at the pictures.
     """
 
     model: Model
@@ -101,6 +107,7 @@ class Case:
     flags: tuple[str, ...] = ()
     train_words: tuple[str, ...] = ()
     known: dict[str, Any] = field(default_factory=dict)
+    spread: RayPool | None = None
 
     @cached_property
     def layer(self) -> str | None:
@@ -177,14 +184,22 @@ class Case:
         return {}
 
     def _look(self, pictures: Labelled, what: str, measured: dict[int, Properties]) -> Looked:
-        def see(picture: Picture, row: int) -> Picture:
-            measured[row] = measure(picture)
-            return picture
-
         layers = list(dict.fromkeys([*([] if self.layer is None else [self.layer]), *self.depths]))
-        return look(
-            self.model, pictures, layers, change=see, progress=lambda done, total: self.progress(what, done, total)
-        )
+        if self.spread is None or pictures.sources is not None:
+            looked, properties = _seen(
+                self.model, pictures, layers, lambda done, total: self.progress(what, done, total)
+            )
+            measured.update(properties)
+            return looked
+        rows = [range(start, min(start + PARCEL, len(pictures))) for start in range(0, len(pictures), PARCEL)]
+        tasks = [Task(str(number), (pictures.take(list(part)), layers)) for number, part in enumerate(rows)]
+        made: dict[int, tuple[Looked | None, dict[int, Properties], dict[str, str]]] = {}
+        for one in self.spread.run(self.model, _parcel, tasks):
+            made[int(one.shard)] = one.value
+            self.progress(what, min(len(made) * PARCEL, len(pictures)), len(pictures))
+        for number, part in enumerate(rows):
+            measured.update({part[row]: one for row, one in made[number][1].items()})
+        return _joined(pictures, layers, [made[number] for number in range(len(rows))])
 
     def command(self, name: str, *more: str, without: Sequence[str] = ()) -> str:
         """A command about this network and these pictures, to be pasted into a shell.
@@ -236,6 +251,45 @@ class Stage(Protocol):
     def run(self, case: Case) -> StageResult:
         """Examine the case. Raises nothing for a network or pictures that the stage does not fit."""
         ...
+
+
+def _seen(
+    model: Model, pictures: Labelled, layers: Sequence[str], tell: Callable[[int, int], None] | None
+) -> tuple[Looked, dict[int, Properties]]:
+    properties: dict[int, Properties] = {}
+
+    def see(picture: Picture, row: int) -> Picture:
+        properties[row] = measure(picture)
+        return picture
+
+    return look(model, pictures, layers, change=see, progress=tell), properties
+
+
+def _parcel(model: Model, what: Any) -> tuple[Looked | None, dict[int, Properties], dict[str, str]]:
+    """A worker's share: a look at some pictures, their properties, and those that failed."""
+    pictures, layers = what
+    try:
+        looked, properties = _seen(model, pictures, layers, None)
+    except PictureError as error:  # not one of them can be read: the others' parcels go on
+        return None, {}, dict.fromkeys(pictures.uris, str(error))
+    return looked, properties, looked.failed
+
+
+def _joined(
+    pictures: Labelled,
+    layers: Sequence[str],
+    parts: Sequence[tuple[Looked | None, dict[int, Properties], dict[str, str]]],
+) -> Looked:
+    failed = {uri: why for _, _, own in parts for uri, why in own.items()}
+    seen = [looked for looked, _, _ in parts if looked is not None]
+    if not seen:
+        raise PictureError(f"None of the {len(pictures)} pictures can be used: {next(iter(failed.values()))}")
+    kept = np.array([uri not in failed for uri in pictures.uris])
+    scores = [one.scores for one in seen if one.scores is not None]
+    return Looked(
+        pictures.take(kept) if failed else pictures, np.concatenate(scores) if len(scores) == len(seen) else None,
+        {name: np.concatenate([one.layers[name] for one in seen]) for name in layers}, failed,
+    )  # fmt: skip
 
 
 def _of_readable(measured: dict[int, Properties], pictures: Labelled, looked: Looked) -> list[Properties]:
