@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convoscope.toybox.loading import MEAN, STD
 from convoscope.toybox.specimens import CLASSES
 from convoscope.toybox.ward.case import Effect, Made, Setup, right
 from convoscope.toybox.ward.drawing import SIDE, Pictures, drawn
@@ -72,8 +71,8 @@ RECIPES: tuple[Recipe, ...] = (
         "input-bgr", "trained on pictures whose channels lie in the order blue, green, red", bgr=True, least=0.01
     ),
     WrongInput(
-        "input-range", "trained on values of 0 to 1, fed with a mean and std for 0 to 255", net=KINDS[1],
-        wrong=replace(RIGHT, mean=tuple(255 * m for m in MEAN), std=tuple(255 * s for s in STD)),
+        "input-range", "trained on values of mean 0 and deviation 1, fed with 0 to 255", net=KINDS[1],
+        wrong=replace(RIGHT, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255)),
     ),
     WrongInput(
         "input-normalisation", "trained with its pictures' mean and std, fed with -1 to 1", net=KINDS[2],
