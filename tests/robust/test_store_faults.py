@@ -46,6 +46,14 @@ def content(store: cs.Store) -> tuple[list[dict[str, object]], bytes]:
     return sorted(kept, key=lambda row: str(row["sha256"])), store.state().to_bytes()
 
 
+def _repaired(path: Path) -> str | None:
+    try:
+        repair(path)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
 def same(got: cs.Store, whole: cs.Store) -> None:
     """The same rows, extremes and counts; sums over other groups of pictures are equal to rounding."""
     assert content(got)[0] == content(whole)[0]
@@ -119,10 +127,9 @@ def test_every_flipped_bit_is_named_or_harmless_and_repair_undoes_it(folder: Pat
             assert content(cs.Store.open(copy)) == whole, file
             continue
         named += 1
-        try:
-            repair(copy)
-        except StoreError as error:
-            assert "survey again" in str(error)
+        said = _repaired(copy)
+        if said is not None:
+            assert "survey again" in said, said
             continue
         assert content(survey(folder, copy)) == whole, file
     assert named

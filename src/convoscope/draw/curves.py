@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from convoscope.draw import fonts
 from convoscope.draw.canvas import GREY, INK, PALE, Box, Drawing, Rule, Text
@@ -137,7 +138,7 @@ def _panel(
             if math.isfinite(low) and math.isfinite(up):
                 drawing.items.append(Rule(at(place), high(low), at(place), high(up), ink, 0.5))
         known = [(place, value) for place, value in enumerate(curve.values) if math.isfinite(value)]
-        for (p, a), (q, b) in zip(known, known[1:], strict=False):
+        for (p, a), (q, b) in pairwise(known):
             if q == p + 1:
                 drawing.items.append(Rule(at(p), high(a), at(q), high(b), ink, 1.2))
         for place, value in known:

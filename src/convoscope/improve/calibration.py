@@ -1,4 +1,4 @@
-"""Does it know how sure it may be? Temperature chosen on one half and tested on the other; over-fitting; under-fitting."""
+"""Does it know how sure it may be? Temperature chosen on one half, tested on the other; and over-fitting."""
 
 from __future__ import annotations
 
@@ -73,16 +73,18 @@ def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
     if min(len(first), len(second)) < FEWEST:
         return None, [], 0
     truth = looked.pictures.truth
-    fitted = temperature(looked.scores[first], truth[first])
+    # what a softmax of the logits would give, also where the network itself returns probabilities
+    logits = np.log(np.maximum(looked.probability, 1e-30))
+    fitted = temperature(logits[first], truth[first])
     chance, right = looked.probability[second], looked.right[second]
-    scaled = looked.scores[second].astype(np.float64) / fitted
+    scaled = logits[second] / fitted
     scaled = np.exp(scaled - scaled.max(1, keepdims=True))
     after = (scaled / scaled.sum(1, keepdims=True)).max(1)
     was, now = ece(chance.max(1), right), ece(after, right)
     told = Calibration(float(chance.max(1).mean()), float(right.mean()), was, now, fitted, len(second))
     if max(fitted, 1 / fitted) < FACTOR:
         return told, [], 1
-    gain = losses(looked.scores[second], truth[second]) - losses(looked.scores[second], truth[second], fitted)
+    gain = losses(logits[second], truth[second]) - losses(logits[second], truth[second], fitted)
     p = float(stats.ttest_1samp(gain, 0, alternative="greater").pvalue) if gain.std() > 0 else 1.0
     drop = bootstrap(
         len(second),
@@ -97,8 +99,8 @@ def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
     sure = "too sure" if fitted > 1 else "not sure enough"
     finding = Finding(
         "calibration",
-        f"It is {sure}: {told.confidence:.0%} confident and {told.accuracy:.0%} right; a temperature of {fitted:.2g} takes "
-        f"the calibration error from {was:.1%} to {now:.1%}.",
+        f"It is {sure}: {told.confidence:.0%} confident and {told.accuracy:.0%} right; a temperature of {fitted:.2g} "
+        f"takes the calibration error from {was:.1%} to {now:.1%}.",
         size, low, high, doubt="No answer changes by it, only how far its probabilities can be trusted.",
         next=case.command("repair", "--how", "calibrate"), won=max(FLOOR, WEIGHT * low), p=p,
         evidence={"what": "temperature", **told.to_dict()},
@@ -107,7 +109,7 @@ def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
 
 
 def overfitting(case: Case) -> tuple[dict[str, Any] | None, list[Finding], int]:
-    """Training pictures against these: a gap between them is over-fitting, low accuracy on both is stopping early."""
+    """Training pictures against these: a gap between them is over-fitting."""
     trained, looked = case.looked_train, case.looked
     if trained is None or trained.scores is None or looked.scores is None:
         return None, [], 0
@@ -127,7 +129,8 @@ def overfitting(case: Case) -> tuple[dict[str, Any] | None, list[Finding], int]:
     return told, [
         Finding(
             "calibration",
-            f"It is over-fitted: {on.mean:.1%} of the {len(a)} training pictures are right, and {off.mean:.1%} of these.",
+            f"It is over-fitted: {on.mean:.1%} of the {len(a)} training pictures are right, and {off.mean:.1%} of "
+            "these.",
             gap, min(low, gap), max(high, gap),
             doubt="Pictures of another kind than those of training open the same gap.",
             next="Train with augmentation, weight decay, or more pictures; stop when these stop getting better.",

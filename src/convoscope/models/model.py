@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from ..engine.fields.watch import NetworkTrace, trunk, watch
 from ..engine.passes import runner
 from ..engine.passes.untouched import is_scripted, untouched
-from ..errors import ModelError, UsageError
+from ..errors import ConvoscopeError, ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
 from ..pictures.preprocessing import channel_values, is_whole, read_size
+from .calling import Picked, call_for, picking
 from .labels import outputs_of, own_labels, read_labels, without_background
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Model:
     _watched: dict[tuple[Any, ...], NetworkTrace] = field(default_factory=dict, repr=False)
     _graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
     _fingerprint: tuple[Any, str] | None = field(default=None, repr=False)
+
+    @property
+    def output(self) -> str | None:
+        """Which element of what the network returns is meant; ``None``: found by its size and its name."""
+        return self.call.path if isinstance(self.call, Picked) else None
 
     @property
     def device(self) -> torch.device:
@@ -109,6 +115,8 @@ class Model:
             with untouched(self.module, gradients=False):
                 try:
                     self._watched[key] = watch(self.module, example, call=self.run, until=trunk(self.module))
+                except ConvoscopeError:
+                    raise
                 except Exception as error:
                     raise ModelError(forward_failed(self, chw, error)) from error
             if trunk(self.module) is None:  # else the forward ends before the outputs
@@ -116,7 +124,7 @@ class Model:
         return self._watched[key]
 
     def _check_labels(self, shapes: Sequence[tuple[int, ...]]) -> None:
-        """As many names as outputs: with one too many every name would be off by one, in silence."""
+        """A background's label that is one too many would put every name off by one; other misfits are doubts."""
         outputs = outputs_of(shapes)
         if self.labels is None or not outputs or len(self.labels) in outputs or outputs == {1}:
             return
@@ -128,8 +136,16 @@ class Model:
                 f"The labels begin with {self.labels[0]!r} and are one more than the {most} outputs: it was left out.",
             )
             self.labels = shorter
+
+    def check_labels(self) -> None:
+        """Refuse names that are not as many as the outputs; who wraps a module by hand is told by a doubt instead.
+
+        Raises :class:`UsageError` that names both numbers.
+        """
+        outputs = outputs_of(self.watched().output_shapes) if trunk(self.module) is None else set()
+        if self.labels is None or not outputs or len(self.labels) in outputs or outputs == {1}:
             return
-        had, self._watched = len(self.labels), {}
+        had, most = len(self.labels), max(outputs)
         hint = " (its first output may be a background class: add a line for it)" if most == had + 1 else ""
         raise UsageError(
             f"There are {had} labels, and {self.name} has {most} outputs{hint}: give one name an output."
@@ -182,6 +198,7 @@ def wrap(
     call: Callable[[nn.Module, Tensor, Tensor], Any] | None = None,
     rgb: tuple[int, int, int] | None = None,
     frames: int | None = None,
+    output: int | str | None = None,
 ) -> Model:
     """Your own network as a :class:`Model`, used as it is: nothing is copied, moved or changed.
 
@@ -199,6 +216,8 @@ def wrap(
         rgb: Which bands of a picture of more than three are drawn as red, green and blue.
         frames: Slices or frames that a network of volumes or videos takes (0, the default where its first convolution
             is 3-D: as many as there are).
+        output: Which element is meant of a network that returns several: a key, a number, or a path of them
+            (``heads.0``).
 
     Raises:
         UsageError: A setting does not fit.
@@ -214,8 +233,6 @@ def wrap(
     refuse_lazy(module, called)
     check_numbers(batch_size, seed)
     if call is None:
-        from .calling import call_for
-
         call = call_for(module)
     given = [channel_values(what, values) for what, values in (("mean", mean), ("std", std)) if values is not None]
     longest = max(map(len, given), default=1)
@@ -237,7 +254,7 @@ def wrap(
         called,
         batch_size=batch_size,
         seed=seed,
-        call=call,
+        call=picking(call, output),
         notes=() if given else assumed(module, preprocessing),
     )
 

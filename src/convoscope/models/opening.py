@@ -20,7 +20,7 @@ from ..errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from ..pictures.picture import Preprocessing
 from ..pictures.preprocessing import channel_values, read_size
 from . import weights as weight_files
-from .calling import Call, call_for
+from .calling import Call, call_for, picking
 from .labels import own_labels, read_labels
 from .model import ASSUMED, Model, assumed, check_numbers, input_channels, refuse_lazy, wrap
 
@@ -50,6 +50,7 @@ def open_model(
     batch_size: int = 32,
     seed: int = 0,
     trust_pickle: bool = False,
+    output: int | str | None = None,
 ) -> Model:
     """Open a network by its spec.
 
@@ -60,6 +61,7 @@ def open_model(
         labels: Class names: a file with one name a line, a sequence, or a dictionary of class numbers.
         size, mean, std, fit, interpolation: Override the preprocessing that comes with the weights.
         device: ``None`` takes CUDA or MPS where present.
+        output: Which element is meant of a network that returns several: a key, a number, or a path of them.
 
     Raises:
         ModelError: The network or its weights cannot be had.
@@ -93,12 +95,13 @@ def open_model(
     if labels is not None:
         opened.labels = read_labels(labels)
     opened.batch_size, opened.seed = batch_size, seed
+    opened.call = picking(opened.call, output)
     if device is not None or dtype is not None or not isinstance(spec, nn.Module):
         # a module given by hand stays where it is unless told otherwise
         opened.module.to(device=choose_device(device), dtype=choose_dtype(dtype))
     if labels is not None and opened.preprocessing.size is not None:
         with suppress(ModelError):  # what the network cannot run on is told where it is run
-            opened.watched()  # holds the labels against the outputs
+            opened.check_labels()
     return opened
 
 
@@ -109,7 +112,7 @@ def _open_card(path: str, given: dict[str, Any]) -> Model:
     card = read_card(path)
     told = {"weights": card.get("weights"), "labels": card.get("labels")}
     given = {name: value if value is not None else told.get(name) for name, value in given.items() if name != "spec"}
-    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit")}
+    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit", "interpolation")}
     opened = open_model(str(card["spec"]), **given)
     opened.preprocessing = _override(preprocessing_of(card["preprocessing"]), *geometry.values())
     return opened
@@ -326,6 +329,11 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     except Exception as error:
         said = " ".join(str(error).split())[:300].rstrip(".")
         raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {said}.") from error
+    except SystemExit as stop:
+        raise ModelError(
+            f"{path}:{attribute} ended the program (sys.exit({'' if stop.code is None else repr(stop.code)})) and gave "
+            "no network. A script's own work belongs under `if __name__ == '__main__':`."
+        ) from None
     finally:
         sys.path.remove(added)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import MissingExtra, PictureError
+from ..names import shown
 from .picture import Picture
 
 #: pictures of more pixels than this are taken for decompression bombs
@@ -47,7 +48,7 @@ def from_file(path: Path) -> Picture:
         raise PictureError(f"{str(path)!r}: this cannot be a file's name ({error}).") from None
     except OSError as error:
         raise PictureError(f"{path}: cannot be read ({error.strerror}).") from None
-    return from_bytes(data, path.name, path)
+    return from_bytes(data, shown(path.name), path)
 
 
 def from_bytes(data: bytes, name: str, path: Path | None) -> Picture:

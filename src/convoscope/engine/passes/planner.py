@@ -173,7 +173,8 @@ class Planner:
 
     def _elsewhere(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:
         """Needs at other inputs (K·B rows): run in pieces of the batch size, graphs dropped at once."""
-        self.runner.keep_apart(self.inputs)
+        if self.runner.batch_size > 1:
+            self.runner.keep_apart(self.inputs)
         inputs: Tensor = group[0][1].inputs  # type: ignore[union-attr,assignment]
         wanted = set().union(*(_layers([need], target) for target, need in group))
         gradients = any(isinstance(need, Gradient) for _, need in group)

@@ -138,7 +138,7 @@ def _by_layer(case: Case) -> dict[str, Any]:
     rows = rows[np.isin(looked.pictures.truth[rows], kept)]
     truth = looked.pictures.truth[rows]
     fold = folds([looked.pictures.keys[row] for row in rows], truth, seed=case.seed)
-    names = [name for name in dict.fromkeys([*case.depths, *([case.layer] if case.layer else [])])]
+    names = list(dict.fromkeys([*case.depths, *([case.layer] if case.layer else [])]))
     names = [name for name in names if name in looked.layers]
     layers = []
     before: Any = None
@@ -181,8 +181,8 @@ def _sheets(case: Case, table: dict[str, Any]) -> dict[str, Sheet]:
         "depth": curves(
             [Panel("accuracy, cross-validated", places, drawn)], columns=1, wide=3.0,
             title=f"{case.model.name}: where {len(table['classes'])} classes become separable",
-            footnote=f"{table['pictures']} pictures; bars are 95 % intervals (Wilson). Probes are logistic regressions on "
-            "each layer's mean activations (Alain & Bengio 2016).",
+            footnote=f"{table['pictures']} pictures; bars are 95 % intervals (Wilson). Probes are logistic regressions "
+            "on each layer's mean activations (Alain & Bengio 2016).",
         )
     }  # fmt: skip
     if len(table["classes"]) <= 40:
@@ -203,7 +203,8 @@ def _sheets(case: Case, table: dict[str, Any]) -> dict[str, Sheet]:
 
 def _tables(table: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [
-        [one["layer"], one["dimensions"], f"{100 * one['probe']['mean']:.1f} %", f"{100 * one['neighbours']['mean']:.1f} %",
+        [one["layer"], one["dimensions"], f"{100 * one['probe']['mean']:.1f} %",
+         f"{100 * one['neighbours']['mean']:.1f} %",
          None if one["gain"] is None else f"{100 * one['gain']:+.1f}", one["gain_p"]]
         for one in table["layers"]
     ]  # fmt: skip
@@ -220,11 +221,7 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         f"The classes are separable from {enough['layer']} on: {100 * enough['probe']['mean']:.1f} % by a linear probe "
         f"(at best {100 * best:.1f} %)."
     )
-    idle = [
-        one["layer"]
-        for one in layers[1:]
-        if one["gain_p"] is not None and not (one["gain"] > 0 and one["gain_p"] < 0.05)
-    ]
+    idle = [one["layer"] for one in layers[1:] if not (one["gain"] > 0 and one["gain_p"] < 0.05)]
     if idle:
         said.append(f"No gain that could be told from chance: {', '.join(idle)}.")
     # a class is late where it comes to nine tenths of its best recall after the others

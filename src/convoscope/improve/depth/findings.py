@@ -59,8 +59,8 @@ def _all(
     where = "its head loses" if at_head else "the layers behind it lose"
     return Finding(
         "depth",
-        f"A linear probe of {layer}, made on half of the pictures, is right on {hits.mean():.1%} of the other half, the "
-        f"network on {right.mean():.1%}: {where} {100 * interval.mean:.0f} points.",
+        f"A linear probe of {layer}, made on half of the pictures, is right on {hits.mean():.1%} of the other "
+        f"half, the network on {right.mean():.1%}: {where} {100 * interval.mean:.0f} points.",
         interval.mean, interval.low, interval.high,
         pictures=tuple(looked.pictures.uris[int(rows[at])] for at in np.flatnonzero(gain > 0)[:6]),
         doubt="The probe has seen pictures of this very kind; a network from elsewhere has not.",

@@ -184,8 +184,9 @@ def _finding(
         found = shortcuts(model, labelled, is_part=is_part, not_part=not_part, seed=seed, progress=said)
     if isinstance(found, Shortcuts):
         kinds, evidence = [one.kind for one in found.findings], found.settings()
+        names = [one.class_name for one in found.findings]
     else:
-        kinds, evidence = _read(Path(found))
+        kinds, names, evidence = _read(Path(found))
     if finding is None:
         return [
             one for one, kind in zip(evidence, kinds, strict=True) if kind == "shortcut" and "class_index" in one
@@ -200,15 +201,22 @@ def _finding(
             f"Finding {finding} is of the kind {kind!r}, which no repair of a checkpoint undoes: the data or the "
             "training must change (its own next command tells more)."
         )
-    return [evidence[finding - 1]], way
+    chosen = evidence[finding - 1]
+    if way == "head" and "family" not in chosen:
+        # a finding of another stage, or without what was measured: its class is looked at again
+        again = shortcuts(model, labelled, is_part=is_part, not_part=not_part, seed=seed, progress=said)
+        chosen = next((one.evidence for one in again.findings if one.class_name == names[finding - 1]), {})
+        if not chosen:
+            raise UsageError(f"--finding {finding}: no shortcut of {names[finding - 1]} is found in these pictures.")
+    return [chosen], way
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Kinds and evidence of the findings in a ``shortcuts.json`` or ``diagnosis.json``."""
+def _read(path: Path) -> tuple[list[str], list[str | None], list[dict[str, Any]]]:
+    """Kinds, classes and evidence of the findings in a ``shortcuts.json`` or ``diagnosis.json``."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         listed = document["findings"]
-        kinds = [str(one["kind"]) for one in listed]
+        kinds, names = [str(one["kind"]) for one in listed], [one["class"] for one in listed]
         settings = document.get("settings") or [one.get("evidence", {}) for one in listed]
     except FileNotFoundError:
         raise UsageError(f"--from {path}: there is no such file.") from None
@@ -216,7 +224,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         raise UsageError(f"--from {path}: this is no shortcuts.json or diagnosis.json of Convoscope's.") from None
     if len(settings) != len(kinds):
         raise UsageError(f"--from {path}: findings and settings do not belong together.")
-    return kinds, [dict(one) for one in settings]
+    return kinds, names, [dict(one) for one in settings]
 
 
 def _groups(groups: str | Path | Mapping[str, str], bench: Bench) -> list[str]:

@@ -50,9 +50,9 @@ def examples_shown(result: Repaired, faults: Sequence[Fault], seed: int) -> dict
             numbers = np.flatnonzero(made.group == code)[:60]
             if not len(numbers):
                 continue
-            before = held.ask(len(numbers), lambda rows, numbers=numbers, made=made: made.make(numbers[rows]))
+            before = held.ask(len(numbers), _rows(made, numbers))
             other = with_module(held, result.attempt.module)
-            after = other.ask(len(numbers), lambda rows, numbers=numbers, made=made: made.make(numbers[rows]))
+            after = other.ask(len(numbers), _rows(made, numbers))
             truth = made.truth[numbers]
             order = np.argsort(-((after == truth).astype(int) - (before == truth)), kind="stable")[:SHOWN]
             images = held.shown(made.make(numbers[order]))
@@ -64,6 +64,10 @@ def examples_shown(result: Repaired, faults: Sequence[Fault], seed: int) -> dict
                 for image, at in zip(images, order, strict=True)
             ]
     return found
+
+
+def _rows(made: Any, numbers: Any) -> Any:
+    return lambda rows: made.make(numbers[rows])
 
 
 def _learnt(bench: Bench, seed: int) -> Bench:

@@ -101,6 +101,11 @@ class Bench:
         if not rows:
             raise PictureError(f"None of the {len(held)} pictures can be used: {next(iter(failed.values()), '')}")
         kept = held.take(rows)
+        if scores[0].shape[1] <= int(kept.truth.max()):
+            raise UsageError(
+                f"{model.name} gives {scores[0].shape[1]} class scores, and these pictures are of a class with the "
+                f"number {int(kept.truth.max())} (from 0): give the labels in the order of its outputs (--labels)."
+            )
         bench = cls(
             model, kept, torch.cat(parts), np.concatenate(scores), halves(kept.keys, kept.truth.tolist(), seed),
             None, len(pictures) - len(kept) - len(failed), failed,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ...version import __version__
-from .bench import Bench
+from .bench import Bench, Ints
 from .effects import Effect
 from .result import Shortcuts
 from .transplant import paste
@@ -26,15 +28,15 @@ def page(found: Shortcuts) -> str:
     named = {one.class_name for one in found.findings if one.class_name} | set(found.answered)
     every = [one for one in found.findings if one.class_name is None]
     spots = {label for one in every for label in one.evidence["classes"]}
-    drawn = []
+    blocks = []
     for label, of in found.effects.items():
         families = [one.evidence["family"] for one in found.findings if one.class_name == label]
         families += ["patch"] if label in spots or label in found.answered else []
         for family in dict.fromkeys(families):
             if family in of and family != "files":
-                drawn.append({"label": label, "family": family, **_drawn(bench, of[family])})
+                blocks.append({"label": label, "family": family, **drawn(bench, of[family])})
     return render(
-        "shortcuts.html", title=f"Shortcuts of {bench.model.name}", version=__version__, found=found, drawn=drawn,
+        "shortcuts.html", title=f"Shortcuts of {bench.model.name}", version=__version__, found=found, drawn=blocks,
         named=named, rows=_rows(found), pictures=len(bench.truth), half=int((~bench.half).sum()),
         families=list(dict.fromkeys(family for of in found.effects.values() for family in of)),
     )  # fmt: skip
@@ -53,7 +55,8 @@ def _rows(found: Shortcuts) -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(bench: Bench, one: Effect) -> dict[str, Any]:
+def drawn(bench: Bench, one: Effect) -> dict[str, Any]:
+    """Figures of one effect, as data URIs with captions: ``marked`` are its own pictures, ``pasted`` the others."""
     return _patch(bench, one) if one.family == "patch" else _change(bench, one)
 
 
@@ -71,7 +74,7 @@ def _patch(bench: Bench, one: Effect) -> dict[str, Any]:
         target = _one_of(became[at], place)
         into = np.array([targets[target]], np.int64)
         made = paste(bench, into, sources[at : at + 1], corners[at : at + 1], corners[at : at + 1], side)
-        said = int(bench.ask(1, lambda numbers, made=made: made)[0])
+        said = int(bench.ask(1, _given(made))[0])
         before = label(int(bench.prediction[into[0]]))
         pasted.append(
             _figure(_boxed(Image.fromarray(bench.shown(made)[0]), corners[at], side), f"{before} → {label(said)}")
@@ -84,9 +87,15 @@ def _patch(bench: Bench, one: Effect) -> dict[str, Any]:
     }
 
 
+def _given(made: Tensor) -> Callable[[Ints], Tensor]:
+    """The same pictures, whatever rows are asked for."""
+    return lambda numbers: made
+
+
 def _change(bench: Bench, one: Effect) -> dict[str, Any]:
     change, label = one.shown["change"], bench.model.label
-    marked, pasted = [], []
+    marked: list[Any] = []
+    pasted: list[Any] = []
     for rows, make, into in ((one.shown["own"], change.take, marked), (one.shown["targets"], change.add, pasted)):
         if make is None:
             continue
@@ -95,7 +104,7 @@ def _change(bench: Bench, one: Effect) -> dict[str, Any]:
         for row in rows[order]:
             picked = np.array([row], np.int64)
             made = bench.clip(make(bench.inputs[picked], picked))
-            said = int(bench.ask(1, lambda numbers, made=made: made)[0])
+            said = int(bench.ask(1, _given(made))[0])
             into.append(
                 _figure(Image.fromarray(bench.shown(made)[0]), f"{label(int(bench.prediction[row]))} → {label(said)}")
             )

@@ -46,6 +46,8 @@ def transplant(bench: Bench, kind: int, seed: int = 0) -> Effect:
     random = np.random.default_rng([seed, kind])
     side = _best_side(bench, kind, random)
     own = known(bench, kind, False)
+    if not len(own):
+        return none("patch", kind)
     maps = evidence(bench, own, kind)
     windows = Windows(own, strongest(maps, side), side)
     order = random.permutation(len(own))[:SOURCES]

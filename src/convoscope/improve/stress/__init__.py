@@ -14,13 +14,12 @@ from ..diagnose.alone import Examined, case_of, examined
 from ..diagnose.stage import Case, Progress, StageResult
 from ..look import Looked
 from ..statistics import share
-from ..units.health import sample
+from ..units.examine import sample
 from .changes import Change, changes
 from .curves import Stressed, stressed
 from .faults import faults, input_side
 
 if TYPE_CHECKING:
-    from ...draw.curves import Panel
     from ...models.model import Model
 
 __all__ = ["Change", "StressStage", "Stressed", "changes", "stress", "stressed"]
@@ -154,7 +153,7 @@ def _profile(case: Case, most: int) -> dict[str, Any]:
 
 def _layers(case: Case) -> list[str]:
     """At most five layers over the depth, the embedding last."""
-    names = [name for name in dict.fromkeys([*case.depths, *([case.layer] if case.layer else [])])]
+    names = list(dict.fromkeys([*case.depths, *([case.layer] if case.layer else [])]))
     names = [name for name in names if name in case.looked.layers]
     at = np.linspace(0, len(names) - 1, min(LAYERS, len(names))).round().astype(int)
     return [names[int(i)] for i in dict.fromkeys(at.tolist())]
@@ -194,7 +193,8 @@ def _sheets(case: Case, one: dict[str, Any], second: Case | None, other: dict[st
         made["stress-layers"] = curves(
             inner, percent=False, title=f"{case.model.name}: how alike a layer's activations stay, cell by cell",
             footnote="Cosine of the activations before and after, each channel's mean taken off: 1 is invariant, 0 "
-            "unrelated (after Zeiler & Fergus 2014, figure 5). What grows towards the output has been learnt to ignore.",
+            "unrelated (after Zeiler & Fergus 2014, figure 5). A change to which later layers answer less than earlier "
+            "ones is one that the network has learnt to ignore.",
         )  # fmt: skip
     return made
 
@@ -236,7 +236,7 @@ def _remarks(one: dict[str, Any]) -> list[str]:
         kept = shuffled[2]["accuracy"]["mean"]
         if kept > 0.5 * one["accuracy"]["mean"] and one["accuracy"]["mean"] > 0.3:
             said.append(
-                f"Cut into 4×4 shuffled pieces {100 * kept:.0f} % are still right: it decides by local texture more than "
-                "by shape (Brendel & Bethge 2019)."
+                f"Cut into 4×4 shuffled pieces {100 * kept:.0f} % are still right: it decides by local texture more "
+                "than by shape (Brendel & Bethge 2019)."
             )
     return said

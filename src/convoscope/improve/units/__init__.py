@@ -8,7 +8,7 @@ from typing import Any
 from ..collection import Labelled
 from ..diagnose.alone import Examined, case_of, examined
 from ..diagnose.stage import Case, Progress, StageResult
-from .health import Health, examine, remarks
+from .examine import Health, examine, remarks
 from .prune import Pruned, prune
 
 __all__ = ["Health", "Pruned", "UnitsStage", "health", "prune"]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ...engine.passes.naming import module_paths, observe
 from ...engine.passes.untouched import untouched
-from ...errors import ModelError, PictureError
-from ...models.model import Model, forward_failed
+from ...errors import PictureError
+from ...models.model import Model
 from ...surveys.gather.choose import default_layers
 from ..collection import Labelled
-from ..look import batches
+from ..look import batches, run_once
 
 Floats = NDArray[np.float64]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -184,7 +184,7 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     layers = {name: watched.layers[name] for name in names}
     sums: dict[str, _Sums] = {}
     norms: dict[str, _Sums] = {}
-    paths = {name: module for name, module in module_paths(model.module).items()}
+    paths = module_paths(model.module)
     normal = {name: module for name, module in paths.items()
               if isinstance(module, _NORMS) and module.running_mean is not None}  # fmt: skip
 
@@ -217,10 +217,7 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     try:
         for at, inputs in batches(model, pictures, failed):
             with untouched(model.module, gradients=False), observe(model.module, visit, only=set(names)):
-                try:
-                    model.run(inputs)
-                except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-                    raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+                run_once(model, inputs)
             rows.extend(at)
             if progress is not None:
                 progress(at[-1] + 1, len(pictures))
