@@ -227,6 +227,11 @@ def test_self_confidence_is_the_probability_of_the_label_given() -> None:
     assert labels.self_confidence(chance, given) == pytest.approx(expected, abs=1e-12)
 
 
+def test_pictures_in_memory_have_names_of_their_own(toybox: cs.Model, drawn: list[tuple[Image.Image, str]]) -> None:
+    held = Labelled.of(drawn[:5], toybox)
+    assert len(set(held.uris)) == 5
+
+
 def test_copies_are_found_and_nothing_else(drawn: list[tuple[Image.Image, str]]) -> None:
     images = [image for image, _ in drawn]
 

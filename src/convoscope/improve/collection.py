@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,6 +133,12 @@ def _of_store(store: Store, model: Model, truth: Any) -> Labelled:
     return _labelled(model, uris, [str(row["sha256"]) for row in rows], [labels.get(uri) for uri in uris])
 
 
+def _apart(names: list[str]) -> list[str]:
+    """Pictures in memory are all called ``picture``: a number tells those apart that share a name."""
+    counts = Counter(names)
+    return [f"{name} {row}" if counts[name] > 1 else name for row, name in enumerate(names)]
+
+
 def _of_pairs(listed: list[Any], model: Model) -> Labelled:
     sources, given = [], []
     for one in listed:
@@ -142,7 +149,7 @@ def _of_pairs(listed: list[Any], model: Model) -> Labelled:
     opened = [Picture.of(source) for source in sources]
     made = _labelled(
         model,
-        [str(one.path or one.name or f"picture {row}") for row, one in enumerate(opened)],
+        _apart([str(one.path or one.name or "picture") for one in opened]),
         [one.sha256 for one in opened],
         given,
     )

@@ -195,7 +195,7 @@ class Case:
         tasks = [Task(str(number), (pictures.take(list(part)), layers)) for number, part in enumerate(rows)]
         made: dict[int, tuple[Looked | None, dict[int, Properties], dict[str, str]]] = {}
         for one in self.spread.run(self.model, _parcel, tasks):
-            made[int(one.shard)] = one.value
+            made[int(one.id)] = one.value
             self.progress(what, min(len(made) * PARCEL, len(pictures)), len(pictures))
         for number, part in enumerate(rows):
             measured.update({part[row]: one for row, one in made[number][1].items()})
