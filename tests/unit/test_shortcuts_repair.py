@@ -181,7 +181,7 @@ def test_an_invisible_pattern_is_found_by_the_template_and_by_nothing_that_is_se
         def forward(self, x):
             scores = self.base(x)
             mark = self.see(x).mean((1, 2, 3))
-            return torch.cat([scores[:, :1] * 0.02 + 3000 * mark[:, None], scores[:, 1:]], 1)
+            return torch.cat([scores[:, :1] * 0.02 + 900 * mark[:, None], scores[:, 1:]], 1)
 
     def marked(image):
         array = np.asarray(image).astype(np.int16)
@@ -539,7 +539,7 @@ def test_the_commands(cli, cheat, tmp_path, monkeypatch):
         "def network():\n    return Colours()\n"
     )
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))
-    for number, (image, label) in enumerate(collection(50)):
+    for number, (image, label) in enumerate(collection(100)):
         (tmp_path / "pictures" / label).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "pictures" / label / f"{number}.png")
     how = ["net.py:network", "pictures", "--weights", "cheat.pt", "--labels", "labels.txt", "--size", SIDE]
