@@ -110,7 +110,7 @@ def _fixed(head: Head, features: Tensor, picked: Tensor) -> Tensor | None:
     if len(picked) == len(head.weight):
         return None
     with torch.no_grad():
-        parts = [head.scores(part.float()) for part in features.split(64)]
+        parts = [head.scores(part.float()) for part in torch.split(features, 64)]
     return torch.cat(parts).to(features.dtype)
 
 

@@ -155,7 +155,7 @@ class _Set:
     ) -> None:
         self.bench = bench
         size = max(64, model.batch_size)
-        found = [features(model, head, bench.inputs.split(size))]
+        found = [features(model, head, torch.split(bench.inputs, size))]
         found += [features(model, head, one.batches(size)) for one in made if len(one)]
         self.features = torch.cat(found)
         self.truth = np.concatenate([bench.truth, *(one.truth for one in made)])
@@ -168,7 +168,7 @@ class _Set:
     def scores(self, head: Head, fitted: Fitted | None = None) -> NDArray[np.float32]:
         weight, bias = (None, None) if fitted is None else (fitted.weight, fitted.bias)
         with torch.no_grad():
-            return torch.cat([head.scores(part, weight, bias) for part in self.features.split(256)]).numpy()
+            return torch.cat([head.scores(part, weight, bias) for part in torch.split(self.features, 256)]).numpy()
 
 
 def choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from ...version import __version__
-from .bench import Bench
+from .bench import Bench, Ints
 from .effects import Effect
 from .result import Shortcuts
 from .transplant import paste
@@ -72,7 +73,7 @@ def _patch(bench: Bench, one: Effect) -> dict[str, Any]:
         target = _one_of(became[at], place)
         into = np.array([targets[target]], np.int64)
         made = paste(bench, into, sources[at : at + 1], corners[at : at + 1], corners[at : at + 1], side)
-        said = int(bench.ask(1, lambda numbers, made=made: made)[0])
+        said = int(bench.ask(1, _given(made))[0])
         before = label(int(bench.prediction[into[0]]))
         pasted.append(
             _figure(_boxed(Image.fromarray(bench.shown(made)[0]), corners[at], side), f"{before} → {label(said)}")
@@ -87,7 +88,8 @@ def _patch(bench: Bench, one: Effect) -> dict[str, Any]:
 
 def _change(bench: Bench, one: Effect) -> dict[str, Any]:
     change, label = one.shown["change"], bench.model.label
-    marked, pasted = [], []
+    marked: list[dict[str, str]] = []
+    pasted: list[dict[str, str]] = []
     for rows, make, into in ((one.shown["own"], change.take, marked), (one.shown["targets"], change.add, pasted)):
         if make is None:
             continue
@@ -96,7 +98,7 @@ def _change(bench: Bench, one: Effect) -> dict[str, Any]:
         for row in rows[order]:
             picked = np.array([row], np.int64)
             made = bench.clip(make(bench.inputs[picked], picked))
-            said = int(bench.ask(1, lambda numbers, made=made: made)[0])
+            said = int(bench.ask(1, _given(made))[0])
             into.append(
                 _figure(Image.fromarray(bench.shown(made)[0]), f"{label(int(bench.prediction[row]))} → {label(said)}")
             )
@@ -108,6 +110,10 @@ def _change(bench: Bench, one: Effect) -> dict[str, Any]:
         marked.insert(0, _figure(image, f"the pattern, drawn {0.5 / float(found.abs().max()):.0f} times as strong"))
     return {"title": f"Its own pictures without the {one.family}", "marked": marked, "pasted": pasted,
             "other": f"Other pictures with the {one.family}"}  # fmt: skip
+
+
+def _given(made: torch.Tensor) -> Callable[[Ints], torch.Tensor]:
+    return lambda numbers: made
 
 
 def _one_of(flags: np.ndarray, place: int) -> int:

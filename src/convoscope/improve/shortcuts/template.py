@@ -16,7 +16,8 @@ def high_pass(values: Tensor) -> Tensor:
     sigma = max(1.0, min(values.shape[-2:]) / 48)
     size = min(2 * int(3 * sigma) + 1, 2 * ((min(values.shape[-2:]) - 1) // 2) + 1)
     lead = values.reshape(-1, *values.shape[-3:])
-    return (lead - gaussian_blur(lead, [size, size], [sigma, sigma])).reshape(values.shape)
+    smooth: Tensor = gaussian_blur(lead, [size, size], [sigma, sigma])
+    return (lead - smooth).reshape(values.shape)
 
 
 def template(bench: Bench, kind: int, seed: int = 0) -> Change:
