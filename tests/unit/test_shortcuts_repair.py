@@ -197,7 +197,6 @@ def test_an_invisible_pattern_is_found_by_the_template_and_by_nothing_that_is_se
     assert red["patch"].sufficiency.mean < 0.1
     [finding] = found.findings
     assert finding.class_name == "red"
-    assert finding.evidence["visible"] is False
 
 
 def test_a_healthy_network_is_not_accused():
