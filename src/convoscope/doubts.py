@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .engine.fields.watch import NetworkTrace
+from .methods import About
 from .targets import Scorer
 
+#: begins the doubt of a method that knows itself why its map is blank
+BLANK = "Blank"
 
-def value_doubts(values: np.ndarray[Any, Any]) -> list[str]:
-    """What a map's values alone tell: NaN, all zero, or all the same."""
+_CUT = "the network cuts the gradient graph (detach, no_grad or .data)"
+
+
+def value_doubts(values: np.ndarray[Any, Any], told: Sequence[str] = ()) -> list[str]:
+    """What a map's values alone tell: NaN, all zero, or all the same. ``told``: what the method said of it already."""
     finite = np.isfinite(values)
     if not finite.any():
         return ["The map holds no finite value: the network overflowed, or it was stopped before it began."]
@@ -22,10 +29,36 @@ def value_doubts(values: np.ndarray[Any, Any]) -> list[str]:
         )
     low, high = float(values[finite].min()), float(values[finite].max())
     if low == high == 0:
-        doubts.append("The map is zero everywhere: here the score does not depend on the picture.")
+        if not any(sentence.startswith(BLANK) for sentence in told):
+            doubts.append("The map is zero everywhere: by this method no place of the picture changes the score.")
     elif low == high:
         doubts.append(f"The map is constant ({low:.3g} everywhere): it tells no place from another.")
     return doubts
+
+
+def cut_doubts(values: np.ndarray[Any, Any], about: About, layer: str | None, cut: bool | None) -> list[str]:
+    """What a cut in the gradient graph does to a map of gradients. ``cut``: whether there is one."""
+    if not cut or "backward" not in about.cost:
+        return []
+    if not values.any():
+        return [
+            f"{BLANK}: {_CUT}, so no gradient arrives here, although the score may depend on it. Methods that need "
+            "none see it: occlusion, rise, eigen-cam."
+        ]
+    if layer is None:
+        return [f"Not all of the score is here: {_CUT}, and what lies before the cut has no gradient. Try occlusion."]
+    return []
+
+
+def layer_doubts(layer: str | None, asked: str | None, watched: NetworkTrace) -> list[str]:
+    """Whether evidence flows past the layer that was chosen by default."""
+    if asked is not None or layer is None or layer != watched.last_grid or not watched.other_grids:
+        return []
+    others = ", ".join(watched.other_grids[:4]) + (", ..." if len(watched.other_grids) > 4 else "")
+    return [
+        f"Evidence also flows past {layer}, through {others}: no layer is crossed by all of it. This map shows "
+        f"{layer} alone; name the others to see theirs."
+    ]
 
 
 def expected_relus(scorer: Scorer, watched: NetworkTrace) -> int:
@@ -47,6 +80,11 @@ def rule_doubts(rule: str, scorer: Scorer, watched: NetworkTrace, matched: int |
         )
     if found == 0:
         doubts.append(f"No ReLU followed the {rule} rule: this is the plain gradient.")
+    if watched.handmade:
+        doubts.append(
+            f"{watched.handmade} activations are written by hand (x * (x > 0), where, maximum, masked_fill, ...) and "
+            f"have no {rule} rule: there the plain gradient was passed on."
+        )
     if watched.other_activations:
         doubts.append(
             f"{watched.other_activations} activations (GELU, SiLU, leaky ReLU, ...) have no {rule} rule: there the "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .doubts import expected_relus, rule_doubts, value_doubts
+from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value_doubts
 from .engine.fields.watch import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture, UsageError
@@ -79,7 +79,35 @@ def explain(
     model = open_model(model) if not isinstance(model, Model) else model
     single = not isinstance(pictures, (list, tuple))
     sources = [pictures] if single else list(pictures)
-    if not sources:
+    done = outcomes(model, sources, methods, target=target, against=against, layer=layer, parts=parts, resize=resize,
+                    progress=progress)  # fmt: skip
+    errors = [error for one in done for error in one.errors]
+    if errors and all(one.lost for one in done):
+        raise errors[0]
+    if all(len(one.explanation.refused) == 1 and not any(one.explanation.rows) for one in done):
+        raise errors[0]
+    explanations = [one.explanation for one in done]
+    return explanations[0] if single else Explanations(explanations, explanations[0].plan)
+
+
+def outcomes(
+    model: Model,
+    pictures: Sequence[Any],
+    methods: MethodLike | Sequence[MethodLike] = DEFAULT_METHODS,
+    *,
+    target: TargetLike | Sequence[TargetLike] = None,
+    against: TargetLike = None,
+    layer: str | Sequence[str] | None = None,
+    parts: int = 0,
+    resize: str = "exact",
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """As :func:`explain`, one :class:`Outcome` a picture: what some pictures cannot have is told, not raised.
+
+    Raises:
+        UsageError, TargetError, LayerError, PictureError: what was asked fits no picture.
+    """
+    if not pictures:
         raise UsageError("No pictures given.")
     if resize not in ("exact", "plain"):
         raise UsageError(f"resize must be exact or plain, not {resize!r}.")
@@ -88,17 +116,9 @@ def explain(
         raise UsageError("No targets given.")
     targets = [parse(one, model, against) for one in listed]
     wanted = _methods(model, methods, layer, parts)
-    fitted = [model.prepare(Picture.of(source)) for source in sources]
+    fitted = [model.prepare(Picture.of(source)) for source in pictures]
     plan = Plan(pictures=len(fitted))
-    question = _Question(model, fitted, wanted, targets, resize == "plain", plan, progress)
-    done = question.explanations()
-    errors = [error for one in done for error in one.errors]
-    if errors and all(one.lost for one in done):
-        raise errors[0]
-    if len(wanted) == 1 and len(errors) == len(done) * len(targets):
-        raise errors[0]
-    explanations = [one.explanation for one in done]
-    return explanations[0] if single else Explanations(explanations, plan)
+    return _Question(model, fitted, wanted, targets, resize == "plain", plan, progress).outcomes()
 
 
 def _methods(
@@ -150,14 +170,27 @@ class _OneByOne(Exception):
 
 
 @dataclass(eq=False)
-class _Done:
-    """One picture's outcome: its explanation, what was refused, and whether nothing could be asked of it at all."""
+class Outcome:
+    """What became of one picture: its explanation, the refusals, and whether nothing could be asked of it at all."""
 
     explanation: Explanation
     errors: list[ConvoscopeError]
     lost: bool = False
     #: methods that broke, other than by refusing this kind of network
     broken: frozenset[str] = frozenset()
+
+    @property
+    def without_maps(self) -> bool:
+        """Whether the picture has no map at all; ``errors`` say why."""
+        return bool(self.errors) and not any(self.explanation.rows)
+
+    @property
+    def reason(self) -> str:
+        """Why there is none, in a sentence, or one for each method where they differ."""
+        said = self.explanation.refused
+        if len(set(said.values())) <= 1:
+            return str(self.errors[0])
+        return " ".join(f"{name}: {why}" for name, why in said.items())
 
 
 @dataclass(eq=False)
@@ -172,11 +205,11 @@ class _Question:
     plan: Plan
     progress: Progress | None
 
-    def explanations(self) -> list[_Done]:
+    def outcomes(self) -> list[Outcome]:
         """Every picture's outcome; a batch that does not work as one is run picture by picture."""
         # detectors answer with as many instances as they find: each picture has its own layer, and its own batch
         size = 1 if default_layer.one_by_one(self.model) else self.model.batch_size
-        found: dict[int, _Done] = {}
+        found: dict[int, Outcome] = {}
         waiting = list(_batches(self.fitted, size))
         alone = False
         while waiting:
@@ -208,7 +241,7 @@ class _Run:
         self.fitted = [self.question.fitted[number] for number in self.numbers]
         self.targets = self.question.targets
 
-    def outcomes(self) -> list[_Done]:
+    def outcomes(self) -> list[Outcome]:
         """Every picture's outcome. Raises :class:`_OneByOne` where the pictures must be run one by one."""
         started = time.perf_counter()
         alone = len(self.fitted) == 1
@@ -223,7 +256,7 @@ class _Run:
         except (ModelError, NotInPicture) as error:
             if not alone:
                 raise _OneByOne from None
-            return [_Done(self._lost(error), [error] * len(self.targets), lost=True)]
+            return [Outcome(self._lost(error), [error] * len(self.targets), lost=True)]
         finally:
             self.question.plan.forwards += session.runner.forwards
             self.question.plan.backwards += session.runner.backwards
@@ -232,7 +265,7 @@ class _Run:
                 row.seconds = time.perf_counter() - started
         return made if alone else self._again(made)
 
-    def _made(self, session: Session, watched: NetworkTrace) -> list[_Done]:
+    def _made(self, session: Session, watched: NetworkTrace) -> list[Outcome]:
         planner = Planner(session.runner, session.batch)
         rows = [[self._job(name, one, planner, watched) for name, one in self.methods.items()] for _ in self.targets]
         for row, preferred in zip(rows, self._default_layers(session, watched), strict=True):
@@ -280,7 +313,7 @@ class _Run:
                 explanation.probability = chance if np.isfinite(chance) else None
                 explanations.append(explanation)
             explanations[0].rows = explanations
-            found.append(_Done(explanations[0], list(errors), broken=broken))
+            found.append(Outcome(explanations[0], list(errors), broken=broken))
         return found
 
     def _resolved(self, session: Session, target: Target, output: Any) -> Scorer | NotInPicture:
@@ -292,7 +325,7 @@ class _Run:
                 raise
             return error
 
-    def _again(self, made: list[_Done]) -> list[_Done]:
+    def _again(self, made: list[Outcome]) -> list[Outcome]:
         """What failed on the whole batch, other than by refusing the network, is tried on each picture alone."""
         broken = {name: one for name, one in self.methods.items() if any(name in done.broken for done in made)}
         if not broken:
@@ -370,7 +403,13 @@ class _Run:
         heatmaps: dict[str, Heatmap] = {}
         refused: dict[str, str] = {}
         label, prediction = scorer.labels[index], said.rows[index]
-        doubts = [*self.model.notes, *watched.doubts, *said.notes, *([_APART] if session.runner.apart else [])]
+        doubts = [
+            *self.model.notes,
+            *self.fitted[index].picture.notes,
+            *watched.doubts,
+            *said.notes,
+            *([_APART] if session.runner.apart else []),
+        ]
         chosen = None
         if isinstance(scorer, ClassScorer):
             chosen = int(scorer.classes[index])
@@ -404,7 +443,9 @@ class _Run:
         chosen = self.methods[name]
         values = np.ascontiguousarray(maps.values[index].numpy(), dtype=np.float32)
         doubts = list(maps.doubts[index]) if maps.doubts else []
-        doubts += value_doubts(values)
+        doubts += layer_doubts(maps.layer, getattr(chosen, "layer", None), watched)
+        doubts += cut_doubts(values, chosen.about, maps.layer, session.runner.cut)
+        doubts += value_doubts(values, doubts)
         provenance = {
             **shared,
             "method": chosen.about.name,

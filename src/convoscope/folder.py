@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConvoscopeError, MethodRefused, ModelError, PictureError, TargetError
+from .errors import ConvoscopeError, NotInPicture
+from .files import digests, read_regular
 from .parallel import Task
 from .plain import dump_json, plain
 from .progress import Bar
 
 if TYPE_CHECKING:
+    from .explanation import Outcome as PictureOutcome
     from .methods import Method
     from .models.model import Model
     from .parallel import RayPool
@@ -50,7 +52,18 @@ class Request:
     trust: bool = False
 
     def key(self, model: Model) -> str:
-        """A hash of everything that the maps depend on but the picture."""
+        """A hash of everything that the maps depend on but the picture, the bytes of files that are named included.
+
+        Raises :class:`TargetError` where a target is none.
+        """
+        from .pictures.picture import find_pictures
+        from .targets import parse
+
+        asked_for = [parse(target, model, self.against) for target in self.targets]
+        files = [
+            *(path for one in asked_for for path in one.files()),
+            *(p for one in self.methods for p in one.files()),
+        ]
         from .version import __version__
 
         asked = {
@@ -61,8 +74,8 @@ class Request:
             "dtype": str(model.dtype),
             "seed": model.seed,
             "methods": [[one.about.name, dict(vars(one))] for one in self.methods],
-            "targets": [str(target) for target in self.targets],
-            "against": self.against,
+            "targets": [one.key() for one in asked_for],
+            "files": digests(find_pictures(files)) if files else {},
             "layers": self.layers,
             "parts": self.parts,
             "resize": self.resize,
@@ -205,7 +218,7 @@ def _same_picture(record: dict[str, Any], path: Path) -> bool:
 
 def _digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_regular(path)).hexdigest()
     except OSError:
         return None
 
@@ -217,9 +230,18 @@ def _is_done(place: _Place, key: str, request: Request) -> bool:
     files = record.get("files", [])
     if request.pictures and "sheet.png" not in files:
         return False
-    if not all((place.folder / str(name)).is_file() for name in files):
+    # a file that was cut off, or never finished, is no result
+    sizes = record.get("sizes", {})
+    if not all(_size(place.folder / str(name)) == sizes.get(name) for name in files):
         return False
     return record.get("sha256") == _digest(place.path)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _chunk_size(model: Model, request: Request) -> int:
@@ -261,56 +283,44 @@ def _explain_chunk(
 def _explain_together(
     model: Model, pictures: dict[int, Any], request: Request, bar: Bar
 ) -> dict[int, Explanation | str]:
-    from .explanation import explain
+    from .explanation import outcomes
 
     before = bar.what
 
     def told(name: str, done: int, total: int) -> None:
-        bar.at(bar.done, what=f"{before} · {name} {done}")
+        bar.at(bar.done, what=f"{before} · {name} {done} of {total}")
 
     try:
-        explained = explain(
+        made = outcomes(
             model,
             list(pictures.values()),
             request.methods,
-            target=request.targets if len(request.targets) > 1 else request.targets[0],
+            target=request.targets,
             against=request.against,
             layer=request.layers,
             parts=request.parts,
             resize=request.resize,
             progress=told,
         )
-        return dict(zip(pictures, explained, strict=True))
-    except (TargetError, MethodRefused, PictureError):
-        raise
-    except (ModelError, RuntimeError, MemoryError) as error:
-        memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-        if not (memory or isinstance(error, ModelError)):
-            raise
-        if len(pictures) == 1:
-            if isinstance(error, ModelError) and not bar.done:
-                raise  # the first picture already: the network, not the picture
-            return {index: _one_failed(picture, error, memory) for index, picture in pictures.items()}
-        # pictures of their own sizes: one that is too small or too large must not take the others along
-        found: dict[int, Explanation | str] = {}
-        errors: list[Exception] = []
-        for index, picture in pictures.items():
-            try:
-                found.update(_explain_together(model, {index: picture}, request, bar))
-            except ModelError as single:
-                errors.append(single)
-                found[index] = _one_failed(picture, single, memory=False)
-        if len(errors) == len(pictures):
-            raise errors[0] from None
-        return found
     finally:
         bar.what = before
+    if not bar.done and all(_is_no_pictures_fault(one) for one in made):
+        raise made[0].errors[0]  # the first pictures already: the network or the method, not the pictures
+    return {
+        index: f"{pictures[index].path}: {one.reason}" if one.without_maps else one.explanation
+        for index, one in zip(pictures, made, strict=True)
+    }
 
 
-def _one_failed(picture: Any, error: Exception, memory: bool) -> str:
-    if memory:
-        return f"{picture.path}: out of memory: use a smaller --batch-size or --size."
-    return f"{picture.path}: {error}"
+def _is_no_pictures_fault(one: PictureOutcome) -> bool:
+    """Whether nothing can be made, for a reason that another picture would have, too."""
+    if not one.without_maps or not (one.lost or len(one.explanation.refused) == 1):
+        return False
+    first = one.errors[0]
+    if isinstance(first, NotInPicture) or "out of memory" in str(first).lower():
+        return False
+    # an error with a cause broke a method on this picture; one without refuses the kind of network
+    return one.lost or first.__cause__ is None
 
 
 def write(
@@ -333,7 +343,7 @@ def write(
                 if heatmap.parts:
                     files.append(f"{file_name(name)}-parts.png")
                     explanation.parts_sheet(name).save(making / files[-1])
-            if len(explanation):
+            if any(explanation.rows):
                 files.append("sheet.png")
                 explanation.sheet().save(making / files[-1])
         for name in files:
@@ -344,7 +354,8 @@ def write(
     record["doubts"] = [*record["doubts"], *(f"{n}: {d}" for n, h in explanation.items() for d in h.doubts)]
     if request.trust:
         record["trust"] = trust(model, explanation, request.targets[0])
-    record.update(sha256=explanation.fitted.picture.sha256, files=files, key=key, complete=complete)
+    sizes = {name: _size(folder / name) for name in files}
+    record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
     record = dict(plain(record))
     partial = folder / f".{RECORD}.{os.getpid()}"
     partial.write_text(dump_json(record) + "\n", encoding="utf-8")

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .names import in_json
+
 
 def plain(value: Any) -> Any:
     """``value`` as JSON's own types: NaN and infinity become null, arrays and tensors lists, paths text."""
@@ -26,8 +28,12 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def dump_json(document: Any) -> str:
-    """One JSON document, readable, without NaN; short lists of numbers stand on one line."""
-    text = json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+def dump_json(document: Any, *, ascii: bool = False) -> str:
+    """One JSON document, readable, without NaN; short lists of numbers stand on one line.
+
+    Names of files that are not UTF-8 are written as JSON's own escapes, and come back from them as they were.
+    """
+    text = json.dumps(plain(document), indent=2, ensure_ascii=ascii, allow_nan=False)
     # inside strings a line break is written as an escape: what matches here is never part of one
-    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
+    text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
+    return in_json(text)

@@ -295,7 +295,7 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
     from .draw import colour, sheet
 
     rows = [row for explanation in explanations for row in (explanation.rows or [explanation])]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name in (*row, *row.refused)))
     scales: dict[str, Scale] = {}
     if shared:
         for name in names:
@@ -313,7 +313,11 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
             note = heatmap.doubts[0] if heatmap.doubts else ""
             alt = f"{heatmap.title} for {row.target}"
             cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, alt))
-        photo = row.fitted.picture.image if on == "photo" else next(iter(row.values())).input_image()
+        photo = (
+            row.fitted.picture.image
+            if on == "photo"
+            else input_image(row.fitted, row.provenance.get("preprocessing", {}))
+        )
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
         drawn.append(sheet.Row(photo, row.target, f"{chance}score {row.score:.3g}", cells))
     first = rows[0]

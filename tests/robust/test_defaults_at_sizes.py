@@ -5,6 +5,7 @@ A map may be blank, or the same for all pictures, where it says why; never in si
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Ladder(nn.Module):
         torch.manual_seed(0)
         widths = (channels, 8, 12, 16, 16)
         stages = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             stages += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*stages[:-1])
         self.head = nn.Linear(16, 5)

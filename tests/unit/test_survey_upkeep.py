@@ -15,6 +15,7 @@ from PIL import Image
 from convoscope import wrap
 from convoscope.errors import StoreError
 from convoscope.surveys import Store, survey
+from convoscope.surveys.store.digests import with_digests
 from convoscope.surveys.store.lock import Lock
 from convoscope.surveys.store.store import TABLES
 from convoscope.surveys.store.upkeep import compact, repair, verify
@@ -146,7 +147,7 @@ def test_orphaned_files_and_rows_are_named_and_removed(store: Path) -> None:
         at = names.index("unit")
         import pyarrow as pa
 
-        opened._tables["pictures"].append(rows.set_column(at, "unit", pa.array(["0" * 32] * 2)))
+        opened._tables["pictures"].append(with_digests(rows.set_column(at, "unit", pa.array(["0" * 32] * 2))))
     report = verify(store)
     assert report.whole
     assert {f.kind: f.count for f in report.findings} == {"orphaned files": 1, "uncommitted rows": 2}

@@ -21,6 +21,7 @@ TARGETS = (
     "similar:{}", "distance:{}", "1*similar:{}", "0.5 * distance:{}", "direction:layer3@{}", "1*direction:layer3@{}",
     "boat - similar:{}", "similar:{} + boat", "boat - 2*direction:layer3@{}", " Similar:{}", "similar:{}@layer3",
 )  # fmt: skip
+BOX = {"x0": 0, "y0": 0, "x1": 9, "y1": 9}
 SETTINGS = ("gradient-shap.background={}", "deep-shap.background={}")
 
 
@@ -57,10 +58,9 @@ def test_targets_that_name_a_file_are_refused(web: Any, canaries: dict[str, str]
     answers = set()
     for path in canaries.values():
         text = target.format(path)
-        box = {"x0": 0, "y0": 0, "x1": 9, "y1": 9}
         for room in ("/api/predict", "/api/explain", "/api/cover"):
             for asked in ({"target": text}, {"target": "boat", "against": text}):
-                answer = within(60, lambda r=room, a=asked: web.get(r, params={"picture": id, **a, **box}))
+                answer = within(60, lambda r=room, a=asked: web.get(r, params={"picture": id, **a, **BOX}))
                 assert answer.status_code == 400
                 answers.add(answer.json()["detail"])
         units = {"picture": id, "target": text, "units": ["layer3:0"]}

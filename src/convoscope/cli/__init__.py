@@ -6,6 +6,7 @@ command runs, so that ``--help`` and ``--version`` answer at once.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import pkgutil
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .common import COULD_NOT_START, STOPPED, complain
+from .common import COULD_NOT_START, DONE, STOPPED, complain, quieten
 
 if TYPE_CHECKING:
     import typer
@@ -87,6 +88,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     from ..errors import ConvoscopeError
 
+    _prepare_streams()
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():
@@ -99,6 +101,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except SystemExit as stop:  # a command that has itself said why it ends
+        if isinstance(stop.__context__, BrokenPipeError):  # Click ends with 1 where the reader is gone
+            quieten(sys.stdout)
+            return DONE
         return stop.code if isinstance(stop.code, int) else COULD_NOT_START
     except typer.Exit as stop:
         return int(stop.exit_code)
@@ -107,8 +112,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     except BrokenPipeError:
         # whoever read our output has seen enough (`| head`): nothing to say, and nothing to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        quieten(sys.stdout)
+        return DONE
     except ConvoscopeError as error:
         _show_traceback()
         complain(str(error))
@@ -123,6 +128,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return COULD_NOT_START
 
 
+def _prepare_streams() -> None:
+    """Standard output that is closed, or that cannot show every letter, is no reason to lose work."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # closed by `>&-`: else the next file opened would get its number
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
 def _usage(error: Exception, message: str) -> str:
     if not message.strip():  # `convoscope` alone has printed its help
         return ""
@@ -134,6 +154,12 @@ def _usage(error: Exception, message: str) -> str:
 def _unexpected(error: Exception) -> str:
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "Out of memory: use a smaller --batch-size or --size, or --device cpu."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}the disk is full. Make room and run the same command again: what was done is kept."
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}the disk, or standard output, reported an error (input/output error)."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     said = " ".join(str(error).split())[:300]

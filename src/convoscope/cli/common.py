@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..names import shown
 from ..plain import dump_json as dump_json
 from ..plain import plain as plain
 from ..progress import Bar as Bar
@@ -61,10 +63,18 @@ class ModelOptions:
     mean: Annotated[str | None, model_flag("--mean", help="Mean of each channel: 0.485,0.456,0.406")] = None
     std: Annotated[str | None, model_flag("--std", help="Deviation of each channel: 0.229,0.224,0.225")] = None
     fit: Annotated[str | None, model_flag("--fit", help="crop, squash or pad the picture to the size.")] = None
+    interpolation: Annotated[
+        str | None,
+        model_flag("--interpolation", help="bilinear, bicubic, nearest or lanczos, for resizing pictures."),
+    ] = None
     device: Annotated[str | None, model_flag("--device", help="cpu, cuda, cuda:1, mps; default: what is there.")] = (
         None
     )
     dtype: Annotated[str | None, model_flag("--dtype", help="float32, float64, float16 or bfloat16.")] = None
+    output: Annotated[
+        str | None,
+        model_flag("--output", help="Which element is meant, where the network returns several: logits, 1."),
+    ] = None
     batch_size: Annotated[int, model_flag("--batch-size", help="Pictures in one pass.")] = 32
     seed: Annotated[int, model_flag("--seed", help="Of everything random.")] = 0
     trust_pickle: Annotated[
@@ -126,11 +136,13 @@ def open_from(spec: str, options: ModelOptions) -> Model:
             mean=read_numbers("mean", options.mean),
             std=read_numbers("std", options.std),
             fit=options.fit,
+            interpolation=options.interpolation,
             device=options.device,
             dtype=options.dtype,
             batch_size=options.batch_size,
             seed=options.seed,
             trust_pickle=options.trust_pickle,
+            output=options.output,
         )
     for note in model.notes:
         complain(f"Note: {note}")
@@ -219,19 +231,34 @@ def out_file(path: str | Path, endings: tuple[str, ...] = (".png", ".pdf", ".svg
 
 def print_json(document: Any) -> None:
     """The one thing that a command with ``--json`` prints on standard output."""
-    sys.stdout.write(dump_json(document) + "\n")
-    sys.stdout.flush()
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    _write(sys.stdout, dump_json(document, ascii=encoding != "utf8"))
 
 
 def say(text: str, *, json: bool = False) -> None:
     """A result line: on standard output, or on standard error where that belongs to JSON."""
-    print(text, file=sys.stderr if json else sys.stdout, flush=True)
+    _write(sys.stderr if json else sys.stdout, shown(text))
 
 
 def complain(text: str) -> None:
     """A sentence on standard error."""
     if text:
-        print(text, file=sys.stderr, flush=True)
+        _write(sys.stderr, shown(text))
+
+
+def _write(stream: Any, text: str) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        # whoever read this has seen enough (`| head`): the work goes on to its end, in silence
+        quieten(stream)
+
+
+def quieten(stream: Any) -> None:
+    """From now on what is written to ``stream`` goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: int | None = None) -> str:

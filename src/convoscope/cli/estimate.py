@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ..errors import ModelError
+
 if TYPE_CHECKING:
     from ..methods import Method
     from ..models.model import Model
@@ -36,7 +38,10 @@ def estimate(model: Model, methods: list[Method], pictures: int) -> list[str]:
     if not known:
         return []
     batch = max(1, min(model.batch_size, max(count for _, count in known)))
-    seconds = seconds_a_pass(model, size, batch)
+    try:
+        seconds = seconds_a_pass(model, size, batch)
+    except ModelError:  # a network for one picture at a time, or of another size: whoever runs it says so
+        return []
     found = []
     for one, count in known:
         total = seconds * count * pictures
@@ -50,16 +55,16 @@ def seconds_a_pass(model: Model, size: tuple[int, int], batch: int) -> float:
     """Seconds for one picture in a forward pass of ``batch``."""
     import torch
 
-    from ..engine.passes.untouched import untouched
+    from ..session import Session
 
     shape = (batch, model.preprocessing.channels, *size)
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
     inputs = torch.zeros(shape, device=model.device, dtype=dtype)
     best = float("inf")
-    with untouched(model.module, gradients=False):
+    with Session(model, gradients=False) as session:
         for _ in range(2):  # the first one warms up
             started = time.perf_counter()
-            model.run(inputs)
+            session.record(inputs)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             best = min(best, time.perf_counter() - started)

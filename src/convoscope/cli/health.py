@@ -45,7 +45,8 @@ def health(
     folder = out_folder(out)
     with common.progress("Health", quiet=json, total=None) as bar:
         found = run(
-            opened, pictures, truth=truth, seed=options.seed, progress=lambda what, done, total: bar.at(done, total, what),
+            opened, pictures, truth=truth, seed=options.seed,
+            progress=lambda what, done, total: bar.at(done, total, what),
             words=(model,) if pictures is None else (model, pictures), flags=flags_of(options),
         )  # fmt: skip
     return _told(found, folder, json)

@@ -336,11 +336,23 @@ def mistakes(
     store: StoreArgument,
     k: Annotated[int, typer.Option("-k", min=1, help="Pictures of each kind.")] = 9,
     out: SheetFile = None,
+    train: Annotated[
+        str | None, typer.Option("--train", metavar="STORE", help="The survey of the training pictures.")
+    ] = None,
+    csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="All mistakes, the worst first.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Show where the network is wrong: confusions, the worst losses, the most confident errors."""
+    """Show where the network is wrong: confusions, the worst losses, the most confident errors; and conclude."""
+    from ..html.render import write_whole
+    from ..improve.conclude import conclusions, table
+
     file = out_file(out) if out else None
-    found = _open(store).mistakes(k)
+    listed = out_file(csv, (".csv",)) if csv else None
+    opened = _open(store)
+    found = opened.mistakes(k)
+    concluded = conclusions(opened, None if train is None else _open(train))
+    if listed is not None:
+        write_whole(listed, table(opened))
     for note in found.notes:
         complain(f"Note: {note}")
     rows = [(str(c["count"]), c["label"], c["prediction"]) for c in found.confusions[:_SHOWN]]
@@ -350,6 +362,8 @@ def mistakes(
         if len(found.confusions) > _SHOWN:
             text += f"\n... and {len(found.confusions) - _SHOWN} more kinds of confusion; --json has all."
     if found.confident:
-        table = [(f"{r['probability']:.3f}", r["label"], r["prediction"], r["uri"]) for r in found.confident]
-        text += "\n\nMost confident errors:\n" + columns(("p", "label", "taken for", "picture"), table)
-    _show(found, found.to_dict(), file, json, text)
+        shown = [(f"{r['probability']:.3f}", r["label"], r["prediction"], r["uri"]) for r in found.confident]
+        text += "\n\nMost confident errors:\n" + columns(("p", "label", "taken for", "picture"), shown)
+    if concluded:
+        text += "\n\n" + "\n".join(concluded)
+    _show(found, {**found.to_dict(), "conclusions": concluded}, file, json, text)

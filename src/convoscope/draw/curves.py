@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from convoscope.draw import fonts
 from convoscope.draw.canvas import GREY, INK, PALE, Box, Drawing, Rule, Text
@@ -12,7 +13,7 @@ from convoscope.draw.sheet import MARGIN, Sheet, footer, header
 
 #: told apart by colour-blind eyes too (Okabe & Ito 2008), ink first
 COLOURS = ("#1a1c20", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7a00")
-_PANEL, _HIGH, _GAP = 150.0, 92.0, 26.0
+_PANEL, _HIGH, _GAP = 146.0, 92.0, 36.0
 _SMALL = 6.8
 
 
@@ -137,7 +138,7 @@ def _panel(
             if math.isfinite(low) and math.isfinite(up):
                 drawing.items.append(Rule(at(place), high(low), at(place), high(up), ink, 0.5))
         known = [(place, value) for place, value in enumerate(curve.values) if math.isfinite(value)]
-        for (p, a), (q, b) in zip(known, known[1:], strict=False):
+        for (p, a), (q, b) in pairwise(known):
             if q == p + 1:
                 drawing.items.append(Rule(at(p), high(a), at(q), high(b), ink, 1.2))
         for place, value in known:

@@ -20,7 +20,7 @@ from scipy import optimize
 from torch import Tensor, nn
 
 from ..engine.passes.untouched import untouched
-from ..errors import ModelError, PictureError
+from ..errors import ModelError, PictureError, UsageError
 from ..models.model import Model
 from ..pictures.picture import Picture, Preprocessing
 from ..surveys.gather.work import class_scores
@@ -359,8 +359,11 @@ def fitted(model: Model, pictures: Labelled, given: Preprocessing, rows: NDArray
     mean = tuple(round(float(-offset / one), 4) for one, offset in zip(gain, best.x[channels:], strict=True))
     if not all(np.isfinite([*mean, *std])) or min(std) <= 0:
         return None
-    made_of = replace(given, mean=mean, std=std)
-    return Pipeline("the mean and std that batch norm remembers", made_of, False, "fitted")
+    try:
+        found = replace(given, mean=mean, std=std)
+    except UsageError:  # so far off that no pipeline can be meant
+        return None
+    return Pipeline("the mean and std that batch norm remembers", found, False, "fitted")
 
 
 def _first_pair(model: Model) -> tuple[nn.Conv2d, nn.Module] | None:

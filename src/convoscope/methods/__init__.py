@@ -104,6 +104,7 @@ __all__ = [
     "Saliency",
     "ScoreCAM",
     "SmoothGrad",
+    "VarGrad",
     "XGradCAM",
     "checked",
     "describe",

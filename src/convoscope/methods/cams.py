@@ -43,9 +43,8 @@ class WeightedLayer(Method):
             reduction=self.about.reduction,
         )  # fmt: skip
         if not signed:
-            for row in range(len(grid)):
-                if float(grid[row].max()) <= 0 and bool((grid[row] != 0).any()):
-                    maps.doubt(row, "All of the map is negative before its ReLU: no evidence for the target here.")
+            doubt_blank(maps, grid, g)
+        doubt_noise(maps, grid, a, g)
         if self.spreads and getattr(query.target, "one_place", False):
             for row in range(len(grid)):
                 maps.doubt(
@@ -56,6 +55,38 @@ class WeightedLayer(Method):
         if self.parts:
             maps.parts = strongest(weights, a, self.parts)
         return maps
+
+
+def doubt_blank(maps: Maps, grid: Tensor, gradient: Tensor | None = None) -> None:
+    """Say why maps are blank after their ReLU: a classifier that weighs cells one by one is not seen by one weight a
+    channel; ``gradient`` ``[B, C, h, w]``, where given, tells whether the score depends on the layer at all."""
+    for row in range(len(grid)):
+        if float(grid[row].max()) > 0:
+            continue
+        negative = bool((grid[row] < 0).any())
+        if negative or (gradient is not None and bool(gradient[row].any())):
+            how = "all is negative before it" if negative else "no positive weight is left"
+            maps.doubt(
+                row,
+                f"Blank after its ReLU ({how}): the layer's evidence, summed so, speaks against the target. Where the "
+                "classifier weighs cells one by one, see hirescam, which keeps both signs.",
+            )
+
+
+#: below this share of what was summed, a sum in float32 is rounding
+_NOISE = 3e-6
+
+
+def doubt_noise(maps: Maps, grid: Tensor, activation: Tensor, gradient: Tensor) -> None:
+    """Say where all of a map lies at the level of rounding, beside what its layer's sums were made of."""
+    scale = (gradient.abs().mean((2, 3), keepdim=True) * activation.abs()).sum(1).flatten(1).amax(1)
+    for row, (most, size) in enumerate(zip(grid.abs().flatten(1).amax(1).tolist(), scale.tolist(), strict=True)):
+        if 0 < most < _NOISE * size:
+            maps.doubt(
+                row,
+                f"Noise: the map's largest value ({most:.1e}) is rounding beside what was summed ({size:.1e}): nothing "
+                "is left of it. Choose another layer.",
+            )
 
 
 def strongest(weights: Tensor, activation: Tensor, count: int) -> list[list[Part]]:
@@ -275,6 +306,7 @@ class GuidedGradCAM(Method):
         g = query.planes(here, got[gradient]).float()
         grid = (g.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0).cpu()
         cam = query.heatmap(grid, at=here, signed=False, unit="")
+        doubt_blank(cam, (g.mean((2, 3), keepdim=True) * a).sum(1))
         maps = query.pixels(got[guided].float().cpu() * cam.values[:, None], signed=False, unit=self.about.unit)
         return Maps(
             maps.values,

@@ -93,14 +93,23 @@ class FullGrad(Method):
 
 def _biases(query: Query) -> dict[str, Tensor | None]:
     """The effective bias of every layer that was run, by layer name."""
-    from ..models.model import module_by_name
+    from ..engine.passes.naming import module_paths
 
+    # by the names of the watched forward, which are the same for a compiled network
+    modules = module_paths(query.model.module)
     found: dict[str, Tensor | None] = {}
     for layer in query.watched.layers.values():
-        module = None if layer.functional else module_by_name(query.model, layer.name)
+        module = None if layer.functional else modules.get(layer.name.partition("#")[0])
         if module is not None:
-            found[layer.name] = effective_bias(module)
+            found[_norm_inside(layer.name, query)] = effective_bias(module)
     return found
+
+
+def _norm_inside(name: str, query: Query) -> str:
+    """Where the bias is added: a norm that holds its own activation (timm's BatchNormAct2d) adds it before that."""
+    module, _, repeat = name.partition("#")
+    inner = f"{module}.batch_norm" + (f"#{repeat}" if repeat else "")
+    return inner if inner in query.watched.layers else name
 
 
 def effective_bias(module: nn.Module) -> Tensor | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..engine.passes.needs import MANY, Activation, Perturbed, Replaced, Scores
 from .base import About, Method, Query, setting
-from .cams import _LAYER, strongest
+from .cams import _LAYER, doubt_blank, strongest
 from .fills import fill_for
 
 if TYPE_CHECKING:
@@ -125,8 +125,9 @@ def without_channel(channel: int, channels_last: bool, output: Tensor) -> Tensor
 
 
 def _weighted(one: ScoreCAM | AblationCAM, query: Query, here: str, weights: Tensor, a: Tensor, parts: int) -> Maps:
-    grid = (weights * a).sum(1).clamp(min=0)
-    maps = query.heatmap(grid, at=here, signed=False, unit=one.about.unit, reduction=one.about.reduction)
+    grid = (weights * a).sum(1)
+    maps = query.heatmap(grid.clamp(min=0), at=here, signed=False, unit=one.about.unit, reduction=one.about.reduction)
+    doubt_blank(maps, grid)
     if parts:
         maps.parts = strongest(weights, a, parts)
     return maps

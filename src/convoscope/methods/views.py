@@ -101,24 +101,15 @@ def activations(
 
 def layer_activations(model: Model, picture: Any, layer: str | None = None) -> tuple[str, NDArray[Any], str]:
     """The layer's name, its output on the picture as float32 ``[C, h, w]``, and the picture's name."""
-    from ..engine.passes.runner import Runner, call_plainly
-    from ..engine.passes.untouched import untouched
-    from ..models.model import forward_failed
+    from ..session import Session
     from .base import Query
 
     fitted = model.prepare(picture)
-    inputs = model.inputs([fitted])
-    watched = model.watched(tuple(inputs.shape[1:]))
-    query = Query(model, inputs, [fitted], watched)
+    session = Session(model, [fitted], gradients=False)
+    query = Query(model, session.batch, [fitted], model.watched(tuple(session.batch.shape[1:])))
     name = query.layer(layer)
-    runner = Runner(model.module, 1, call_plainly if model.call is None else model.call)
-    with untouched(model.module, gradients=False):
-        try:
-            recorded = runner.record(inputs, layers=[name], gradients=False)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            from ..errors import ModelError
-
-            raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+    with session:
+        recorded = session.record(layers=[name])
     values = query.planes(name, recorded.layers[name].value)
     return name, values[0].float().cpu().numpy(), fitted.picture.name
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 from ..engine.fields.watch import NetworkTrace, trunk, watch
 from ..engine.passes import runner
 from ..engine.passes.untouched import is_scripted, untouched
-from ..errors import ModelError, UsageError
+from ..errors import ConvoscopeError, ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
+from ..pictures.preprocessing import channel_values, is_whole, read_size
+from .calling import Picked, call_for, picking
+from .labels import outputs_of, own_labels, read_labels, without_background
 
 if TYPE_CHECKING:
     from ..engine.fields.watch import Layer
@@ -43,6 +47,11 @@ class Model:
     _watched: dict[tuple[Any, ...], NetworkTrace] = field(default_factory=dict, repr=False)
     _graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
     _fingerprint: tuple[Any, str] | None = field(default=None, repr=False)
+
+    @property
+    def output(self) -> str | None:
+        """Which element of what the network returns is meant; ``None``: found by its size and its name."""
+        return self.call.path if isinstance(self.call, Picked) else None
 
     @property
     def device(self) -> torch.device:
@@ -106,9 +115,48 @@ class Model:
             with untouched(self.module, gradients=False):
                 try:
                     self._watched[key] = watch(self.module, example, call=self.run, until=trunk(self.module))
+                except ConvoscopeError:
+                    raise
                 except Exception as error:
                     raise ModelError(forward_failed(self, chw, error)) from error
+            if trunk(self.module) is None:  # else the forward ends before the outputs
+                self._check_labels(self._watched[key].output_shapes)
         return self._watched[key]
+
+    def _check_labels(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """A background's label that is one too many would put every name off by one; other misfits are doubts."""
+        outputs = outputs_of(shapes)
+        if self.labels is None or not outputs or len(self.labels) in outputs or outputs == {1}:
+            return
+        most = max(outputs)
+        shorter = without_background(self.labels, most)
+        if shorter is not None:
+            self.notes = (
+                *self.notes,
+                f"The labels begin with {self.labels[0]!r} and are one more than the {most} outputs: it was left out.",
+            )
+            self.labels = shorter
+
+    def check_labels(self) -> None:
+        """Refuse names that are not as many as the outputs; who wraps a module by hand is told by a doubt instead.
+
+        Raises :class:`UsageError` that names both numbers.
+        """
+        outputs = outputs_of(self.watched().output_shapes) if trunk(self.module) is None else set()
+        if self.labels is None or not outputs or len(self.labels) in outputs or outputs == {1}:
+            return
+        had, most = len(self.labels), max(outputs)
+        hint = " (its first output may be a background class: add a line for it)" if most == had + 1 else ""
+        raise UsageError(
+            f"There are {had} labels, and {self.name} has {most} outputs{hint}: give one name an output."
+        )
+
+    def with_module(self, module: nn.Module, name: str | None = None) -> Model:
+        """This model with another network in it (a copy with other weights, a part): all else is kept.
+
+        What was learnt by watching the old network is learnt anew.
+        """
+        return replace(self, module=module, name=name or self.name, _watched={}, _graphs={}, _fingerprint=None)
 
     def _depth(self) -> tuple[int, ...]:
         frames = self.preprocessing.frames
@@ -137,10 +185,10 @@ def forward_failed(model: Model, shape: Sequence[int], error: Exception) -> str:
 def wrap(
     module: nn.Module,
     *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    size: int | tuple[int, int] | None = None,
-    labels: Sequence[str] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | str | Sequence[int] | None = None,
+    labels: str | Path | Sequence[Any] | Mapping[Any, Any] | None = None,
     fit: str = "squash",
     resize: int | None = None,
     interpolation: str = "bilinear",
@@ -150,31 +198,51 @@ def wrap(
     call: Callable[[nn.Module, Tensor, Tensor], Any] | None = None,
     rgb: tuple[int, int, int] | None = None,
     frames: int | None = None,
+    output: int | str | None = None,
 ) -> Model:
     """Your own network as a :class:`Model`, used as it is: nothing is copied, moved or changed.
 
-    ``mean`` and ``std`` have one value per input channel (default: 0 and 1, pictures in 0..1 go in as they are; the
-    number of channels is that of the first convolution). Without ``size`` each picture keeps its own size.
-    ``call(module, inputs, rows)`` runs networks of several inputs: row ``i`` belongs to picture ``rows[i]``.
-    ``rgb`` says which bands of a picture of more than three are drawn as red, green and blue. ``frames`` is the number
-    of slices or frames that a network of volumes or videos takes (0, the default where its first convolution is
-    3-D: as many as there are).
+    Args:
+        module: The network. Networks of transformers, torchvision (detectors, too), segmentation-models-pytorch and
+            ultralytics (``YOLO(...).model``) are understood.
+        mean, std: One value for each input channel, or one for all, for pictures in 0..1. Default: 0 and 1, which the
+            result says; the number of channels is that of the first convolution.
+        size: Pixels of the input: 224, ``(height, width)`` or ``"224x320"``. Without it each picture keeps its own.
+        labels: Class names, as :func:`~convoscope.models.labels.read_labels` takes them; default: those in the
+            network's own configuration (``config.id2label``).
+        fit, resize, interpolation: See :class:`Preprocessing`.
+        call: ``call(module, inputs, rows)`` runs networks of several inputs: row ``i`` belongs to picture
+            ``rows[i]``.
+        rgb: Which bands of a picture of more than three are drawn as red, green and blue.
+        frames: Slices or frames that a network of volumes or videos takes (0, the default where its first convolution
+            is 3-D: as many as there are).
+        output: Which element is meant of a network that returns several: a key, a number, or a path of them
+            (``heads.0``).
+
+    Raises:
+        UsageError: A setting does not fit.
+        ModelError: The network has layers whose shapes are not known yet (lazy modules).
     """
     if isinstance(module, Model):
         raise UsageError("This is a Model already; wrap() takes the torch.nn.Module itself.")
     if not isinstance(module, nn.Module):
-        raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}.")
+        inner = getattr(module, "model", None)
+        hint = f": give its .model (a {type(inner).__name__})" if isinstance(inner, nn.Module) else ""
+        raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}{hint}.")
+    called = name or type(module).__name__
+    refuse_lazy(module, called)
+    check_numbers(batch_size, seed)
     if call is None:
-        from .calling import call_for
-
         call = call_for(module)
-    channels = len(mean) if mean is not None else len(std) if std is not None else input_channels(module)
+    given = [channel_values(what, values) for what, values in (("mean", mean), ("std", std)) if values is not None]
+    longest = max(map(len, given), default=1)
+    channels = longest if longest > 1 else input_channels(module)
     preprocessing = Preprocessing(
-        size=(size, size) if isinstance(size, int) else size,
+        size=read_size(size),
         resize=resize,
         fit=fit,  # type: ignore[arg-type]
-        mean=tuple(mean) if mean is not None else (0.0,) * channels,
-        std=tuple(std) if std is not None else (1.0,) * channels,
+        mean=_for_all("mean", 0.0 if mean is None else mean, channels),
+        std=_for_all("std", 1.0 if std is None else std, channels),
         interpolation=interpolation,
         rgb=rgb,
         frames=0 if frames is None and takes_volumes(module) else frames,
@@ -182,12 +250,53 @@ def wrap(
     return Model(
         module,
         preprocessing,
-        tuple(labels) if labels is not None else None,
-        name or type(module).__name__,
+        read_labels(labels) if labels is not None else own_labels(module),
+        called,
         batch_size=batch_size,
         seed=seed,
-        call=call,
+        call=picking(call, output),
+        notes=() if given else assumed(module, preprocessing),
     )
+
+
+def _for_all(name: str, values: Any, channels: int) -> tuple[float, ...]:
+    found = channel_values(name, values)
+    return found * channels if len(found) == 1 else found
+
+
+def assumed(module: nn.Module, preprocessing: Preprocessing) -> tuple[str, ...]:
+    """The sentence for a network of which nobody has said how its pictures are normalised."""
+    from .calling import normalises_itself
+
+    if normalises_itself(module):
+        return ()
+    where = "at their own size, " if preprocessing.size is None else ""
+    return (
+        f"{ASSUMED} pictures go in {where}with values in 0..1 (mean 0, std 1). Give the mean, std and size that the "
+        "network was trained with.",
+    )
+
+
+#: how the note on assumed preprocessing begins
+ASSUMED = "Nobody gave the preprocessing:"
+
+
+def check_numbers(batch_size: Any, seed: Any) -> None:
+    """Raises :class:`UsageError` for a batch size or a seed that is none."""
+    if not is_whole(batch_size) or batch_size < 1:
+        raise UsageError(f"batch-size must be a whole number of at least 1, not {batch_size!r}.")
+    if not is_whole(seed) or not 0 <= seed < 2**63:
+        raise UsageError(f"seed must be a whole number from 0 to 2^63 - 1, not {seed!r}.")
+
+
+def refuse_lazy(module: nn.Module, name: str) -> None:
+    """Raises :class:`ModelError` where layers do not know their shapes yet."""
+    for where, inner in module.named_modules():
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in inner.parameters(recurse=False)):
+            raise ModelError(
+                f"{name} has lazy layers whose shapes are not known yet ({where or type(inner).__name__}): run it once "
+                "on a batch of its inputs before it is given to Convoscope."
+            )
 
 
 def input_channels(module: nn.Module) -> int:

@@ -7,8 +7,8 @@ import importlib.util
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,11 @@ from torch import nn
 
 from ..errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from ..pictures.picture import Preprocessing
+from ..pictures.preprocessing import channel_values, read_size
 from . import weights as weight_files
-from .calling import call_for
-from .model import Model, input_channels, wrap
+from .calling import Call, call_for, picking
+from .labels import own_labels, read_labels
+from .model import ASSUMED, Model, assumed, check_numbers, input_channels, refuse_lazy, wrap
 
 
 class _Opened(NamedTuple):
@@ -30,66 +32,76 @@ class _Opened(NamedTuple):
     name: str
     weights: str
     notes: tuple[str, ...] = ()
+    call: Call | None = None
 
 
 def open_model(
     spec: str | nn.Module | Model,
     *,
     weights: str | Path | None = None,
-    labels: str | Path | Sequence[str] | None = None,
-    size: int | tuple[int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    labels: str | Path | Sequence[Any] | Mapping[Any, Any] | None = None,
+    size: int | str | Sequence[int] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     fit: str | None = None,
+    interpolation: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     batch_size: int = 32,
     seed: int = 0,
     trust_pickle: bool = False,
+    output: int | str | None = None,
 ) -> Model:
     """Open a network by its spec.
 
-    Specs: ``toybox``, ``toybox-cheat``, ...; a torchvision name (``resnet50`` or ``torchvision:resnet50``);
-    ``timm:NAME``; ``path/net.py:callable``. ``weights``: ``None`` for the pretrained ones, ``"none"`` for random
-    ones (seeded), or a file. ``labels``: a file with one name a line, or a sequence. ``size``, ``mean``, ``std`` and
-    ``fit`` override the preprocessing that comes with the weights. ``device=None`` takes CUDA or MPS where present.
+    Args:
+        spec: ``toybox``, ``toybox-cheat``, ...; a torchvision name (``resnet50`` or ``torchvision:resnet50``);
+            ``timm:NAME``; ``hf:FOLDER`` (a checkpoint of transformers); ``path/net.py:callable``; or a module.
+        weights: ``None`` for the pretrained ones, ``"none"`` for random ones (seeded), or a file.
+        labels: Class names: a file with one name a line, a sequence, or a dictionary of class numbers.
+        size, mean, std, fit, interpolation: Override the preprocessing that comes with the weights.
+        device: ``None`` takes CUDA or MPS where present.
+        output: Which element is meant of a network that returns several: a key, a number, or a path of them.
 
-    Raises :class:`ModelError` where the network or its weights cannot be had, :class:`UsageError` for bad settings.
+    Raises:
+        ModelError: The network or its weights cannot be had.
+        UsageError: A setting does not fit, or the labels are not as many as the outputs.
     """
     if isinstance(spec, Model):
         return spec
     if str(spec).endswith(".card.json"):
         return _open_card(str(spec), {**locals(), "spec": None})
+    check_numbers(batch_size, seed)
     if isinstance(spec, nn.Module):
         opened = wrap(spec)
     else:
         with _random_state(seed):
             found = _open(str(spec), None if weights is None else str(weights), trust_pickle)
+        refuse_lazy(found.network, found.name)
         found.network.eval()
         opened = Model(
             found.network,
             found.preprocessing,
-            found.labels,
+            found.labels or own_labels(found.network),
             found.name,
             str(spec),
             found.weights,
             notes=found.notes,
-            call=call_for(found.network),
+            call=found.call or call_for(found.network),
         )
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in opened.module.parameters()):
-        raise ModelError(
-            f"{opened.name} has lazy layers whose shapes are not known yet: run it once on a batch of its inputs "
-            "before it is given to Convoscope."
-        )
-    opened.preprocessing = _override(opened.preprocessing, size, mean, std, fit)
+    if mean is not None or std is not None:
+        opened.notes = tuple(note for note in opened.notes if not note.startswith(ASSUMED))
+    opened.preprocessing = _override(opened.preprocessing, size, mean, std, fit, interpolation)
     if labels is not None:
         opened.labels = read_labels(labels)
-    if batch_size < 1:
-        raise UsageError(f"batch-size must be at least 1, not {batch_size}.")
     opened.batch_size, opened.seed = batch_size, seed
+    opened.call = picking(opened.call, output)
     if device is not None or dtype is not None or not isinstance(spec, nn.Module):
         # a module given by hand stays where it is unless told otherwise
         opened.module.to(device=choose_device(device), dtype=choose_dtype(dtype))
+    if labels is not None and opened.preprocessing.size is not None:
+        with suppress(ModelError):  # what the network cannot run on is told where it is run
+            opened.check_labels()
     return opened
 
 
@@ -100,7 +112,7 @@ def _open_card(path: str, given: dict[str, Any]) -> Model:
     card = read_card(path)
     told = {"weights": card.get("weights"), "labels": card.get("labels")}
     given = {name: value if value is not None else told.get(name) for name, value in given.items() if name != "spec"}
-    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit")}
+    geometry = {name: given.pop(name) for name in ("size", "mean", "std", "fit", "interpolation")}
     opened = open_model(str(card["spec"]), **given)
     opened.preprocessing = _override(preprocessing_of(card["preprocessing"]), *geometry.values())
     return opened
@@ -260,7 +272,15 @@ def _open_file(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
         if weights not in (None, "none"):
             state, _ = weight_files.read(Path(str(weights)), trust_pickle=trust_pickle)
             built.module = weight_files.load(built.module, state, str(weights))
-        return _Opened(built.module, built.preprocessing, built.labels, built.name, weights or "as built")
+        return _Opened(
+            built.module,
+            built.preprocessing,
+            built.labels,
+            built.name,
+            weights or "as built",
+            built.notes,
+            built.call,
+        )
     if not isinstance(built, nn.Module):
         raise ModelError(f"{spec}: returned a {type(built).__name__}, not a torch.nn.Module.")
     labels: list[Any] | None = None
@@ -283,7 +303,9 @@ def _open_file(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
         tuple(mean) if mean else (0.0,) * channels,
         tuple(std) if std else (1.0,) * channels,
     )
-    return _Opened(built, preprocessing, tuple(labels) if labels else None, path.stem, weights or "as built")
+    notes = () if mean or std else assumed(built, preprocessing)
+    names = tuple(map(str, labels)) if labels else None
+    return _Opened(built, preprocessing, names, path.stem, weights or "as built", notes)
 
 
 def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
@@ -307,6 +329,11 @@ def _call_file(path: Path, attribute: str, **settings: Any) -> Any:
     except Exception as error:
         said = " ".join(str(error).split())[:300].rstrip(".")
         raise ModelError(f"{path}:{attribute} raised {type(error).__name__}: {said}.") from error
+    except SystemExit as stop:
+        raise ModelError(
+            f"{path}:{attribute} ended the program (sys.exit({'' if stop.code is None else repr(stop.code)})) and gave "
+            "no network. A script's own work belongs under `if __name__ == '__main__':`."
+        ) from None
     finally:
         sys.path.remove(added)
 
@@ -342,42 +369,25 @@ def _fitting(labels: tuple[str, ...] | None, network: nn.Module) -> tuple[str, .
 
 
 def _override(
-    preprocessing: Preprocessing,
-    size: int | tuple[int, int] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    fit: str | None,
+    preprocessing: Preprocessing, size: Any, mean: Any, std: Any, fit: str | None, interpolation: str | None = None
 ) -> Preprocessing:
     changes: dict[str, Any] = {}
     if size is not None:
-        pair = (size, size) if isinstance(size, int) else tuple(size)
+        pair = read_size(size)
+        assert pair is not None
         changes["size"] = pair
         if preprocessing.resize and preprocessing.size:
             # the same margin around the crop as before
             changes["resize"] = max(min(pair), round(min(pair) * preprocessing.resize / min(preprocessing.size)))
-    if mean is not None:
-        changes["mean"] = tuple(float(m) for m in mean)
-    if std is not None:
-        changes["std"] = tuple(float(s) for s in std)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            found = channel_values(name, values)
+            changes[name] = found * preprocessing.channels if len(found) == 1 else found
     if fit is not None:
         changes["fit"] = fit
+    if interpolation is not None:
+        changes["interpolation"] = interpolation
     return replace(preprocessing, **changes) if changes else preprocessing
-
-
-def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Class names: a sequence, or a file with one name a line."""
-    if not isinstance(labels, (str, Path)):
-        return tuple(labels)
-    try:
-        lines = Path(labels).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UsageError(f"{labels}: there is no such labels file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{labels}: the labels file cannot be read as text ({error}).") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise UsageError(f"{labels}: the labels file is empty; it needs one class name a line.")
-    return names
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -106,8 +106,8 @@ def dense(output: Any, *, named: bool = True) -> Tensor | None:
     return None
 
 
-def pick(output: Any, path: str) -> tuple[Tensor, list[int]]:
-    """The tensor at ``path`` (``heads.age.0``) and the numbers that are left over once a tensor is reached.
+def element(output: Any, path: str) -> tuple[Any, list[int]]:
+    """What stands at ``path`` (``heads.age.0``), and the numbers that are left once a tensor is reached.
 
     Raises :class:`TargetError` that lists what there is.
     """
@@ -124,8 +124,17 @@ def pick(output: Any, path: str) -> tuple[Tensor, list[int]]:
             known = ", ".join(name for name, _ in tensors(output)) or "no tensor at all"
             raise TargetError(f"The network's output has no {path!r}: it holds {known}.")
         value = inner[step]
+    return value, []
+
+
+def pick(output: Any, path: str) -> tuple[Tensor, list[int]]:
+    """The tensor at ``path`` (``heads.age.0``) and the numbers that are left over once a tensor is reached.
+
+    Raises :class:`TargetError` that lists what there is.
+    """
+    value, left = element(output, path)
     if isinstance(value, Tensor):
-        return value, []
+        return value, left
     inside = [tensor for _, tensor in tensors(value)]
     if len(inside) == 1:
         return inside[0], []
@@ -232,7 +241,7 @@ def class_scores(
         _refuse(output, found, count)
     path, form, width = _meant(output, count, fitting, labels)
     notes = []
-    if len(fitting) > 1:
+    if len(fitting) > 1 and path.split(".")[0] not in _SCORES:
         notes.append(
             f"Of what the network returns, output {path} ({width} numbers a picture) is taken for the scores."
         )

@@ -6,106 +6,24 @@ found on the network's input can be drawn on the original photo.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from ..errors import PictureError, UsageError
-from ..files import read_regular
+from ..errors import PictureError
+from .preprocessing import RESAMPLING, Fit, Preprocessing
 
-Fit = Literal["crop", "squash", "pad"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 #: where the toybox keeps the truth of its pictures, beside its truth.json
 _TRUTH_FOLDERS = frozenset({"masks", "parts", "instances", "semantic"})
-#: pictures of more pixels than this are taken for decompression bombs
-MAX_PIXELS = 178_956_970
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes a network's input.
-
-    ``size`` is (height, width) of the input, ``None`` keeps the picture's own. ``fit`` says how the picture gets
-    there: ``crop`` (short side to ``resize``, then the centre), ``squash`` (both sides to ``size``), ``pad`` (long
-    side to ``size``, the rest filled with ``mean``). Values are in 0..1 before ``(x - mean) / std``.
-    """
-
-    size: tuple[int, int] | None = (224, 224)
-    resize: int | None = 256
-    fit: Fit = "crop"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    interpolation: str = "bilinear"
-    #: bands drawn as red, green and blue, for pictures of more than three bands; the first three otherwise
-    rgb: tuple[int, int, int] | None = None
-    #: slices or frames of a volume or video; 0 takes as many as there are, None is a network of single pictures
-    frames: int | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std):
-            raise UsageError(f"mean has {len(self.mean)} values and std {len(self.std)}: both need one per channel.")
-        if any(s <= 0 for s in self.std):
-            raise UsageError(f"std must be above 0 in every channel, not {self.std}.")
-        if self.fit not in ("crop", "squash", "pad"):
-            raise UsageError(f"fit must be crop, squash or pad, not {self.fit!r}.")
-        if self.rgb is not None and not all(0 <= band < len(self.mean) for band in self.rgb):
-            raise UsageError(f"rgb names bands {self.rgb} of {len(self.mean)}: they count from 0.")
-        if self.interpolation not in _RESAMPLING:
-            raise UsageError(f"interpolation must be one of {', '.join(_RESAMPLING)}, not {self.interpolation!r}.")
-        if self.size is not None and min(self.size) < 1:
-            raise UsageError(f"size must be at least 1×1 pixels, not {self.size}.")
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-    def normalise(self, values: Tensor) -> Tensor:
-        """``[..., C, H, W]`` in 0..1 to the network's input space."""
-        return (values - self._column(self.mean, values)) / self._column(self.std, values)
-
-    def denormalise(self, inputs: Tensor) -> Tensor:
-        """The inverse of :meth:`normalise`."""
-        return inputs * self._column(self.std, inputs) + self._column(self.mean, inputs)
-
-    def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(
-            -1, *[1] * (2 if self.frames is None else 3)
-        )
-
-    def flat(self) -> Preprocessing:
-        """The same for one slice of a volume."""
-        return replace(self, frames=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "size": list(self.size) if self.size else None,
-            "resize": self.resize,
-            "fit": self.fit,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "interpolation": self.interpolation,
-            **({} if self.rgb is None else {"rgb": list(self.rgb)}),
-            **({} if self.frames is None else {"frames": self.frames}),
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,21 +49,30 @@ class Picture:
     sha256: str = ""
     input_space: Tensor | None = field(default=None, repr=False)
     rgb: tuple[int, int, int] | None = None
+    #: all bands of the file where ``bands`` are laid on white (transparency) or turned to RGB (CMYK)
+    every_band: NDArray[Any] | None = field(default=None, repr=False)
+    #: doubts about what was read
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(source: Any, name: str | None = None) -> Picture:
         """A picture from a path, bytes, PIL image, array (H×W, H×W×C) or tensor (C×H×W in 0..1).
 
+        Files may be pictures, ``.npy`` arrays, and TIFF files of any number of bands. Paths and PIL images are turned
+        as their EXIF data says. uint8 and uint16 are read over their whole range; floats must lie in 0..1.
+
         Raises :class:`PictureError` with one sentence for whatever cannot be read.
         """
         if isinstance(source, Picture):
             return source
+        from . import reading
+
         if isinstance(source, (str, Path)):
-            return _from_file(Path(source))
+            return reading.from_file(Path(source))
         if isinstance(source, (bytes, bytearray)):
-            return _from_bytes(bytes(source), name or "picture", None)
+            return reading.from_bytes(bytes(source), name or "picture", None)
         if isinstance(source, Image.Image):
-            return _from_pil(source, name or "picture", None, "")
+            return reading.from_pil(source, name or "picture", None, "")
         if isinstance(source, np.ndarray) and source.ndim == 4:
             from .volume import Volume
 
@@ -161,12 +88,14 @@ class Picture:
                 raise PictureError(f"A tensor picture must be C×H×W, not {tuple(source.shape)}.")
             source = source.detach().cpu().movedim(0, -1).numpy()
         if isinstance(source, np.ndarray):
-            return _from_array(source, name or "picture")
+            return reading.from_array(source, name or "picture")
         raise PictureError(f"A picture can be a path, PIL image, array or tensor, not {type(source).__name__}.")
 
     @staticmethod
     def from_input(tensor: Tensor, preprocessing: Preprocessing, name: str = "input") -> Picture:
         """A tensor ``[C, H, W]`` that is already in the network's input space: used as it is, drawn denormalised."""
+        from .reading import array_digest
+
         shown = preprocessing.denormalise(tensor.detach().float().cpu()).clamp(0, 1)
         bands = shown.movedim(0, -1).contiguous().numpy()
         return Picture(bands, name, None, array_digest(bands), tensor.detach().cpu())
@@ -200,6 +129,8 @@ class Picture:
             return replace(self, rgb=to.rgb).prepare(to)
         if self.input_space is not None:
             return ModelInput(self, self.input_space.float(), np.array([[1.0, 0, 0], [0, 1.0, 0]]))
+        if self.every_band is not None and to.channels == self.every_band.shape[2] != self.bands.shape[2]:
+            return replace(self, bands=np.ascontiguousarray(self.every_band), every_band=None).prepare(to)
         bands = self._planes(to.channels)
         height, width = self.size
         if to.size is None:
@@ -234,10 +165,14 @@ class Picture:
                 bands = grey[:, :, None]
             else:
                 raise PictureError(
-                    f"{self.name} has {have} channels and the network takes {channels}: "
-                    f"give an array with {channels} channels, or set mean and std for {have}."
+                    f"{self.name} has {_channels(have)} and the network takes {channels}: "
+                    f"give an array with {_channels(channels)}, or set mean and std for {have}."
                 )
         return [Image.fromarray(np.ascontiguousarray(bands[:, :, c])) for c in range(channels)]
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count != 1 else ''}"
 
 
 def _placement(size: tuple[int, int], to: Preprocessing) -> tuple[tuple[int, int], int, int]:
@@ -270,7 +205,7 @@ def _crop_start(have: int, want: int) -> int:
 
 def _resize(plane: Image.Image, size: tuple[int, int], interpolation: str) -> NDArray[np.float32]:
     if plane.size != (size[1], size[0]):
-        plane = plane.resize((size[1], size[0]), _RESAMPLING[interpolation])
+        plane = plane.resize((size[1], size[0]), RESAMPLING[interpolation])
     array: NDArray[Any] = np.asarray(plane)
     if array.dtype == np.uint8:
         array = array / np.float32(255)
@@ -283,96 +218,6 @@ def _paste(canvas: NDArray[np.float32], plane: NDArray[np.float32], left: int, t
     y0, x0 = max(0, -top), max(0, -left)
     part = plane[max(0, top) : max(0, top) + height - y0, max(0, left) : max(0, left) + width - x0]
     canvas[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
-
-
-def _from_file(path: Path) -> Picture:
-    try:
-        data = read_regular(path)
-    except FileNotFoundError:
-        raise PictureError(f"{path}: there is no such file.") from None
-    except IsADirectoryError:
-        raise PictureError(f"{path}: this is a folder, not a picture.") from None
-    except OSError as error:
-        raise PictureError(f"{path}: cannot be read ({error.strerror}).") from None
-    return _from_bytes(data, path.name, path)
-
-
-def _from_bytes(data: bytes, name: str, path: Path | None) -> Picture:
-    label = path or name
-    if not data:
-        raise PictureError(f"{label}: the file is empty (zero bytes).")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
-            # the orientation is EXIF data of the camera's: some of it is broken, and no reason to lose the picture
-            with contextlib.suppress(Exception):
-                image = ImageOps.exif_transpose(image)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise PictureError(
-            f"{label}: more than {MAX_PIXELS // 1_000_000} million pixels: too large to open safely."
-        ) from None
-    except UnidentifiedImageError:
-        raise PictureError(f"{label}: not a picture in a format that can be read (JPEG, PNG, WebP, ...).") from None
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
-        raise PictureError(f"{label}: the picture is damaged or cut off ({error}).") from None
-    except Exception as error:
-        raise PictureError(f"{label}: the picture cannot be decoded ({error}).") from None
-    return _from_pil(image, Path(name).name, path, hashlib.sha256(data).hexdigest())
-
-
-def _from_pil(image: Image.Image, name: str, path: Path | None, digest: str) -> Picture:
-    if min(image.size) < 1:
-        raise PictureError(f"{path or name}: the picture has no pixels ({image.width}×{image.height}).")
-    if image.mode.startswith("I;16") or image.mode == "I":
-        deep = np.asarray(image).astype(np.float32)
-        # Pillow opens 16-bit greyscale as 16- or 32-bit integers: both hold 0..65535
-        bands: NDArray[Any] = np.clip(deep / 65535.0, 0, 1)[:, :, None]
-    elif image.mode == "F":
-        bands = np.clip(np.nan_to_num(np.asarray(image)), 0, 1).astype(np.float32)[:, :, None]
-    elif image.mode in ("L", "1"):
-        bands = np.asarray(image.convert("L"))[:, :, None]
-    else:
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            # what is transparent is seen on white, as on paper
-            rgba = image.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, "white")
-            image = Image.alpha_composite(white, rgba)
-        bands = np.asarray(image.convert("RGB"))
-    bands = np.ascontiguousarray(bands)
-    return Picture(bands, name, path, digest or array_digest(bands))
-
-
-def _from_array(array: NDArray[Any], name: str) -> Picture:
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or min(array.shape) < 1:
-        raise PictureError(f"An array picture must be H×W or H×W×C, not {array.shape}.")
-    if array.shape[0] in (1, 3) and array.shape[2] not in (1, 3, 4) and array.shape[1] > 4:
-        raise PictureError(f"An array picture must be H×W×C, not C×H×W: {array.shape} (tensors are C×H×W).")
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype == np.uint16:
-        array = array.astype(np.float32) / 65535
-    elif array.dtype != np.uint8:
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise PictureError("The picture array holds NaN or infinite values.")
-        if array.min() < -1e-3 or array.max() > 1 + 1e-3:
-            raise PictureError(
-                f"A float picture must hold values in 0..1, not {array.min():.3g}..{array.max():.3g}: divide by 255, "
-                "or use Picture.from_input for a tensor that is already normalised."
-            )
-    array = np.ascontiguousarray(array)
-    return Picture(array, name, None, array_digest(array))
-
-
-def array_digest(array: NDArray[Any]) -> str:
-    """sha256 over an array's shape, type and bytes."""
-    return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 
 
 def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
@@ -388,6 +233,8 @@ def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             inside = [p for p in inside if not _is_by_product(p)]
+            if not inside:  # a folder of arrays
+                inside = sorted(p for p in path.rglob("*.npy") if p.is_file() and not _is_by_product(p))
             if not inside:
                 raise PictureError(f"{path}: this folder holds no pictures ({', '.join(sorted(SUFFIXES))}).")
             found.update(dict.fromkeys(inside))
@@ -425,3 +272,6 @@ def unique_stems(paths: Sequence[Path]) -> list[str]:
         taken.add(name)
         stems.append(name)
     return stems
+
+
+__all__ = ["SUFFIXES", "Fit", "ModelInput", "Picture", "Preprocessing", "find_pictures", "unique_stems"]

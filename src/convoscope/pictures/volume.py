@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from ..draw.montage import montage, shown
 from ..errors import PictureError
-from .picture import ModelInput, Picture, Preprocessing, array_digest
+from .picture import ModelInput, Picture, Preprocessing
+from .reading import array_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Volume(Picture):
     slices: tuple[Picture, ...] = field(default=(), repr=False)
 
     @staticmethod
-    def of_slices(source: Any, name: str | None = None) -> Volume:
+    def of_slices(source: Any, name: str | None = None, *, path: Path | None = None, digest: str = "") -> Volume:
         """From an array D×H×W or D×H×W×C, a tensor C×D×H×W (both as pictures are), or a sequence of pictures.
 
         Raises :class:`PictureError` where slices have different sizes, or none are given.
@@ -44,8 +46,9 @@ class Volume(Picture):
             raise PictureError("The slices of a volume must have one size and one number of bands.")
         middle = slices[len(slices) // 2]
         label = name or (middle.name if not isinstance(source, np.ndarray) else "volume")
-        return Volume(middle.bands, label, middle.path, array_digest(np.stack([one.bands for one in slices])), None,
-                      slices=slices)  # fmt: skip
+        known = digest or array_digest(np.stack([one.bands for one in slices]))
+        notes = tuple(dict.fromkeys(note for one in slices for note in one.notes))
+        return Volume(middle.bands, label, path or middle.path, known, notes=notes, slices=slices)
 
     def prepare(self, to: Preprocessing) -> ModelInput:
         """Every slice as the network's input, ``[C, D, H, W]``; evenly chosen where the network fixes their number."""

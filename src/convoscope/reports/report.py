@@ -23,6 +23,7 @@ from ..errors import ConvoscopeError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..methods import METHODS
 from ..methods.formulas import FORMULAS
+from ..names import in_json, shown
 from ..pictures.picture import Picture
 from ..plain import plain
 from ..targets import TargetLike
@@ -52,7 +53,7 @@ class Report:
     def save(self, path: str | Path) -> Path:
         """Write the file."""
         path = Path(path)
-        path.write_text(self.html, encoding="utf-8")
+        path.write_text(shown(self.html), encoding="utf-8")
         return path
 
 
@@ -304,7 +305,11 @@ def _document(
 
     size = "×".join(map(str, model.preprocessing.size)) if model.preprocessing.size else "any size"
     classes = f"{len(model.labels)} classes, " if model.labels else ""
-    data = json.dumps(records, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
+    data = (
+        in_json(json.dumps(records, ensure_ascii=False, allow_nan=False))
+        .replace("</", "<\\/")
+        .replace("<!--", "<\\!--")
+    )
     methods = "".join(
         f"<dt>{escape(METHODS[name].about.title)}</dt><dd>{escape(METHODS[name].about.shows)}.<br>"
         f'<span class="formula">{escape(FORMULAS.get(name, ""))}</span><br>'

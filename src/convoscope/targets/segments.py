@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import NotInPicture, TargetError
 from ..models.outputs import dense
-from ..pictures.picture import array_digest
+from ..pictures.reading import array_digest
 from .base import Scorer, Target
 from .classes import class_index
 from .places import Point, at_point, cell, connected, input_point, photo_mask

@@ -8,7 +8,7 @@ picture gets noise that no one sees.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,17 @@ from ..pictures.picture import Picture
 from ..results import Explanation, Heatmap
 from ..targets import ClassTarget, Target, TargetLike, parse
 from .faithfulness import deletion, insertion
-from .localisation import random, random_smooth
 from .sanity import learnt_modules, left, randomised
 from .scoring import scoring
 from .similarity import rank_correlation
 from .stability import max_sensitivity, noisy
 
-#: random maps of each kind that a map is held against
-RANDOM_MAPS = 5
+#: random maps that a map is held against, as smooth as the map itself
+RANDOM_MAPS = 20
+#: a map counts as better than random where it beats this share of them
+BETTER = 0.95
+#: below this probability of the target a change of probability tells nothing: the score is judged
+UNLIKELY = 0.01
 #: random classifiers that a map is compared under
 RANDOM_CLASSIFIERS = 4
 #: a rank correlation above which a map counts as the same map
@@ -43,7 +46,9 @@ class Verdict:
     """What is known of one map.
 
     ``gain`` is the mean of (insertion − random's) and (random's − deletion), areas 0..1 in probability (in the
-    score's own unit for targets without one), ``beats`` the share of the random maps that it beats; ``survives`` is
+    score's own unit for targets without one, and for such that the network thinks next to impossible), ``error`` its
+    standard error from the twenty random maps, which are as smooth as the map itself, and ``beats`` the share of them
+    that it beats; ``survives`` is
     the rank correlation with the maps of networks whose classifier is random (0 to 1; zero is good), ``change``
     and ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured,
     and ``notes`` says why.
@@ -59,11 +64,14 @@ class Verdict:
     steady: float | None
     sentence: str
     notes: tuple[str, ...] = ()
+    error: float | None = None
 
     @property
     def better(self) -> bool | None:
-        """Better than every random map."""
-        return None if self.gain is None or self.beats is None else self.gain > 0 and self.beats >= 1
+        """Better than nearly every random map, and by more than chance in drawing them."""
+        if self.gain is None or self.beats is None:
+            return None
+        return self.gain > 2 * (self.error or 0.0) and self.gain > 0 and self.beats >= BETTER
 
     @property
     def stable(self) -> bool | None:
@@ -76,6 +84,7 @@ class Verdict:
             "insertion": self.insertion,
             "deletion": self.deletion,
             "gain": self.gain,
+            "gain_error": self.error,
             "beats_random": self.beats,
             "better_than_random": self.better,
             "survives_randomised_classifier": self.survives,
@@ -109,7 +118,7 @@ def verdicts(
     asked = parse(target, model)
     # a class is that of the explanation, whatever another network would predict
     wanted: Target = explanation.question if isinstance(asked, ClassTarget) else asked
-    faithful = _faithful(model, explanation, wanted, steps, seed)
+    faithful, why_score = _faithful(model, explanation, wanted, steps, seed)
     quick, skipped = _again(explanation)
     survives, why_sane = _survives(model, explanation, quick, wanted, seed)
     steady, why_steady = _steady(model, explanation, quick, wanted, noise, variations, seed)
@@ -118,38 +127,89 @@ def verdicts(
         notes = [
             n for n in (skipped.get(name), why_sane, why_steady) if n and (name in quick or n == skipped.get(name))
         ]
-        inserted, deleted, gain, beats = faithful[name]
+        notes += [why_score] if why_score else []
+        inserted, deleted, gain, beats, error = faithful[name]
         change, rank = steady.get(name, (None, None))
         given = (name, inserted, deleted, gain, beats, survives.get(name), change, rank)
-        found[name] = Verdict(*given, sentence="", notes=tuple(notes))
-        found[name] = Verdict(*given, sentence=_sentence(found[name]), notes=tuple(notes))
+        found[name] = Verdict(*given, sentence="", notes=tuple(notes), error=error)
+        found[name] = replace(found[name], sentence=_sentence(found[name]))
     return found
 
 
 def _faithful(
     model: Model, explanation: Explanation, target: Target, steps: int, seed: int
-) -> dict[str, tuple[float, float, float, float]]:
-    size = next(iter(explanation.values())).values.shape
-    maps = [heatmap.values for heatmap in explanation.values()]
-    # scattered pixels harm a network more than patches: a map is held against random maps of its own kind
-    coarse = {heatmap.grid is not None for heatmap in explanation.values()}
-    places = {kind: len(maps) + RANDOM_MAPS * number for number, kind in enumerate(sorted(coarse))}
+) -> tuple[dict[str, tuple[float, float, float, float, float]], str | None]:
+    """Insertion, deletion, gain, share beaten and error of every map; and why it was judged on the score, if it was."""
+    maps = [np.asarray(heatmap.values, np.float32) for heatmap in explanation.values()]
+    # scattered pixels harm a network more than patches: a map is held against random maps as smooth as itself
+    smooth = [smoothness(values) for values in maps]
+    places = {kind: len(maps) + RANDOM_MAPS * number for number, kind in enumerate(sorted(set(smooth)))}
+    size = (maps[0].shape[0], maps[0].shape[1])
     for kind in places:
-        make = random_smooth if kind else random
-        maps += [make((size[0], size[1]), seed * 1009 + k) for k in range(RANDOM_MAPS)]
+        maps += [smooth_noise(size, kind, seed * 1009 + k) for k in range(RANDOM_MAPS)]
     values = np.stack(maps)
-    with scoring(model, explanation.fitted, target, seed=seed) as scored:
-        inserted = np.array([c.area for c in insertion(values, scored.filled("blur"), steps=steps, seed=seed)])
-        deleted = np.array([c.area for c in deletion(values, scored.filled("mean"), steps=steps, seed=seed)])
+
+    def areas(probability: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]] | float:
+        with scoring(model, explanation.fitted, target, probability=probability, seed=seed) as scored:
+            if scored.probability and scored.whole < UNLIKELY:
+                return scored.whole
+            curves = (
+                insertion(values, scored.filled("blur"), steps=steps, seed=seed),
+                deletion(values, scored.filled("mean"), steps=steps, seed=seed),
+            )
+        inserted, deleted = (np.array([curve.area for curve in one]) for one in curves)
+        return inserted, deleted
+
+    measured, why = areas(True), None
+    if isinstance(measured, float):
+        why = f"Judged on the score, not the probability: that of the target is {measured:.1e}."
+        measured = areas(False)
+        assert not isinstance(measured, float)
+    inserted, deleted = measured
+    net = (inserted - deleted) / 2
     found = {}
-    for number, (name, heatmap) in enumerate(explanation.items()):
-        start = places[heatmap.grid is not None]
-        rivals = slice(start, start + RANDOM_MAPS)
-        net = inserted - deleted
-        gain = (net[number] - net[rivals].mean()) / 2
-        beats = float((net[number] > net[rivals]).mean())
-        found[name] = (float(inserted[number]), float(deleted[number]), float(gain), beats)
-    return found
+    for number, name in enumerate(explanation):
+        rivals = net[places[smooth[number]] :][:RANDOM_MAPS]
+        gain = float(net[number] - rivals.mean())
+        error = float(rivals.std(ddof=1) / np.sqrt(RANDOM_MAPS))
+        beats = float((net[number] > rivals).mean())
+        found[name] = (float(inserted[number]), float(deleted[number]), gain, beats, error)
+    return found, why
+
+
+def smoothness(values: NDArray[Any]) -> float:
+    """How smooth a map ``[H, W]`` is: σ in pixels of the Gaussian that makes noise with its correlation length.
+
+    The correlation length is the shift, in rows and in columns on the mean, at which a map's correlation with itself
+    falls to a half. Rounded to powers of two, so that maps of one kind share their random maps; 0 below half a pixel.
+    """
+    centred = np.nan_to_num(np.asarray(values, np.float64), nan=float(np.nanmin(values)))
+    centred = centred - centred.mean()
+    total = float((centred**2).mean())
+    if total == 0:
+        return 0.0
+    lengths = []
+    for axis in (0, 1):
+        moved = np.moveaxis(centred, axis, 0)
+        length, before, found = len(moved), 1.0, float(len(moved) // 2)
+        for shift in range(1, max(2, length // 2)):
+            now = float((moved[shift:] * moved[:-shift]).mean()) / total
+            if now < 0.5:
+                found = shift - 1 + (before - 0.5) / (before - now)
+                break
+            before = now
+        lengths.append(found)
+    # noise filtered with σ has the correlation exp(−d² / 4σ²)
+    sigma = float(np.mean(lengths)) / (2 * np.sqrt(np.log(2)))
+    return 0.0 if sigma < 0.5 else float(2.0 ** round(np.log2(sigma)))
+
+
+def smooth_noise(size: tuple[int, int], sigma: float, seed: int) -> NDArray[np.float32]:
+    """White noise of ``size`` under a Gaussian of ``sigma`` pixels (0: as it is)."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(seed).standard_normal(size)
+    return np.asarray(gaussian_filter(noise, sigma, mode="reflect") if sigma else noise, np.float32)
 
 
 def _again(explanation: Explanation) -> tuple[dict[str, Method], dict[str, str]]:
@@ -249,16 +309,22 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
+def _short(value: float) -> str:
+    """Two places, or one digit that is not zero: "0.00" would say nothing."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.1g}"
+
+
 def _sentence(v: Verdict) -> str:
-    """``Beats random by 0.31; changes with the classifier (7 % survives); stable.``"""
+    """``Beats random by 0.31 ± 0.01; changes with the classifier (7 % survives); stable.``"""
     parts = []
     if v.gain is not None:
+        error = f" ± {_short(v.error)}" if v.error is not None else ""
         if v.better:
-            parts.append(f"beats random by {v.gain:.2f}")
+            parts.append(f"beats random by {_short(v.gain)}{error}")
         elif v.gain > 0:
-            parts.append(f"hardly better than random (by {v.gain:.2f})")
+            parts.append(f"hardly better than random (by {_short(v.gain)}{error})")
         else:
-            parts.append(f"no better than random ({v.gain:+.2f})")
+            parts.append(f"no better than random ({'−' if v.gain < 0 else ''}{_short(abs(v.gain))}{error})")
     if v.survives is not None:
         share = f"{v.survives:.0%} survives a random classifier"
         parts.append(f"{share}: it hardly shows what was learnt there" if v.survives > SAME else share)

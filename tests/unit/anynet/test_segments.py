@@ -38,7 +38,7 @@ LABELS = ["red", "green", "blue", "background"]
 
 
 def test_the_most_frequent_class_that_is_not_background_is_explained() -> None:
-    explanation = cs.explain(cs.wrap(Colours(), size=64, labels=LABELS), coloured(), "saliency")
+    explanation = cs.explain(cs.wrap(Colours(), size=64, mean=0, std=1, labels=LABELS), coloured(), "saliency")
     assert explanation.target == "segment: red"
     share = (12 * 12 * 200 + 20 * 30 * 255) / (12 * 12 + 20 * 30) / 255
     assert explanation.score == pytest.approx(share, rel=1e-5)

@@ -33,6 +33,10 @@ class Track:
     """The last weighted operation, if nothing but unary operations and pooling came after it."""
     relu: bool = False
     """Whether the values come straight from a ReLU."""
+    through: int = 1
+    """The operations that every path from the picture crosses, as bits (a picture's own is 1)."""
+    tested: tuple[str, int] | None = None
+    """Of a mask or an absolute value: how it was made (``sign`` or ``abs``), and the operation it tells of."""
 
     def probe(self, axis: int) -> Probe:
         """The probe of the rows (0) or the columns (1)."""
@@ -50,6 +54,8 @@ class _Flat:
     probes: tuple[Tensor, Tensor]
     past: int
     serial: int
+    through: int = -1
+    """Of all that was written; -1 (all bits) while everything is constant."""
 
 
 class _Record:
@@ -81,6 +87,7 @@ def _written_out(tensor: Tensor, layout: Layout, track: Track | None) -> _Flat:
         ),
         track.past if track else 0,
         track.serial if track else 0,
+        track.through if track else -1,
     )
     if track:
         _write(flat, layout, track)
@@ -121,7 +128,7 @@ class Memory:
             record.flat = _written_out(tensor, *record.owner)
         flat = record.flat
         rows, cols = (compress(_region(probe, layout)) for probe in flat.probes)
-        track = Track(rows, cols, flat.past, flat.serial)
+        track = Track(rows, cols, flat.past, flat.serial, through=flat.through)
         record.tracks[layout] = track
         return track
 
@@ -152,6 +159,7 @@ class Memory:
             if track:
                 record.flat.past |= track.past
                 record.flat.serial = track.serial
+                record.flat.through &= track.through
             record.owner = None
         record.tracks = {layout: track}
 

@@ -69,6 +69,51 @@ def is_relu(name: str, call: Call) -> bool:
     return False
 
 
+def _zero(value: Any) -> bool:
+    """Whether a number or a tensor is zero throughout."""
+    if isinstance(value, Tensor):
+        return value.numel() > 0 and not bool(value.any())
+    return isinstance(value, (int, float)) and value == 0
+
+
+def _operands(call: Call) -> list[Any]:
+    found: list[Any] = []
+    for value in call.args:
+        found.extend(value if isinstance(value, (list, tuple)) else [value])
+    return found
+
+
+def _tested(name: str, call: Call, source: Track) -> tuple[str, int] | None:
+    """What a mask or an absolute value tells of: the operation whose result's sign it is."""
+    if name in ("gt", "ge", "lt", "le") and len(call.known) == 1 and any(_zero(v) for v in _operands(call)):
+        return "sign", source.serial
+    if name in ("sign", "sgn", "heaviside", "signbit"):
+        return "sign", source.serial
+    if name == "abs":
+        return "abs", source.serial
+    if name in ("logical_not", "bitwise_not", "clamp", "clamp_min", "relu") and source.tested is not None:
+        return source.tested
+    return None
+
+
+def _is_handmade(name: str, call: Call) -> bool:
+    """Whether a value is let through by its own sign, spelt by hand: no node of the graph tells of it.
+
+    ``x * (x > 0)``, ``where(x > 0, x, ...)``, ``masked_fill(x, x < 0, 0)``, ``x[x < 0] = 0``, ``maximum(x, zeros)`` and
+    ``x + x.abs()``.
+    """
+    tracks = list(call.known.values())
+    if name in ("maximum", "fmax", "max") and len(tracks) == 1:
+        tensors = [value for value in _operands(call) if isinstance(value, Tensor)]
+        return len(tensors) == 2 and any(id(value) not in call.known and _zero(value) for value in tensors)
+    kind = {"mul": "sign", "where": "sign", "masked_fill": "sign", "index_put": "sign", "_index_put_impl": "sign",
+            "masked_scatter": "sign", "add": "abs"}.get(name)  # fmt: skip
+    if kind is None:
+        return False
+    gated = {track.tested[1] for track in tracks if track.tested is not None and track.tested[0] == kind}
+    return any(track.serial in gated and track.tested is None for track in tracks)
+
+
 def _is_empty(probe: Probe) -> bool:
     return probe.numel() == PARTS and not bool(torch.isfinite(probe).any())
 
@@ -76,7 +121,13 @@ def _is_empty(probe: Probe) -> bool:
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every operation inside the block: see :class:`~convoscope.engine.fields.aliasing.Track`."""
 
-    def __init__(self, size: tuple[int, int], standing: Iterable[Tensor], batch: int = 1) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        standing: Iterable[Tensor],
+        batch: int = 1,
+        fixed: frozenset[int] = frozenset(),
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.size = size
         self.batch = batch
@@ -92,6 +143,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The operations that no rule knows, by serial number."""
         self.lost = False
         """Whether values came in that torch did not make."""
+        self.strangers: list[Tensor] = []
+        """Tensors that came in from nowhere, in order; those numbered in ``fixed`` are known to be constants."""
+        self.fixed = fixed
+        self.handmade_serials = 0
+        """The operations that gate a value by its own sign (x * (x > 0), where, maximum with zero), as bits."""
         self.weighted: dict[int, Track] = {}
         """What went into each convolution and linear layer, by serial number."""
 
@@ -119,6 +175,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             or tensor.dim() < 2
             or tensor.numel() <= 16
         ):
+            return None
+        self.strangers.append(tensor.detach())
+        if len(self.strangers) - 1 in self.fixed:
             return None
         self.lost = True
         rows, cols = (everywhere(length, tensor.dim()) for length in self.size)
@@ -200,11 +259,18 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if same:
             source = call.known.get(id(call.named.get("src")), source)
             past, serial, head, relu = source.past, source.serial, source.head, source.relu
+            through, tested = source.through, source.tested
         else:
             self.serial += 1
             past, serial, relu = 1 << self.serial, self.serial, False
+            through = -1
             for track in tracks:
                 past |= track.past
+                through &= track.through
+            through |= 1 << serial
+            tested = _tested(name, call, source)
+            if _is_handmade(name, call):
+                self.handmade_serials |= 1 << serial
             head = self._head(name, call, source)
             if is_relu(name, call):
                 self.relus, relu = self.relus + 1, True
@@ -219,7 +285,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 rows, cols = probes[0][i], probes[1][i]
             constant = _is_empty(rows) and _is_empty(cols)
-            self._store(tensor, kind, None if constant else Track(rows, cols, past, serial, head, relu))
+            track = Track(rows, cols, past, serial, head, relu, through, tested)
+            self._store(tensor, kind, None if constant else track)
 
     def _head(self, name: str, call: Call, source: Track) -> int | None:
         """The weighted operation whose result this still is, up to unary operations and pooling."""
@@ -254,6 +321,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def relus_in(self, past: int) -> int:
         """How many ReLU-like operations are among those in ``past``."""
         return (past & self.relu_serials).bit_count()
+
+    def handmade_in(self, past: int) -> int:
+        """How many hand-written gates by sign are among those in ``past``."""
+        return (past & self.handmade_serials).bit_count()
 
     def unknown_in(self, past: int) -> list[str]:
         """The names of the operations in ``past`` that no rule knows."""

@@ -86,6 +86,10 @@ class NetworkTrace:
     output_shapes: tuple[tuple[int, ...], ...]
     levels: tuple[str, ...] = ()
     """Of a detector: the layers that its heads get, a feature pyramid's levels."""
+    handmade: int = 0
+    """Gates by a value's own sign that the output depends on, spelt by hand: no rule can be put on them."""
+    other_grids: tuple[str, ...] = ()
+    """Where no grid is crossed by every path: the last grids of the other paths, beside ``last_grid``."""
 
 
 @dataclass
@@ -197,26 +201,41 @@ def _best_name(carriers: list[_Seen], stem: str | None) -> str | None:
     return min(candidates, key=lambda name: (name.count("."), -candidates.index(name)))
 
 
-def _choose(seen: list[_Seen], tracker: Tracker, output: Track | None) -> list[str | None]:
-    """The last grid, the embedding and the classifier."""
+def _choose(
+    seen: list[_Seen], tracker: Tracker, output: Track | None
+) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:
+    """The last grid, the embedding, the classifier, and the last grids that evidence flows past."""
     first_weights = min(tracker.weighted, default=None)
     stem = next((s.name for s in seen if first_weights is not None and s.track.past >> first_weights & 1), None)
     head = output.head if output is not None else None
     classifier = embedding = None
     end = output.past if output is not None else -1
+    through = output.through if output is not None else -1
     if head is not None:
         source = tracker.weighted[head]
         classifier = next((s.name for s in seen if s.track.serial == head), None)
         embedding = _best_name([s for s in seen if s.track.serial == source.serial], stem)
-        end = source.past
+        end, through = source.past, source.through
     grids = [s for s in seen if s.layer.geometry is not None and s.layer.single]
     before = [s for s in grids if s.track.serial and end >> s.track.serial & 1] or grids
     if not before:
-        return [None, embedding, classifier]
-    serial = max(s.track.serial for s in before)
-    carriers = [s for s in before if s.track.serial == serial]
-    carriers = [s for s in carriers if not s.layer.channels_last] or carriers
-    return [_best_name(carriers, stem), embedding, classifier]
+        return None, embedding, classifier, ()
+
+    def name_of(serial: int) -> str | None:
+        carriers = [s for s in before if s.track.serial == serial]
+        carriers = [s for s in carriers if not s.layer.channels_last] or carriers
+        return _best_name(carriers, stem)
+
+    crossed = [s.track.serial for s in before if through >> s.track.serial & 1 and s.track.serial]
+    if crossed:
+        return name_of(max(crossed)), embedding, classifier, ()
+    last = max(s.track.serial for s in before)
+    # a grid is the last of its path where it lies in no other grid's past
+    ends = {s.track.serial for s in before if s.track.serial}
+    for other in before:
+        ends = {serial for serial in ends if serial == other.track.serial or not other.track.past >> serial & 1}
+    others = [name_of(serial) for serial in sorted(ends - {last})]
+    return name_of(last), embedding, classifier, tuple(name for name in others if name is not None)
 
 
 def last_tokens(
@@ -322,9 +341,41 @@ def watch(
     Raises:
         Whatever the network's own forward raises.
     """
+    trace, strangers = _watch(network, inputs, call, until, frozenset())
+    if strangers:
+        # what came from nowhere: made of the picture (by NumPy), or the same whatever the picture?
+        again = _watch(network, _otherwise(inputs), call, until, frozenset())[1]
+        fixed = frozenset(
+            number
+            for number, (one, other) in enumerate(zip(strangers, again, strict=False))
+            if one.shape == other.shape and torch.equal(one, other)
+        )
+        if fixed:
+            trace = _watch(network, inputs, call, until, fixed)[0]
+    return trace
+
+
+def _otherwise(inputs: Any) -> Any:
+    """The same inputs with another picture: turned, dimmed, and uneven."""
+    if isinstance(inputs, tuple):
+        return (_otherwise(inputs[0]), *inputs[1:])
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        return inputs
+    ramp = torch.linspace(0.5, 1.5, inputs.shape[-1], device=inputs.device, dtype=inputs.dtype)
+    return (inputs.flip(-1) * 0.7 + 0.3) * ramp
+
+
+def _watch(
+    network: nn.Module,
+    inputs: Tensor | tuple[Any, ...],
+    call: Callable[[Any], Any] | None,
+    until: nn.Module | None,
+    fixed: frozenset[int],
+) -> tuple[NetworkTrace, list[Tensor]]:
+    """One watched forward, and the tensors that came in from nowhere."""
     pictures = tensors_in(inputs)
     size = (int(pictures[0].shape[-2]), int(pictures[0].shape[-1])) if pictures[0].dim() >= 3 else (1, 1)
-    tracker = Tracker(size, standing_tensors(network), int(pictures[0].shape[0]))
+    tracker = Tracker(size, standing_tensors(network), int(pictures[0].shape[0]), fixed)
     for picture in pictures:
         tracker.picture(picture)
     visitor = _Visitor(tracker)
@@ -351,7 +402,7 @@ def watch(
     scores = next((track for track in principal if track.head is not None), tracks[0] if tracks else None)
     layers = _layers(network, tracker, visitor.visits)
     seen = [_Seen(layer.name, layer, track) for layer, track in layers if track is not None]
-    last_grid, embedding, classifier = _choose(seen, tracker, scores)
+    last_grid, embedding, classifier, other_grids = _choose(seen, tracker, scores)
     by_name = {layer.name: layer for layer, _ in layers}
     if last_grid is not None and by_name[last_grid].before is not None:
         last_grid = last_tokens(network, inputs, call, list(by_name.values()), classifier, by_name[last_grid])
@@ -361,7 +412,7 @@ def watch(
     levels = _levels(visitor.kept or [], outputs, by_name)
     if levels:
         last_grid = levels[0]  # the finest; which of them fed a detection depends on the detection
-    return NetworkTrace(
+    trace = NetworkTrace(
         layers=by_name,
         relus=tracker.relus,
         output_relus=tracker.relus_in(past),
@@ -373,7 +424,10 @@ def watch(
         input_shape=tuple(pictures[0].shape),
         output_shapes=tuple(tuple(tensor.shape) for tensor in outputs),
         levels=levels,
+        handmade=tracker.handmade_in(past),
+        other_grids=() if levels else other_grids,
     )
+    return trace, tracker.strangers
 
 
 def _levels(seen: list[tuple[str, Tensor]], handed: list[Tensor], layers: dict[str, Layer]) -> tuple[str, ...]:

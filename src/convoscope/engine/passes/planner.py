@@ -173,7 +173,8 @@ class Planner:
 
     def _elsewhere(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:
         """Needs at other inputs (K·B rows): run in pieces of the batch size, graphs dropped at once."""
-        self.runner.keep_apart(self.inputs)
+        if self.runner.batch_size > 1:
+            self.runner.keep_apart(self.inputs)
         inputs: Tensor = group[0][1].inputs  # type: ignore[union-attr,assignment]
         wanted = set().union(*(_layers([need], target) for target, need in group))
         gradients = any(isinstance(need, Gradient) for _, need in group)
@@ -197,7 +198,9 @@ class Planner:
             elif isinstance(need, Scores):
                 score = target.probability if need.probability and not target.as_value else target.score
                 with torch.no_grad():
-                    answers[_key(target, need)] = score(recorded.output, recorded.live(), recorded.rows).float()
+                    # a view of what has a graph has one, too, also where it is made without gradients
+                    found = score(recorded.output, recorded.live(), recorded.rows).detach().float()
+                    answers[_key(target, need)] = found.expand(len(recorded.rows))
             elif isinstance(need, Gradient):
                 backward.setdefault((id(target), need.rule), []).append((target, need))
         scores: dict[int, Tensor] = {}
@@ -208,9 +211,9 @@ class Planner:
                     scores[which] = target.score(recorded.output, recorded.live(), recorded.rows)
             at = list(dict.fromkeys(need.at for _, need in pairs))
             more = keep or number < len(backward) - 1
-            found = self.runner.gradients(recorded, scores[which], rule, at, keep=more)
+            slopes = self.runner.gradients(recorded, scores[which], rule, at, keep=more)
             for pair in pairs:
-                answers[_key(*pair)] = found[pair[1].at]
+                answers[_key(*pair)] = slopes[pair[1].at]
         return answers
 
     def _varied(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
 from ...errors import ConvoscopeError, LayerError, MethodRefused, ModelError
+from .cuts import Cuts
 from .naming import observe
 from .needs import INPUT, Rule
 from .relu_rules import backward_rule, relu_nodes
@@ -68,6 +70,8 @@ class Runner:
     forwards: int = 0
     backwards: int = 0
     relus: int | None = None
+    #: whether the network cuts the gradient graph (:mod:`.cuts`); found out in the first forward with gradients
+    cut: bool | None = None
     #: each picture is run alone, because others in its batch would change its scores
     apart: bool = False
     #: the network prepared for variations of a picture, its row, and itself (:func:`.recompute.prepared`)
@@ -108,7 +112,8 @@ class Runner:
         self.forwards += 1
         # the network gets a copy: some write into their input, and a leaf cannot be written to
         given = leaf.clone() if gradients else leaf
-        with torch.set_grad_enabled(gradients):
+        cuts = Cuts() if gradients and self.cut is None else None
+        with torch.set_grad_enabled(gradients), cuts or nullcontext():
             try:
                 if wanted:
                     with observe(self.network, visit, only=wanted):
@@ -119,6 +124,8 @@ class Runner:
                 raise
             except Exception as error:
                 raise ModelError(forward_failed(self.name, tuple(leaf.shape[1:]), error, len(leaf))) from error
+        if cuts is not None:
+            self.cut = cuts.cut(output)
         missing = [name for name in layers if name not in captured and name != INPUT]
         if missing:
             raise LayerError(_unreached(self.network, missing[0]))
@@ -130,8 +137,6 @@ class Runner:
 
         Found out once a network, by one picture alone and beside another. ``inputs`` are some pictures ``[B, ...]``.
         """
-        if self.batch_size == 1 and not len(inputs) > 1:
-            return self.apart
         known = _apart.get(innermost(self.network))
         if known is None:
             known = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach())

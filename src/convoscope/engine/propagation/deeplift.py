@@ -25,16 +25,14 @@ from ...errors import MethodRefused
 from ..passes.needs import Dedicated
 from ..passes.untouched import constant_parameters
 from .attention import open_attention
+from .operations import ACTIVATIONS, aside, in_place, name_of, positional
 
 if TYPE_CHECKING:
     from ..passes.needs import Scorer
     from ..passes.runner import Runner
 
-_ELEMENTWISE = {
-    "relu", "relu6", "threshold", "hardtanh", "leaky_relu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish",
-    "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign", "clamp", "clamp_min", "clamp_max", "clip",
-    "logsigmoid", "exp", "log", "sqrt", "rsqrt", "pow", "square", "abs", "sin", "cos", "log1p", "expm1", "reciprocal",
-    "erf", "prelu",
+_ELEMENTWISE = ACTIVATIONS | {
+    "exp", "log", "sqrt", "rsqrt", "pow", "square", "abs", "sin", "cos", "log1p", "expm1", "reciprocal", "erf",
 }  # fmt: skip
 _JOINT = {"softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "logsumexp",
           "norm", "cosine_similarity", "glu", "local_response_norm", "lp_pool2d", "var", "std"}  # fmt: skip
@@ -57,23 +55,21 @@ class Differences(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         tensors = [a for a in _flat((*args, *kwargs.values())) if isinstance(a, Tensor) and a.requires_grad]
-        name = getattr(func, "__name__", "").strip("_")
         if not tensors or not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        args, kwargs = positional(func, args, kwargs)
+        name = name_of(func)
         step = self._step(func, name, args, kwargs, tensors)
         if step is None:
             return func(*args, **kwargs)
-        in_place = _in_place(func, args, kwargs)
-        if in_place:
-            args, kwargs = _out_of_place(args, kwargs)
-        out = _Multiplied.apply(step, in_place, *step.operands)  # type: ignore[no-untyped-call]
+        out = _Multiplied.apply(step, in_place(func, args, kwargs), *step.operands)  # type: ignore[no-untyped-call]
         return out
 
     def _step(self, func: Any, name: str, args: Any, kwargs: Any, live: list[Tensor]) -> _Step | None:
         if name in _ELEMENTWISE:
-            return _Step("elementwise", _alone(func, args, kwargs), live[:1], self.nodes)
+            return _Step("elementwise", aside(func, args, kwargs), live[:1], self.nodes)
         if name in _JOINT and len(live) == 1:
-            return _Step("joint", _alone(func, args, kwargs), live, self.nodes)
+            return _Step("joint", aside(func, args, kwargs), live, self.nodes)
         if name in _PRODUCTS and len(live) == 2:
             return _Step("product", torch.mul, live, self.nodes)
         if (
@@ -87,7 +83,8 @@ class Differences(TorchFunctionMode):
                 return _Step("joint2", torch.div, live, self.nodes)
             return _Step("elementwise", lambda x: args[0] / x, live, self.nodes)
         if name in _MAXIMA and not _wants_indices(args, kwargs):
-            return _Step("maxima", _alone(func, args, kwargs), live[:1], self.nodes)
+            pooled = shared_maxima(args[0], args[1:], kwargs) if name == "max_pool2d" else None
+            return _Step("maxima", pooled or aside(func, args, kwargs), live[:1], self.nodes)
         if func is F.scaled_dot_product_attention:
             return self._attention(args, kwargs)
         if func is F.multi_head_attention_forward:
@@ -112,33 +109,35 @@ class Differences(TorchFunctionMode):
         return _Step("joint3", attend, [given["query"], given["key"], given["value"]], self.nodes)
 
 
-def _alone(func: Any, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """The operation as a function of its first argument, never in place."""
-    rest, named = args[1:], {k: v for k, v in kwargs.items() if k != "inplace"}
-    if len(rest) and rest[-1] is True and getattr(func, "__name__", "") in _FLAGGED:
-        rest = (*rest[:-1], False)
+def shared_maxima(x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """``max_pool2d`` whose gradient goes to all cells that tie, in equal shares.
+
+    The usual one goes to the first of them, so that a mirrored picture would not get the mirrored map: on a flat
+    background every window ties.
+    """
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    given = {**dict(zip(names, rest, strict=False)), **kwargs}
+    kernel = _pair(given["kernel_size"])
+    stride = _pair(given.get("stride") or kernel)
+    padding, dilation = _pair(given.get("padding", 0)), _pair(given.get("dilation", 1))
+    ceil = bool(given.get("ceil_mode", False))
 
     def apply(x: Tensor) -> Tensor:
-        # a copy: the operation may be spelt in place
-        return func(x * 1, *rest, **named)  # type: ignore[no-any-return]
+        batch, channels = x.shape[0] if x.ndim == 4 else 1, x.shape[-3]
+        with torch.no_grad():
+            size = F.max_pool2d(x.detach(), kernel, stride, padding, dilation, ceil).shape[-2:]
+        reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(size, stride, dilation, kernel, strict=True)]
+        after = [max(0, r - p - length) for r, p, length in zip(reach, padding, x.shape[-2:], strict=True)]
+        low = torch.finfo(x.dtype).min
+        wide = F.pad(x, (padding[1], after[1], padding[0], after[0]), value=low)[..., : reach[0], : reach[1]]
+        cells = F.unfold(wide.reshape(batch * channels, 1, *reach), kernel, dilation, 0, stride)
+        return cells.amax(1).reshape(*x.shape[:-2], *size)
 
     return apply
 
 
-_FLAGGED = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardsigmoid",
-            "hardtanh", "threshold"}  # fmt: skip
-
-
-def _in_place(func: Any, args: Any, kwargs: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    if name in ("__imul__", "__itruediv__") or (name.endswith("_") and not name.startswith("_")):
-        return True
-    flag = kwargs.get("inplace", False)
-    return bool(flag) or (name in _FLAGGED and len(args) > 1 and args[-1] is True)
-
-
-def _out_of_place(args: Any, kwargs: Any) -> Any:
-    return args, {k: v for k, v in kwargs.items() if k != "inplace"}
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value[0]), int(value[-1])) if isinstance(value, (list, tuple)) else (int(value), int(value))
 
 
 def _wants_indices(args: Any, kwargs: Any) -> bool:

@@ -21,6 +21,7 @@ from ...errors import MethodRefused
 from ..passes.needs import Dedicated
 from ..passes.untouched import constant_parameters
 from .attention import open_attention
+from .operations import ACTIVATIONS, in_place, name_of, positional
 from .relevance_steps import Joined, Ledger, Linear, Rule, Settings, Share, passed, run
 from .relevance_steps import weighted as weighted_step
 
@@ -30,11 +31,7 @@ if TYPE_CHECKING:
 
 _CONVOLUTIONS = {f"conv{d}" for d in ("1d", "2d", "3d")} | {f"conv_transpose{d}" for d in ("1d", "2d", "3d")}
 #: the relevance of the output is that of the input
-_PASSED = {
-    "relu", "relu6", "threshold", "hardtanh", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu",
-    "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign", "clamp", "clamp_min", "clamp_max",
-    "clip", "logsigmoid", "log_softmax",
-}  # fmt: skip
+_PASSED = ACTIVATIONS | {"log_softmax"}
 #: linear without weights: shared by what each element contributes
 _SHARED = {"mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate", "upsample", "lp_pool2d"}
 _SHARED |= {f"adaptive_avg_pool{d}" for d in ("1d", "2d", "3d")} | {"grid_sample"}
@@ -54,7 +51,6 @@ _MOVES = {
 }  # fmt: skip
 _ADDED = {"add": 1.0, "iadd": 1.0, "radd": 1.0, "sub": -1.0, "isub": -1.0, "rsub": -1.0, "subtract": -1.0}
 _MULTIPLIED = {"mul", "imul", "rmul", "multiply", "div", "truediv", "itruediv", "divide", "true_divide"}
-_IN_PLACE = {"__iadd__", "__isub__", "__imul__", "__itruediv__"}
 
 
 @dataclass
@@ -77,9 +73,8 @@ class Relevant(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        spelled = getattr(func, "__name__", "")
-        name = spelled.strip("_")
+        args, kwargs = positional(func, args, kwargs or {})
+        name = name_of(func)
         live = any(isinstance(a, Tensor) and a.requires_grad for a in (*_flat(args), *kwargs.values()))
         if not live or not torch.is_grad_enabled() or name in _MOVES:
             return func(*args, **kwargs)
@@ -89,8 +84,7 @@ class Relevant(TorchFunctionMode):
             if isinstance(out, Tensor) and out.requires_grad and out.is_floating_point():
                 self.unknown.add(name)
             return out
-        in_place = spelled in _IN_PLACE or (spelled.endswith("_") and not spelled.startswith("_"))
-        return handler(func, args, kwargs, in_place)
+        return handler(func, args, kwargs, in_place(func, args, kwargs))
 
     def _handler(self, func: Any, name: str) -> Callable[..., Any] | None:
         if name in _PASSED:
@@ -119,10 +113,9 @@ class Relevant(TorchFunctionMode):
 
     def _activation(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         x = args[0]
-        flag = kwargs.get("inplace", args[1] if len(args) > 1 and args[1] is True else False)
         with torch.no_grad():
             value = func(x.detach().clone(), *args[1:], **kwargs)
-        return passed(x, value, in_place or bool(flag))
+        return passed(x, value, in_place)
 
     def _weighted(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         given = dict(zip(("x", "weight", "bias"), args[:3], strict=False))

@@ -173,4 +173,4 @@ def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Rep
 def _score(target: Scorer, recorded: Recorded, probability: bool) -> Tensor:
     method = target.probability if probability else target.score
     with torch.no_grad():
-        return method(recorded.output, recorded.live(), recorded.rows).float().cpu()
+        return method(recorded.output, recorded.live(), recorded.rows).detach().float().cpu()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ... import __version__
 from ...errors import PictureError
 from ...html.render import inline, render
+from ...version import __version__
 from ..collection import Labelled
 
 if TYPE_CHECKING:

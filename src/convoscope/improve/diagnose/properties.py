@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...pictures.picture import Picture
-from ...surveys.gather.decode import phash
+from ..copies import signature
 
 Floats = NDArray[np.floating[Any]]
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.floating[Any]]
 SIDE = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Properties:
     """One picture. Values of pixels are in 0..1.
 
@@ -34,7 +34,7 @@ class Properties:
         sharpness: root mean square of the Laplacian, divided by contrast.
         noise: Immerkaer's estimate of the noise's deviation (1996).
         edge: how much the outermost pixels differ from those just inside (a frame).
-        phash: 64-bit perceptual hash, and of its mirror image.
+        signature: uint8 ``[16, 16]``, by which copies are found (see :mod:`..copies`).
         bits: bits a pixel of the file; 0 where there is no file.
     """
 
@@ -48,8 +48,7 @@ class Properties:
     sharpness: float
     noise: float
     edge: float
-    phash: int
-    mirrored: int
+    signature: NDArray[np.uint8]
     bits: float
 
 
@@ -82,7 +81,7 @@ def measure(picture: Picture) -> Properties:
         height, width, width / height, float(grey.mean()), contrast,
         float((values.max(2) - values.min(2)).mean()), float(values[..., 0].mean() - values[..., 2].mean()),
         float(np.sqrt((_laplacian(grey) ** 2).mean()) / max(contrast, 1e-3)), _noise(full), _edge(grey),
-        phash(image), phash(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)), _bits(picture.path, height * width),
+        signature(image), _bits(picture.path, height * width),
     )  # fmt: skip
 
 

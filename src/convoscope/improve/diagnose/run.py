@@ -19,6 +19,7 @@ from .stage import LEAST, STAGES, Case, Progress, Stage, StageResult, quiet
 
 if TYPE_CHECKING:
     from ...models.model import Model
+    from ...parallel import RayPool
 
 #: findings that are shown: a person reads no more
 MOST = 7
@@ -122,6 +123,7 @@ def diagnose(
     words: Sequence[str] = ("MODEL", "PICTURES"),
     flags: Sequence[str] = (),
     train_words: Sequence[str] = (),
+    spread: RayPool | None = None,
 ) -> Diagnosis:
     """Ask a network everything that is known to go wrong, and test what is claimed.
 
@@ -139,6 +141,7 @@ def diagnose(
         words: how model and pictures are named in the next commands.
         flags: model flags to be repeated there.
         train_words: how the training pictures are named there.
+        spread: looks at the pictures in several processes.
 
     Returns:
         the findings, and what could have been missed.
@@ -155,6 +158,7 @@ def diagnose(
     case = Case(
         opened, Labelled.of(pictures, opened, truth), None if train is None else Labelled.of(train, opened),
         _store_of(pictures), seed, progress or quiet, tuple(words), tuple(flags), tuple(train_words),
+        spread=spread,
     )  # fmt: skip
     return examine(case, chosen)
 

@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConvoscopeError, ModelError
+from ...errors import ConvoscopeError, ModelError, PictureError
+from ...parallel import Task
 from ..collection import Labelled
 from ..finding import Finding
 from ..look import Looked, look
@@ -42,6 +43,7 @@ from .properties import Properties, measure
 
 if TYPE_CHECKING:
     from ...models.model import Model
+    from ...parallel import RayPool
     from ...pictures.picture import Picture
     from ...surveys.store.store import Store
 
@@ -65,6 +67,9 @@ FEWEST = 30
 #: layers whose pooled activations the one look keeps beside the embedding
 DEPTHS = 6
 
+#: pictures that a worker looks at in one task
+PARCEL = 128
+
 #: (what, done, of all) is told to whoever shows progress; done counts within one piece of work
 Progress = Callable[[str, int, int], None]
 
@@ -87,6 +92,9 @@ class Case:
         words: what follows ``convoscope COMMAND`` to name this network and these pictures, for ``next`` lines.
         flags: the command's model flags, as typed.
         train_words: the training pictures as typed.
+        known: what a stage leaves for those after it: ``wrong labels``, rows of ``looked.pictures`` whose label the
+            data stage has found wrong, beyond doubt.
+        spread: processes that share the look at the pictures.
     """
 
     model: Model
@@ -98,6 +106,8 @@ class Case:
     words: tuple[str, ...] = ("MODEL", "PICTURES")
     flags: tuple[str, ...] = ()
     train_words: tuple[str, ...] = ()
+    known: dict[str, Any] = field(default_factory=dict)
+    spread: RayPool | None = None
 
     @cached_property
     def layer(self) -> str | None:
@@ -131,7 +141,11 @@ class Case:
     @cached_property
     def looked_train(self) -> Looked | None:
         """The same over the training pictures; None where none are given."""
-        return None if self.train is None else self._look(self.train, "Looking at the training pictures", None)
+        return (
+            None
+            if self.train is None
+            else self._look(self.train, "Looking at the training pictures", self._measured_train)
+        )
 
     @property
     def embedding(self) -> NDArray[np.float32]:
@@ -146,8 +160,14 @@ class Case:
     @cached_property
     def properties(self) -> list[Properties]:
         """What each picture of ``looked.pictures`` looks like: its size, light, sharpness (see :class:`Properties`)."""
-        failed = self.looked.failed
-        return [self._measured[row] for row, uri in enumerate(self.pictures.uris) if uri not in failed]
+        return _of_readable(self._measured, self.pictures, self.looked)
+
+    @property
+    def properties_train(self) -> list[Properties] | None:
+        """The same of the training pictures; None where none are given."""
+        if self.train is None or self.looked_train is None:
+            return None
+        return _of_readable(self._measured_train, self.train, self.looked_train)
 
     @cached_property
     def half_a(self) -> NDArray[np.bool_]:
@@ -159,16 +179,27 @@ class Case:
     def _measured(self) -> dict[int, Properties]:
         return {}
 
-    def _look(self, pictures: Labelled, what: str, measured: dict[int, Properties] | None) -> Looked:
-        def see(picture: Picture, row: int) -> Picture:
-            if measured is not None:
-                measured[row] = measure(picture)
-            return picture
+    @cached_property
+    def _measured_train(self) -> dict[int, Properties]:
+        return {}
 
+    def _look(self, pictures: Labelled, what: str, measured: dict[int, Properties]) -> Looked:
         layers = list(dict.fromkeys([*([] if self.layer is None else [self.layer]), *self.depths]))
-        return look(
-            self.model, pictures, layers, change=see, progress=lambda done, total: self.progress(what, done, total)
-        )
+        if self.spread is None or pictures.sources is not None:
+            looked, properties = _seen(
+                self.model, pictures, layers, lambda done, total: self.progress(what, done, total)
+            )
+            measured.update(properties)
+            return looked
+        rows = [range(start, min(start + PARCEL, len(pictures))) for start in range(0, len(pictures), PARCEL)]
+        tasks = [Task(str(number), (pictures.take(list(part)), layers)) for number, part in enumerate(rows)]
+        made: dict[int, tuple[Looked | None, dict[int, Properties], dict[str, str]]] = {}
+        for one in self.spread.run(self.model, _parcel, tasks):
+            made[int(one.shard)] = one.value
+            self.progress(what, min(len(made) * PARCEL, len(pictures)), len(pictures))
+        for number, part in enumerate(rows):
+            measured.update({part[row]: one for row, one in made[number][1].items()})
+        return _joined(pictures, layers, [made[number] for number in range(len(rows))])
 
     def command(self, name: str, *more: str, without: Sequence[str] = ()) -> str:
         """A command about this network and these pictures, to be pasted into a shell.
@@ -220,6 +251,49 @@ class Stage(Protocol):
     def run(self, case: Case) -> StageResult:
         """Examine the case. Raises nothing for a network or pictures that the stage does not fit."""
         ...
+
+
+def _seen(
+    model: Model, pictures: Labelled, layers: Sequence[str], tell: Callable[[int, int], None] | None
+) -> tuple[Looked, dict[int, Properties]]:
+    properties: dict[int, Properties] = {}
+
+    def see(picture: Picture, row: int) -> Picture:
+        properties[row] = measure(picture)
+        return picture
+
+    return look(model, pictures, layers, change=see, progress=tell), properties
+
+
+def _parcel(model: Model, what: Any) -> tuple[Looked | None, dict[int, Properties], dict[str, str]]:
+    """A worker's share: a look at some pictures, their properties, and those that failed."""
+    pictures, layers = what
+    try:
+        looked, properties = _seen(model, pictures, layers, None)
+    except PictureError as error:  # not one of them can be read: the others' parcels go on
+        return None, {}, dict.fromkeys(pictures.uris, str(error))
+    return looked, properties, looked.failed
+
+
+def _joined(
+    pictures: Labelled,
+    layers: Sequence[str],
+    parts: Sequence[tuple[Looked | None, dict[int, Properties], dict[str, str]]],
+) -> Looked:
+    failed = {uri: why for _, _, own in parts for uri, why in own.items()}
+    seen = [looked for looked, _, _ in parts if looked is not None]
+    if not seen:
+        raise PictureError(f"None of the {len(pictures)} pictures can be used: {next(iter(failed.values()))}")
+    kept = np.array([uri not in failed for uri in pictures.uris])
+    scores = [one.scores for one in seen if one.scores is not None]
+    return Looked(
+        pictures.take(kept) if failed else pictures, np.concatenate(scores) if len(scores) == len(seen) else None,
+        {name: np.concatenate([one.layers[name] for one in seen]) for name in layers}, failed,
+    )  # fmt: skip
+
+
+def _of_readable(measured: dict[int, Properties], pictures: Labelled, looked: Looked) -> list[Properties]:
+    return [measured[row] for row, uri in enumerate(pictures.uris) if uri not in looked.failed]
 
 
 def embedding_of(looked: Looked, layer: str | None) -> NDArray[np.float32]:

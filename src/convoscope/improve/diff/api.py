@@ -23,7 +23,7 @@ from .result import Diff, Pair
 from .run import along
 from .sides import Side, joined, layers_of, look_all, of_store
 from .similarity import cka
-from .units import compare_units
+from .units import compare_units, leading
 
 #: fewer pictures tell nothing: of 30, a difference of 20 points is still likely to be chance
 FEWEST = 30
@@ -210,8 +210,8 @@ def _pair(sides: list[Side], i: int, j: int, where: str, maps: int, units: int, 
     )  # fmt: skip
     pair.flips, said = flips(a, b, _shown(compared, a, b, maps))
     compared.notes += said
-    pair.new = unit_patches(b, found.new[:units])
-    pair.lost = unit_patches(a, found.lost[:units])
+    pair.new = unit_patches(b, leading(found.new, units))
+    pair.lost = unit_patches(a, leading(found.lost, units))
     return pair
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..statistics import LEVEL, Interval, bootstrap, ece, paired
+from ..statistics import LEVEL, Interval, ece, paired
 
 BINS = 15
 DRAWS = 1000
@@ -41,7 +42,7 @@ def calibration(confidence: F64, right: NDArray[np.bool_], seed: int = 0) -> Cal
         its noise: the interval is moved by the bias that the bootstrap itself measures, and held at 0.
     """
     mean = ece(confidence, right, BINS)
-    draws = bootstrap(len(confidence), lambda rows: ece(confidence[rows], right[rows], BINS), 500, seed)
+    draws = _resampled([_parts(confidence, right)], seed)[0]
     low, high = (2 * mean - float(np.quantile(draws, q)) for q in (1 - LEVEL / 2, LEVEL / 2))
     index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     curve = []
@@ -87,12 +88,9 @@ def drift(a: tuple[F64, NDArray[np.bool_]], b: tuple[F64, NDArray[np.bool_]], se
         b: the same of B.
     """
     (chance_a, right_a), (chance_b, right_b) = a, b
-    count = len(chance_a)
     mean = ece(chance_b, right_b, BINS) - ece(chance_a, right_a, BINS)
-    draws = bootstrap(
-        count, lambda rows: ece(chance_b[rows], right_b[rows], BINS) - ece(chance_a[rows], right_a[rows], BINS), 500,
-        seed,
-    )  # fmt: skip
+    first, second = _resampled([_parts(chance_a, right_a), _parts(chance_b, right_b)], seed)
+    draws = second - first
     low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
     p = _exchanged(chance_a, right_a, chance_b, right_b, abs(mean), seed)
     error = Interval(mean, min(float(low), mean), max(float(high), mean))
@@ -104,16 +102,41 @@ def _exchanged(
 ) -> float:
     """The share of exchanges whose difference is at least as large; all draws at once, by bins."""
     random = np.random.default_rng(seed)
-    gap_a, gap_b = right_a - chance_a, right_b - chance_b
-    bins = np.arange(BINS)
-    in_a = np.clip(np.ceil(chance_a * BINS).astype(int) - 1, 0, BINS - 1)[:, None] == bins
-    in_b = np.clip(np.ceil(chance_b * BINS).astype(int) - 1, 0, BINS - 1)[:, None] == bins
-    part_a, part_b = in_a * gap_a[:, None], in_b * gap_b[:, None]
-    count = len(gap_a)
+    part_a, part_b = _parts(chance_a, right_a), _parts(chance_b, right_b)
+    whole_a, whole_b, change = part_a.sum(0), part_b.sum(0), part_b - part_a
+    count = len(change)
     beaten = 0
-    for start in range(0, DRAWS, 250):
-        swap = (random.random((min(250, DRAWS - start), count)) < 0.5).astype(np.float64)
-        moved = swap @ (part_b - part_a)
-        one, other = np.abs(part_a.sum(0) + moved).sum(1), np.abs(part_b.sum(0) - moved).sum(1)
+    for draws in _pieces(DRAWS, count):
+        moved = (random.random((draws, count)) < 0.5).astype(np.float64) @ change
+        one, other = np.abs(whole_a + moved).sum(1), np.abs(whole_b - moved).sum(1)
         beaten += int((np.abs(one - other) / count >= found - 1e-12).sum())
     return (1 + beaten) / (1 + DRAWS)
+
+
+def _parts(chance: F64, right: NDArray[np.bool_]) -> F64:
+    """Rightness less confidence of each picture in the column of its bin, ``[N, BINS]``: the error of any sample is
+    the mean over its pictures of |sum of a column|."""
+    index = np.clip(np.ceil(chance * BINS).astype(int) - 1, 0, BINS - 1)
+    made = np.zeros((len(chance), BINS))
+    made[np.arange(len(chance)), index] = right - chance
+    return made
+
+
+def _resampled(parts: list[F64], seed: int, draws: int = 500) -> list[F64]:
+    """The calibration error of bootstrap samples, the same samples for all; ``[draws]`` each."""
+    random = np.random.default_rng(seed)
+    count = len(parts[0])
+    found: list[list[F64]] = [[] for _ in parts]
+    for piece in _pieces(draws, count):
+        rows = random.integers(0, count, (piece, count)) + count * np.arange(piece)[:, None]
+        often = np.bincount(rows.ravel(), minlength=piece * count).reshape(piece, count).astype(np.float64)
+        for listed, part in zip(found, parts, strict=True):
+            listed.append(np.abs(often @ part).sum(1) / count)
+    return [np.concatenate(listed) for listed in found]
+
+
+def _pieces(draws: int, count: int) -> Iterator[int]:
+    """Numbers of draws whose tables hold some ten million entries at most."""
+    step = max(1, min(draws, 10_000_000 // max(1, count)))
+    for start in range(0, draws, step):
+        yield min(step, draws - start)

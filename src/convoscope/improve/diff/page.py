@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ... import __version__
 from ...errors import ConvoscopeError, PictureError
 from ...html.render import inline, render
+from ...version import __version__
 from ..frames import filter_sheet
 from .maps import Flip, Shown
 from .sides import Side

@@ -20,7 +20,7 @@ from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import DECODERS, _ahead, run_once, softmax
+from ..look import DECODERS, _ahead, run_once
 
 if TYPE_CHECKING:
     from ...surveys.store.store import Store
@@ -39,8 +39,8 @@ class Side:
         name: how tables call it.
         labels: its class names.
         pictures: the pictures, labelled as this network knows them.
-        probability: softmax of the scores, float32 ``[N, K]``; of a store the five highest, zero elsewhere. None
-            where the network gives no class scores.
+        probability: the network's own where it returns them, else the softmax of its scores, float32 ``[N, K]``; of a
+            store the five highest, zero elsewhere. None where the network gives no class scores.
         prediction: the class of the highest score, int64 ``[N]``; -1 where there is none.
         layers: layer -> float32 ``[N, C]``, the mean of each channel over its grid, in the forward's order.
         peaks: layer -> float32 ``[N, C]``, the maximum of each channel over its grid; empty for a store.
@@ -234,18 +234,21 @@ class _Part:
                 f"Layer {lost!r} was not reached in this forward: `convoscope layers` lists those that are."
             )
         values = class_scores(self.model, output, len(fitted))
-        self.scores.append(None if values is None else values[:, 0].numpy())
+        self.scores.append(None if values is None else values.numpy())
 
     def side(self, pictures: Labelled, name: str, failed: dict[str, str]) -> Side:
         whole = all(one is not None for one in self.scores)
+        # scores and probabilities of every picture, [N, 2, K]
         scores = np.concatenate([one for one in self.scores if one is not None]) if whole else None
-        prediction = np.full(len(pictures), -1, np.int64) if scores is None else scores.argmax(1).astype(np.int64)
+        prediction = (
+            np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
+        )
         size = self.model.preprocessing.size or (224, 224)
         watched = self.model.watched((self.model.preprocessing.channels, *self.model._depth(), *size))
-        classes = None if scores is None else scores.shape[1]
+        classes = None if scores is None else scores.shape[2]
         return Side(
             name, self.model.labels, relabelled(pictures, self.model.labels, classes),
-            None if scores is None else softmax(scores).astype(np.float32), prediction,
+            None if scores is None else scores[:, 1], prediction,
             {layer: np.concatenate(values) for layer, values in self.means.items()},
             {layer: np.concatenate(values) for layer, values in self.peaks.items()},
             watched.last_grid if watched.last_grid in self.layers else self.layers[-1] if self.layers else None,

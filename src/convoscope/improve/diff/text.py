@@ -59,8 +59,8 @@ def _pair(diff: Diff, pair: Pair) -> list[str]:
     judged = [len(listed) for listed in units.every]
     if any(judged):
         lines.append(
-            f"  {len(units.new)} of {judged[0]} units of {b.name} are new, {len(units.lost)} of {judged[1]} of "
-            f"{a.name} are lost" + _named([unit.unit for unit in units.new[:4]])
+            f"  {len(units.new)} of {judged[0]} units of {b.name} follow to less than 90 % from {a.name}, "
+            f"{len(units.lost)} of {judged[1]} the other way" + _named([one.unit.unit for one in pair.new[:4]])
         )
     if units.matches:
         last_match = units.matches[-1]
@@ -81,4 +81,4 @@ def _pair(diff: Diff, pair: Pair) -> list[str]:
 
 
 def _named(units: list[str]) -> str:
-    return f" (newest: {', '.join(units)})." if units else "."
+    return f" (least: {', '.join(units)})." if units else "."

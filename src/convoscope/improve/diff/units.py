@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from ..statistics import halves
 from .sides import Side
 
-#: a unit of which less than this share of the variance can be predicted is new (or lost)
-NEW = 0.5
+#: a unit of which less than this share of the variance can be predicted is new (or lost), the least first
+NEW = 0.9
 #: pictures that the fits use at most: those of the smallest content hashes
 MOST_PICTURES = 4000
 #: a unit counts as matched from this correlation on
@@ -34,6 +34,7 @@ class Unit:
     layer: str
     channel: int
     other: str
+    depth: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {"unit": self.unit, "r2": self.r2, "from": self.other}
@@ -222,7 +223,7 @@ def compare_units(a: Side, b: Side, similarity: F64, layers: int = 4) -> Units:
             r2 = ridge_r2(other.layers[others[source]][rows], target, half)
             clear = _answers(target)
             judged += [
-                Unit(f"{names[place]}:{channel}", float(r2[channel]), names[place], channel, others[source])
+                Unit(f"{names[place]}:{channel}", float(r2[channel]), names[place], channel, others[source], place)
                 for channel in range(len(r2))
                 if np.isfinite(r2[channel]) and clear[channel]
             ]
@@ -233,6 +234,19 @@ def compare_units(a: Side, b: Side, similarity: F64, layers: int = 4) -> Units:
         found.matches = [LayerMatch(name, *match(a.layers[name], b.layers[name])) for name in a.layers]
         _weights(a, b, found.matches)
     return found
+
+
+def leading(units: list[Unit], most: int) -> list[Unit]:
+    """The least predictable units of every layer in turn, the deepest layer first.
+
+    How well units can be predicted differs from layer to layer: one list of all would show one layer.
+    """
+    by_layer: dict[str, list[Unit]] = {}
+    for unit in units:
+        by_layer.setdefault(unit.layer, []).append(unit)
+    order = sorted(by_layer.values(), key=lambda listed: -listed[0].depth)
+    found = [listed[rank] for rank in range(most) for listed in order if rank < len(listed)][:most]
+    return sorted(found, key=lambda one: (-one.depth, one.r2))
 
 
 def _partner(values: F64) -> int | None:
@@ -258,32 +272,27 @@ def _dead(side: Side) -> dict[str, int]:
 
 
 def _weights(a: Side, b: Side, matches: list[LayerMatch]) -> None:
-    """How far each layer's weights moved: those of the convolution that feeds it, found by name."""
+    """How far each layer's weights moved: those of the last convolution or linear layer before it that makes its
+    channels."""
     if a.open is None or b.open is None:
         return
-    first, second = (dict(side.open().module.state_dict()) for side in (a, b) if side.open)
-    kernels = [
-        name for name, one in first.items()
-        if isinstance(one, torch.Tensor) and one.ndim >= 2 and name in second and second[name].shape == one.shape
-    ]  # fmt: skip
-    order = {name: place for place, name in enumerate(kernels)}
+    model = a.open()
+    first, second = dict(model.module.state_dict()), dict(b.open().module.state_dict())
+    size = model.preprocessing.size or (224, 224)
+    ran = list(model.watched((model.preprocessing.channels, *model._depth(), *size)).layers)
     for one in matches:
-        name = _kernel(one.layer, kernels, len(one.to), first)
-        if name is None or order.get(name) is None:
+        before = ran[: ran.index(one.layer) + 1] if one.layer in ran else []
+        kernels = (f"{name.split('#')[0]}.weight" for name in reversed(before))
+        name = next(
+            (n for n in kernels if _makes(first.get(n), len(one.to)) and _makes(second.get(n), len(one.to))), ""
+        )
+        if not name or first[name].shape != second[name].shape:
             continue
-        before, after = first[name].double().cpu(), second[name].double().cpu()
-        size = float(before.norm()) or 1.0
-        one.drift = float((after - before).norm()) / size
-        if len(before) == len(one.to):
-            one.matched_drift = float((after[torch.from_numpy(one.to)] - before).norm()) / size
+        old, new = first[name].double().cpu(), second[name].double().cpu()
+        norm = float(old.norm()) or 1.0
+        one.drift = float((new - old).norm()) / norm
+        one.matched_drift = float((new[torch.from_numpy(one.to)] - old).norm()) / norm
 
 
-def _kernel(layer: str, kernels: list[str], channels: int, state: dict[str, Any]) -> str | None:
-    """The last kernel of the layer's own module or block that makes as many channels."""
-    parts = layer.split("#")[0].split(".")
-    for depth in range(len(parts), 0, -1):
-        head = ".".join(parts[:depth])
-        inside = [name for name in kernels if name.startswith(f"{head}.") and len(state[name]) == channels]
-        if inside:
-            return inside[-1]
-    return None
+def _makes(kernel: Any, channels: int) -> bool:
+    return isinstance(kernel, torch.Tensor) and kernel.ndim >= 2 and len(kernel) == channels

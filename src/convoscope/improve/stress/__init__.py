@@ -14,13 +14,12 @@ from ..diagnose.alone import Examined, case_of, examined
 from ..diagnose.stage import Case, Progress, StageResult
 from ..look import Looked
 from ..statistics import share
-from ..units.health import sample
+from ..units.examine import sample
 from .changes import Change, changes
 from .curves import Stressed, stressed
 from .faults import faults, input_side
 
 if TYPE_CHECKING:
-    from ...draw.curves import Panel
     from ...models.model import Model
 
 __all__ = ["Change", "StressStage", "Stressed", "changes", "stress", "stressed"]
@@ -154,7 +153,7 @@ def _profile(case: Case, most: int) -> dict[str, Any]:
 
 def _layers(case: Case) -> list[str]:
     """At most five layers over the depth, the embedding last."""
-    names = [name for name in dict.fromkeys([*case.depths, *([case.layer] if case.layer else [])])]
+    names = list(dict.fromkeys([*case.depths, *([case.layer] if case.layer else [])]))
     names = [name for name in names if name in case.looked.layers]
     at = np.linspace(0, len(names) - 1, min(LAYERS, len(names))).round().astype(int)
     return [names[int(i)] for i in dict.fromkeys(at.tolist())]
@@ -168,7 +167,7 @@ def _sheets(case: Case, one: dict[str, Any], second: Case | None, other: dict[st
     beside = {} if other is None else {row["change"]: row["levels"] for row in other["changes"]}
     for row in one["changes"]:
         levels = row["levels"]
-        places = ["as it is", *(level["label"] for level in levels)]
+        places = ["0", *(level["label"] for level in levels)]
         drawn = [_curve(f"{word} of {case.model.name}" if other else word, one["accuracy"], levels)]
         if other is not None and second is not None and row["change"] in beside:
             drawn.append(_curve(f"{word} of {second.model.name}", other["accuracy"], beside[row["change"]]))
@@ -192,9 +191,10 @@ def _sheets(case: Case, one: dict[str, Any], second: Case | None, other: dict[st
     }  # fmt: skip
     if one["layers"]:
         made["stress-layers"] = curves(
-            inner, title=f"{case.model.name}: how alike a layer's activations stay, cell by cell",
+            inner, percent=False, title=f"{case.model.name}: how alike a layer's activations stay, cell by cell",
             footnote="Cosine of the activations before and after, each channel's mean taken off: 1 is invariant, 0 "
-            "unrelated (after Zeiler & Fergus 2014, figure 5). What grows towards the output has been learnt to ignore.",
+            "unrelated (after Zeiler & Fergus 2014, figure 5). A change to which later layers answer less than earlier "
+            "ones is one that the network has learnt to ignore.",
         )  # fmt: skip
     return made
 
@@ -217,20 +217,26 @@ def _table(one: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]:
             cells = [f"{100 * level['accuracy']['mean']:.1f} %" for level in beside[row["change"]]]
             rows.append(["  the second network", *cells, *[None] * (5 - len(cells))])
     word = "Accuracy" if one["labelled"] else "Same answer as for the picture as it is"
-    return {"title": f"{word}: {100 * one['accuracy']['mean']:.1f} % without a change", "header": header, "rows": rows}
+    return {
+        "title": f"{word}: {100 * one['accuracy']['mean']:.1f} % without a change",
+        "header": header,
+        "rows": rows,
+    }
 
 
 def _remarks(one: dict[str, Any]) -> list[str]:
     said = []
     if not one["labelled"]:
-        said.append("No picture has a label that the network knows: its answer to the picture as it is counts as right.")
+        said.append(
+            "No picture has a label that the network knows: its answer to the picture as it is counts as right."
+        )
     rows = {row["change"]: row["levels"] for row in one["changes"]}
     shuffled = rows.get("shuffled")
     if shuffled and one["labelled"]:
         kept = shuffled[2]["accuracy"]["mean"]
         if kept > 0.5 * one["accuracy"]["mean"] and one["accuracy"]["mean"] > 0.3:
             said.append(
-                f"Cut into 4×4 shuffled pieces {100 * kept:.0f} % are still right: it decides by local texture more than "
-                "by shape (Brendel & Bethge 2019)."
+                f"Cut into 4×4 shuffled pieces {100 * kept:.0f} % are still right: it decides by local texture more "
+                "than by shape (Brendel & Bethge 2019)."
             )
     return said

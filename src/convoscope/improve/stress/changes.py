@@ -94,7 +94,9 @@ def _shrunk(values: Tensor, share: float, seeds: Sequence[int]) -> Tensor:
     height, width = values.shape[-2:]
     size = (max(2, round(height * share)), max(2, round(width * share)))
     small = F.interpolate(values, size=size, mode="bilinear", antialias=True, align_corners=False)
-    rows, columns = (_mirrored_places(have, want, values.device) for have, want in zip(size, (height, width), strict=True))
+    rows, columns = (
+        _mirrored_places(have, want, values.device) for have, want in zip(size, (height, width), strict=True)
+    )
     return small[..., rows, :][..., columns].clamp(0, 1)
 
 
@@ -169,7 +171,9 @@ def _covered(values: Tensor, share: float, seeds: Sequence[int]) -> Tensor:
     sides = max(1, round(share * height)), max(1, round(share * width))
     for one, seed in zip(done, seeds, strict=True):
         random = np.random.default_rng([seed, 2])
-        top, left = (int(random.integers(0, whole - side + 1)) for whole, side in zip((height, width), sides, strict=True))
+        top, left = (
+            int(random.integers(0, whole - side + 1)) for whole, side in zip((height, width), sides, strict=True)
+        )
         one[:, top : top + sides[0], left : left + sides[1]] = 0.5
     return done
 
@@ -205,9 +209,11 @@ def changes(side: int, channels: int = 3) -> tuple[Change, ...]:
         Change("shifted", (0.05, 0.1, 0.15, 0.2, 0.25), "shifted by {:g} % of its side", "{:g}%", "shifts", _shifted),
         Change("turned", (5, 10, 15, 30, 45), "turned by {:g}°", "{:g}°", "rotation", _turned),
         Change("enlarged", (1.1, 1.25, 1.5, 1.75, 2.0), "enlarged {:g} times", "×{:g}", "changes of scale", _enlarged),
-        Change("shrunk", (0.9, 0.8, 0.7, 0.6, 0.5), "shrunk to {:g} % of its side", "{:g}%", "changes of scale", _shrunk),
+        Change("shrunk", (0.9, 0.8, 0.7, 0.6, 0.5), "shrunk to {:g} % of its side", "{:g}%", "changes of scale",
+               _shrunk),
         Change("mirrored", (1,), "mirrored", "mirrored", "mirror images", _mirrored),
-        Change("darkened", (0.8, 0.65, 0.5, 0.35, 0.2), "darkened to {:g} %", "{:g}%", "changes of brightness", _darkened),
+        Change("darkened", (0.8, 0.65, 0.5, 0.35, 0.2), "darkened to {:g} %", "{:g}%", "changes of brightness",
+               _darkened),
         Change("brightened", (0.1, 0.2, 0.3, 0.4, 0.5), "brightened by {:g} %", "{:g}%", "changes of brightness",
                _brightened),
         Change("blurred", (1, 2, 3, 4, 6), "blurred (a Gaussian of {:g} pixels in 224)", "{:g}", "blur", _blurred),

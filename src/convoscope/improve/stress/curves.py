@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from torch import Tensor
 from ...engine.passes.naming import observe
 from ...engine.passes.untouched import untouched
 from ...errors import ModelError
-from ...models.model import Model, forward_failed
+from ...models.model import Model
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import batches, softmax
+from ..look import batches, run_once
 from .changes import Change
 
 Floats = NDArray[np.float64]
@@ -29,8 +30,8 @@ class Stressed:
 
     Args:
         rows: rows of the collection that could be read.
-        clean: float32 ``[N, K]`` scores of the pictures as they are.
-        scores: (change, level) -> scores of the changed pictures.
+        clean: float32 ``[N, 2, K]`` scores and probabilities of the pictures as they are.
+        scores: (change, level) -> the same of the changed pictures.
         likeness: (change, level) -> layer -> ``[N]``: cosine of the layer's activations before and after.
         failed: URI -> why it could not be read.
     """
@@ -42,12 +43,12 @@ class Stressed:
     failed: dict[str, str]
 
     def probability(self, key: tuple[str, int] | None = None) -> Floats:
-        """Softmax of the scores, ``[N, K]``; of the pictures as they are for None."""
-        return softmax(self.clean if key is None else self.scores[key])
+        """The probabilities, ``[N, K]``; of the pictures as they are for None."""
+        return np.asarray((self.clean if key is None else self.scores[key])[:, 1], np.float64)
 
     def prediction(self, key: tuple[str, int] | None = None) -> NDArray[np.int64]:
         """The predicted class, ``[N]``."""
-        return np.asarray((self.clean if key is None else self.scores[key]).argmax(1), np.int64)
+        return np.asarray((self.clean if key is None else self.scores[key])[:, 0].argmax(1), np.int64)
 
 
 def stressed(
@@ -80,7 +81,7 @@ def stressed(
         (c.name, level): {name: [] for name in layers} for c, level in keys
     }
     for at, inputs in batches(model, pictures, failed):
-        seeds = [int(pictures.keys[row][:8] or "0", 16) for row in at]
+        seeds = [seed_of(pictures.keys[row]) for row in at]
         values = model.preprocessing.denormalise(inputs.float()).clamp(0, 1)
         plain, before = _forward(model, inputs, layers, centre)
         clean.append(plain)
@@ -95,11 +96,16 @@ def stressed(
         if progress is not None:
             progress(at[-1] + 1, len(pictures))
     return Stressed(
-        np.array(rows, np.intp), np.concatenate(clean) if clean else np.zeros((0, 1), np.float32),
+        np.array(rows, np.intp), np.concatenate(clean) if clean else np.zeros((0, 2, 1), np.float32),
         {key: np.concatenate(parts) for key, parts in scores.items() if parts},
         {key: {name: np.concatenate(parts) for name, parts in by.items() if parts} for key, by in likeness.items()},
         failed,
     )  # fmt: skip
+
+
+def seed_of(key: str) -> int:
+    """A seed out of a picture's content hash, whatever that looks like."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
 
 
 def _forward(
@@ -119,11 +125,8 @@ def _forward(
             kept[name] = value.flatten(1).clone()
 
     with untouched(model.module, gradients=False), observe(model.module, visit, only=set(layers)):
-        try:
-            output = model.run(inputs)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
-    values = class_scores(output, len(inputs))
+        output = run_once(model, inputs)
+    values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(f"{model.name} gives no class scores: how it bears changes cannot be counted.")
     return values.numpy(), kept
@@ -134,4 +137,5 @@ def _cosine(a: Tensor, b: Tensor) -> Floats:
     size = a.norm(dim=1) * b.norm(dim=1)
     value = (a * b).sum(1) / size.clamp(min=1e-30)
     same = (a - b).norm(dim=1) <= 1e-6 * a.norm(dim=1)
-    return np.asarray(torch.where((size == 0) & same, torch.ones_like(value), value).clamp(-1, 1).double().cpu().numpy())
+    value = torch.where((size == 0) & same, torch.ones_like(value), value).clamp(-1, 1)
+    return np.asarray(value.double().cpu().numpy())

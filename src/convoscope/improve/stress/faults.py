@@ -36,21 +36,19 @@ def faults(case: Case) -> StageResult:
     usable = right_rows(looked)
     if len(usable) < FEWEST:
         return StageResult(refused=f"only {len(usable)} pictures are right: {FEWEST} are needed")
-    listed = [one for one in changes(input_side(model, looked.pictures), model.preprocessing.channels) if one.accuses]
+    side = input_side(model, looked.pictures)
+    listed = [one for one in changes(side, model.preprocessing.channels) if one.accuses]
     half = case.half_a[usable]
-    large = input_side(model, looked.pictures) > 160
+    large = side > 160
     first = _some(usable[half], CHOOSE // 2 if large else CHOOSE, looked)
     second = _some(usable[~half], TEST // 2 if large else TEST, looked)
 
-    def tell(what: str) -> None:
-        case.progress(what, 0, 1)
-
-    tell("Changing the pictures")
+    asked = [(one, [at for at in LEVELS if at < len(one.strengths)] or [0]) for one in listed]
     chosen = stressed(
-        model, looked.pictures.take(first), [(one, [at for at in LEVELS if at < len(one.strengths)] or [0]) for one in listed],
+        model, looked.pictures.take(first), asked,
         progress=lambda done, total: case.progress("Changing the pictures", done, total),
     )  # fmt: skip
-    suspects = _suspects(listed, chosen, reference(looked, first[chosen.rows]))
+    suspects = _suspects(listed, chosen, reference(looked, first[chosen.rows]), side)
     if not suspects:
         return StageResult(tests=0, could_miss=_could_miss(listed), evidence={"stress": _told(listed, chosen)})
     tested = stressed(
@@ -58,7 +56,9 @@ def faults(case: Case) -> StageResult:
         progress=lambda done, total: case.progress("Testing what it does not bear", done, total),
     )  # fmt: skip
     truth = reference(looked, second[tested.rows])
-    found = [_finding(case, one, level, tested, truth, looked, second) for one, level in suspects]
+    found = [
+        _finding(case, one, usual(one.name, level, side), level, tested, truth, second) for one, level in suspects
+    ]
     best: dict[str, Finding] = {}
     for finding in found:
         key = str(finding.evidence["advice"])
@@ -94,7 +94,7 @@ def _some(rows: NDArray[np.intp], most: int, looked: Looked) -> NDArray[np.intp]
 
 
 def _suspects(
-    listed: Sequence[Change], seen: Stressed, truth: NDArray[np.int64]
+    listed: Sequence[Change], seen: Stressed, truth: NDArray[np.int64], side: int
 ) -> list[tuple[Change, int]]:
     """For each change the level at which it stands out most on half A, where it does."""
     found = []
@@ -104,7 +104,7 @@ def _suspects(
             if (one.name, level) not in seen.scores:
                 continue
             lost = float((seen.prediction((one.name, level)) != truth).mean())
-            excess = lost - usual(one.name, level)
+            excess = lost - usual(one.name, level, side)
             if excess > 0 and (best is None or excess > best[0]):
                 best = (excess, level)
         if best is not None:
@@ -113,11 +113,17 @@ def _suspects(
 
 
 def _finding(
-    case: Case, one: Change, level: int, seen: Stressed, truth: NDArray[np.int64], looked: Looked, rows: NDArray[np.intp]
+    case: Case,
+    one: Change,
+    bound: float,
+    level: int,
+    seen: Stressed,
+    truth: NDArray[np.int64],
+    rows: NDArray[np.intp],
 ) -> Finding:
-    key = (one.name, level)
+    looked, key = case.looked, (one.name, level)
     wrong = seen.prediction(key) != truth
-    lost, count, bound = int(wrong.sum()), len(wrong), usual(one.name, level)
+    lost, count = int(wrong.sum()), len(wrong)
     p = float(stats.binomtest(lost, count, bound, alternative="greater").pvalue) if bound < 1 else 1.0
     interval = paired(wrong.astype(float), seed=case.seed)
     labelled = bool(looked.pictures.known.any())

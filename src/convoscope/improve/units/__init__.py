@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..collection import Labelled
 from ..diagnose.alone import Examined, case_of, examined
 from ..diagnose.stage import Case, Progress, StageResult
-from ..collection import Labelled
-from .health import Health, examine, remarks
+from .examine import Health, examine, remarks
 from .prune import Pruned, prune
 
 __all__ = ["Health", "Pruned", "UnitsStage", "health", "prune"]
@@ -57,8 +57,9 @@ def health(
         PictureError: none of the pictures can be read.
     """
     if pictures is None:
-        from ...models.opening import open_model
         import numpy as np
+
+        from ...models.opening import open_model
 
         nothing = Labelled((), (), (), np.zeros(0, np.int64))
         case = Case(open_model(model), nothing, seed=seed, words=tuple(words), flags=tuple(flags))

@@ -101,8 +101,8 @@ def border(model: Model, inputs: Tensor | None, layers: Sequence[str], objects: 
             before = size
     beyond = [name for name, seen in spatial if seen is None or seen >= side]
     chosen = [watched.layers[name] for name in layers if name in watched.layers and watched.layers[name].geometry]
-    at = np.linspace(0, len(chosen) - 1, min(MEASURED, len(chosen))).round().astype(int) if chosen else []
-    measured = {} if inputs is None else _effective(model, inputs, [chosen[i] for i in dict.fromkeys(map(int, at))])
+    at = np.linspace(0, max(0, len(chosen) - 1), min(MEASURED, len(chosen))).round().astype(int).tolist()
+    measured = {} if inputs is None else _effective(model, inputs, [chosen[i] for i in dict.fromkeys(at)])
     fields = tuple(Field(one.name, _size(one), measured.get(one.name)) for one in chosen)
     return Border(side, beyond[0] if beyond else None, tuple(beyond), len(spatial), fields, objects)
 

@@ -1,4 +1,4 @@
-"""Which unit makes which channel: followed through the network's graph from the layer that makes it to those that read it.
+"""Which unit makes which channel: followed through the network's graph from its maker to its readers.
 
 A *unit* here is one output channel of a convolution or linear layer. Batch norm, activations, pooling, dropout and
 depthwise convolutions keep it a channel; concatenation puts it beside others; flattening spreads it over several
@@ -29,8 +29,9 @@ _POINTWISE = frozenset({
     "detach", "dropout", "feature_dropout", "_to_copy", "to", "abs", "square", "neg", "exp",
 })  # fmt: skip
 _POOLS = frozenset({
-    f"{way}{kind}_pool{n}d" for way in ("", "adaptive_") for kind in ("max", "avg") for n in (1, 2, 3)
-} | {"max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "upsample_nearest2d"})  # fmt: skip
+    f"{way}{kind}_pool{n}d{end}"
+    for way in ("", "adaptive_") for kind in ("max", "avg") for n in (1, 2, 3) for end in ("", "_with_indices")
+})  # fmt: skip
 _RESHAPES = frozenset({"flatten", "view", "reshape", "_unsafe_view"})
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ...engine.passes.naming import module_paths, observe
 from ...engine.passes.untouched import untouched
-from ...errors import ModelError, PictureError
-from ...models.model import Model, forward_failed
+from ...errors import PictureError
+from ...models.model import Model
 from ...surveys.gather.choose import default_layers
 from ..collection import Labelled
-from ..look import batches
+from ..look import batches, run_once
 
 Floats = NDArray[np.float64]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -25,6 +25,8 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu6", "hardsigmoid", "softsign")
 #: cells of a picture that correlations are taken over
 _CELLS = 64
+#: share of cells above 0 from which a ReLU never cuts
+ON = 0.995
 #: channels above which no correlations are taken
 _MOST = 1024
 
@@ -62,8 +64,8 @@ class LayerSeen:
 
     @property
     def always_on(self) -> NDArray[np.bool_]:
-        """A ReLU that never cuts: above 0 in every cell of every picture, so that the unit is linear."""
-        return np.asarray((self.low > 0) & self.relu)
+        """A ReLU that never cuts: above 0 in 99.5 % of all cells, so that the unit is linear."""
+        return np.asarray((self.active >= ON) & self.relu)
 
     @property
     def saturated(self) -> NDArray[np.bool_]:
@@ -182,7 +184,7 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     layers = {name: watched.layers[name] for name in names}
     sums: dict[str, _Sums] = {}
     norms: dict[str, _Sums] = {}
-    paths = {name: module for name, module in module_paths(model.module).items()}
+    paths = module_paths(model.module)
     normal = {name: module for name, module in paths.items()
               if isinstance(module, _NORMS) and module.running_mean is not None}  # fmt: skip
 
@@ -215,10 +217,7 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     try:
         for at, inputs in batches(model, pictures, failed):
             with untouched(model.module, gradients=False), observe(model.module, visit, only=set(names)):
-                try:
-                    model.run(inputs)
-                except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-                    raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+                run_once(model, inputs)
             rows.extend(at)
             if progress is not None:
                 progress(at[-1] + 1, len(pictures))

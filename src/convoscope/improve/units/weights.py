@@ -1,4 +1,4 @@
-"""What the weights alone tell: layers that were never trained, batch norm that switches units off, the first filters."""
+"""What the weights alone tell: layers never trained, batch norm that switches units off, the first filters."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _distributions(weight: Tensor) -> list[tuple[str, Any, Callable[[np.random.G
 
 
 def _figures(weight: Tensor) -> Floats:
-    """Largest singular value, spread of the rows' norms, of the columns' norms, likeness of taps, weight of the tails."""
+    """Largest singular value, spread of rows' norms, of columns' norms, likeness of taps, weight of the tails."""
     matrix = weight.flatten(1)
     rows = matrix.norm(dim=1).clamp(min=1e-12).log().std(unbiased=False)
     columns = weight.transpose(0, 1).flatten(1).norm(dim=1).clamp(min=1e-12).log().std(unbiased=False)

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ...engine.passes.runner import Runner, call_plainly
-from ...engine.passes.untouched import untouched
 from ...errors import LayerError, MethodRefused, PictureError, UsageError
 from ...pictures.picture import ModelInput
+from ...session import Session
 from ..gather.collections import picture as open_picture
 from ..store.accumulators import Extremes, State
 
@@ -340,12 +339,11 @@ def photo_box(box: Box, fitted: ModelInput) -> Box:
 def _recompute(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput]]) -> None:
     """The neurons' values now: one forward a picture, however many of its neurons are asked for."""
     model = store.model()
-    runner = Runner(model.module, model.batch_size, call_plainly if model.call is None else model.call)
     pictures = list({id(fitted): fitted for _, fitted in pairs}.values())
-    with untouched(model.module, gradients=False):
+    with Session(model, gradients=False) as session:
         for start in range(0, len(pictures), model.batch_size):
             batch = pictures[start : start + model.batch_size]
-            recorded = runner.record(model.inputs(batch), layers=[span.name], gradients=False)
+            recorded = session.record(model.inputs(batch), layers=[span.name])
             value = recorded.layers[span.name].value
             where = {id(fitted): number for number, fitted in enumerate(batch)}
             mine = [(patch, where[id(fitted)]) for patch, fitted in pairs if id(fitted) in where]
@@ -357,16 +355,16 @@ def _recompute(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput
 def _guide(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput]], notes: list[str]) -> None:
     """The neurons' values now, and guided backpropagation of each: one forward and one backward a batch."""
     model = store.model()
-    runner = Runner(model.module, model.batch_size, call_plainly if model.call is None else model.call)
-    with untouched(model.module):
+    with Session(model) as session:
         for start in range(0, len(pairs), model.batch_size):
             part = pairs[start : start + model.batch_size]
-            recorded = runner.record(model.inputs([fitted for _, fitted in part]), layers=[span.name])
+            inputs = model.inputs([fitted for _, fitted in part])
+            recorded = session.record(inputs, layers=[span.name], gradients=True)
             score = neurons(recorded.layers[span.name].live, span, [patch for patch, _ in part], range(len(part)))
             for (patch, _), one in zip(part, score.detach().float().cpu().tolist(), strict=True):
                 patch.recomputed = one
             try:
-                answer = runner.gradients(recorded, score, "guided", ["input"], keep=False)
+                answer = session.runner.gradients(recorded, score, "guided", ["input"], keep=False)
             except MethodRefused as error:
                 notes.append(f"Without guided backpropagation: {error}")
                 continue

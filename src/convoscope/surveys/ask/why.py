@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.passes.runner import Runner, call_plainly
-from ...engine.passes.untouched import untouched
 from ...errors import MethodRefused, PictureError, UsageError
 from ...pictures.picture import ModelInput, Picture
+from ...session import Session
 from ..gather.collections import picture as open_picture
 from .neighbors import find
 
@@ -117,9 +116,8 @@ def why(store: Store, first: Any, second: Any, layer: str | None = None, channel
         if source is None or not watched.layers[source].has_grid:
             raise MethodRefused(f"The embedding at {embedding.layer} comes from no grid: its cosine has no places.")
         names = {source, embedding.layer}
-        runner = Runner(model.module, model.batch_size, call_plainly if model.call is None else model.call)
-        with untouched(model.module, gradients=False):
-            recorded = runner.record(model.inputs([one]), layers=names, gradients=False)
+        with Session(model, [one], gradients=False) as session:
+            recorded = session.record(layers=names)
         grid = recorded.layers[source].value[0].float().cpu()
         if watched.layers[source].channels_last:
             grid = grid.movedim(-1, 0)

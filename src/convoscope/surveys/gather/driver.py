@@ -17,7 +17,7 @@ from ...errors import StoreError
 from ...models.model import Model
 from ...models.opening import open_model
 from ..store.recipe import Recipe, make_recipe, reopen
-from ..store.store import Store
+from ..store.store import Store, begun
 from .collections import is_collection, read_text
 from .shards import Found, Item, Shard, class_of, cut, folder_labels, scan, truth_labels, unreadable
 from .work import ShardResult, compute
@@ -103,7 +103,7 @@ def survey(
 
 def _open(path: str | Path, recipe: Recipe, model: Model, memory_format: str) -> tuple[Store, float]:
     """The store for writing, new or fitting, and how many pictures a second to expect."""
-    if "://" in str(path) or Path(path, "units.lance").is_dir():
+    if "://" in str(path) or begun(path):
         try:
             store = Store.open(path, write=True)
         except StoreError:
@@ -167,7 +167,8 @@ def _truth_uri(folder: Any) -> str | None:
 
 
 def _missing(store: Store, items: Sequence[Item]) -> list[Item]:
-    """The pictures that no committed shard holds."""
+    """The pictures that no committed shard holds, and those that could not be read when they were last tried."""
+    store.forget_failures()
     rows = store.table(["sha256", "label"]).to_pylist()
     done = {row["sha256"]: row["label"] for row in rows}
     other = sum(
@@ -211,22 +212,35 @@ def _rate(store: Store) -> float:
 
 
 def choose_format(model: Model, batch_size: int, memory_format: str = "auto") -> tuple[str, float]:
-    """The faster of ``contiguous`` and ``channels_last`` for this network here, and its seconds per picture."""
+    """The memory format of a survey's inputs, and the seconds per picture of one forward in it.
+
+    ``auto`` follows from the network alone, so that the same survey gives the same numbers everywhere: on a CPU
+    channels_last where most multiply-adds are in ungrouped convolutions of 16 channels and more (what oneDNN is fast
+    at), contiguous elsewhere, and where the network refuses channels_last (it views its activations).
+    """
     size = model.preprocessing.size or (224, 224)
     count = min(batch_size, 8)
     generator = torch.Generator().manual_seed(0)
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
     inputs = torch.randn((count, model.preprocessing.channels, *size), generator=generator).to(model.device, dtype)
-    times: dict[str, float] = {}
-    formats = ("contiguous", "channels_last") if memory_format == "auto" else (memory_format,)
+    chosen = memory_format
+    if memory_format == "auto":
+        wide = plain = 0
+        for module in model.module.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                work = module.weight.numel()
+                wide += work if module.groups == 1 and module.in_channels >= 16 else 0
+                plain += work
+        chosen = "channels_last" if model.device.type == "cpu" and plain and wide > plain / 2 else "contiguous"
     with untouched(model.module, gradients=False):
-        for name in formats:
+        for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs
-            times[name] = min(_seconds(model, given) for _ in range(3)) / count
-    best = min(times, key=lambda name: times[name])
-    if best == "channels_last" and len(times) > 1 and times[best] > 0.95 * times["contiguous"]:
-        best = "contiguous"  # a difference within the noise is none
-    return best, times[best]
+            try:
+                return name, _seconds(model, given) / count
+            except RuntimeError:
+                if memory_format != "auto" or name == "contiguous":
+                    raise
+    raise AssertionError("contiguous is always tried")
 
 
 def _seconds(model: Model, inputs: torch.Tensor) -> float:

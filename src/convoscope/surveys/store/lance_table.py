@@ -43,13 +43,19 @@ class Table:
     def create(cls, path: str, schema: Any) -> Table:
         """A new, empty table. What an unfinished creation left there is replaced."""
         allow_plain_http(path)
-        if "://" not in path and Path(path).exists():
-            shutil.rmtree(path)
         with _clear_errors(path):
             empty = pa.Table.from_batches([], schema=schema)
-            # on an object store there is no folder that could be removed first
-            mode = "overwrite" if "://" in path else "create"
-            dataset = lance.write_dataset(empty, path, schema=schema, mode=mode)
+            if "://" in path:  # there is no folder that could be removed first
+                dataset = lance.write_dataset(empty, path, schema=schema, mode="overwrite")
+            else:
+                # aside and renamed: whole or not at all, also where the disk is full
+                aside = f"{path}.making"
+                shutil.rmtree(aside, ignore_errors=True)
+                lance.write_dataset(empty, aside, schema=schema, mode="create")
+                if Path(path).exists():
+                    shutil.rmtree(path)
+                os.replace(aside, path)
+                dataset = lance.dataset(path)
         table = cls(path, dataset)
         table._synced = set()
         table._sync()
@@ -181,6 +187,18 @@ def mend(path: str, aside: Path, *, data: bool = True) -> list[str]:
             f"{Path(path).name}: version {_version(names[0])} {why}; it was set aside and the version before it is "
             "used. What was committed with it will be done again."
         )
+
+
+def damaged_head(path: str) -> bool:
+    """Whether the newest version of a local table is one that a crash has cut off."""
+    versions = os.path.join(path, "_versions")
+    if not os.path.isdir(versions):
+        return False
+    names = sorted((n for n in os.listdir(versions) if n.endswith(".manifest")), key=_version)
+    try:
+        return not names or _damage(path, os.path.join(versions, names[-1]), _version(names[-1])) is not None
+    except OSError:  # a writer has removed it meanwhile
+        return False
 
 
 def _version(name: str) -> int:

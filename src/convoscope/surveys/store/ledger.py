@@ -9,16 +9,17 @@ from typing import Any
 import pyarrow as pa
 
 from ..gather.shards import Found, Item, Shard, make_shard
+from .digests import COLUMN, with_digests
 from .lance_table import Table
 from .recipe import Recipe
 
 _FILES = pa.schema(
     [("uri", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64()), ("changed", pa.int64()),
-     ("label", pa.string()), ("error", pa.string())]
+     ("label", pa.string()), ("error", pa.string()), ("digest", pa.binary())]
 )  # fmt: skip
 _PLAN = pa.schema(
     [("unit", pa.string()), ("sha256", pa.string()), ("uri", pa.string()), ("label", pa.string()),
-     ("label_index", pa.int32()), ("error", pa.string())]
+     ("label_index", pa.int32()), ("error", pa.string()), ("digest", pa.binary())]
 )  # fmt: skip
 
 
@@ -33,14 +34,14 @@ class Lists:
 
     def files(self) -> dict[str, Found]:
         """The files seen, by URI, as they were last."""
-        rows = self._tables["files"].read().to_pylist()
+        rows = self._tables["files"].read([name for name in _FILES.names if name != COLUMN]).to_pylist()
         return {row["uri"]: Found(**row) for row in rows}
 
     def record_files(self, found: Sequence[Found]) -> None:
         """Note files that are new or have changed."""
         self._must_write()
-        columns = {name: [getattr(one, name) for one in found] for name in _FILES.names}
-        self._tables["files"].append(pa.table(columns, schema=_FILES))
+        columns = {name: [getattr(one, name, None) for one in found] for name in _FILES.names}
+        self._tables["files"].append(with_digests(pa.table(columns, schema=_FILES)))
         self.__dict__.pop("uris", None)
 
     @cached_property
@@ -56,6 +57,7 @@ class Lists:
         units: dict[str, list[Item]] = {}
         for row in self._tables["plan"].read().to_pylist():
             unit = row.pop("unit")
+            del row[COLUMN]
             units.setdefault(unit, []).append(Item(**row))
         return [Shard(unit, tuple(items)) for unit, items in units.items()]
 
@@ -67,8 +69,8 @@ class Lists:
             for item in shard.items:
                 columns["unit"].append(shard.id)
                 for name in _PLAN.names[1:]:
-                    columns[name].append(getattr(item, name))
-        self._tables["plan"].replace(pa.table(columns, schema=_PLAN))
+                    columns[name].append(getattr(item, name, None))
+        self._tables["plan"].replace(with_digests(pa.table(columns, schema=_PLAN)))
 
     def check_plan(self, shards: Sequence[Shard]) -> bool:
         """Whether every shard's id is that of its content: a plan that was tampered with is not followed."""

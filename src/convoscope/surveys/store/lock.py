@@ -11,8 +11,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from ...errors import StoreError
+
 #: seconds after which a lease that was not renewed is void: its writer has died
 LEASE = 600.0
+#: seconds that a writer waits for the lock
+PATIENCE = 2.0
 
 
 class Lock:
@@ -20,36 +24,36 @@ class Lock:
     it ends.
     """
 
-    def __init__(self, handle: int) -> None:
-        self._handle: int | None = handle
+    def __init__(self, held: Any) -> None:
+        self._held: Any = held
 
     @classmethod
     def take(cls, path: str, *, wait: bool) -> Lock | Lease | None:
-        """The lock; ``None`` where another process has it. ``wait`` gives a reader half a second's patience.
+        """The lock; ``None`` where another process has it, after a moment's patience (a reader may be mending).
 
-        On an object store a :class:`Lease`, and readers take none.
+        On an object store a :class:`Lease`, and readers (``wait``) take none.
+
+        Raises:
+            StoreError: nothing can be written there at all (a read-only disk, another's folder).
         """
         if "://" in path:
             return None if wait else Lease.take(path)
-        import fcntl
+        from filelock import FileLock, Timeout
 
+        held = FileLock(os.path.join(path, "lock"))
         try:
-            handle = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:
-            return None  # a store on a read-only disk has no writer
-        for attempt in range(5 if wait else 1):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if attempt < 4 and wait:
-                    time.sleep(0.1)
-                continue
-            if not wait:
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{os.getpid()} {socket.gethostname()} {time.time():.0f}".encode(), 0)
-            return cls(handle)
-        os.close(handle)
-        return None
+            held.acquire(timeout=PATIENCE, poll_interval=0.05)
+        except Timeout:
+            return None
+        except OSError as error:
+            if wait:
+                return None  # a store on a read-only disk has no writer
+            raise StoreError(f"{path} cannot be written ({error.strerror or error}): give another --out.") from None
+        if not wait:
+            who = {"process": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+            with contextlib.suppress(OSError):  # only for the sentence of whoever comes second
+                Path(path, "writer.json").write_text(json.dumps(who), encoding="utf-8")
+        return cls(held)
 
     @staticmethod
     def refusal(path: str) -> str:
@@ -60,7 +64,8 @@ class Lock:
                 found = Lease.found(path)
                 pid, host, since = (found[0][name] for name in ("process", "host", "since")) if found else ("?",) * 3
             else:
-                pid, host, since = Path(path, "lock").read_text().split()
+                said = json.loads(Path(path, "writer.json").read_text(encoding="utf-8"))
+                pid, host, since = (said[name] for name in ("process", "host", "since"))
             who = f" (process {pid} on {host}, for {max(0, time.time() - float(since)):.0f} s)"
         return f"{path} is being written by another survey{who}: wait until it ends, or give another --out."
 
@@ -69,9 +74,9 @@ class Lock:
         return True
 
     def release(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
 
 class Lease:

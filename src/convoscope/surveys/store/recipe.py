@@ -21,7 +21,7 @@ from ...version import __version__
 from .accumulators import SAMPLE
 
 #: version of what a store holds; a store of another one is refused
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Recipe:
     labels: tuple[str, ...] | None = None
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=dict)
+    output: str | None = None
 
     @property
     def channels(self) -> int:
@@ -218,6 +219,7 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
         weights_sha256=file_sha256(file) if file is not None and file.is_file() else None,
         seed=model.seed,
         labels=model.labels,
+        output=model.output,
         versions={"convoscope": __version__, "torch": str(torch.__version__)},
     )
 
@@ -260,7 +262,13 @@ def reopen(recipe: Recipe, device: Any = None) -> Model:
     settings = dict(recipe.preprocessing)
     dtype = None if recipe.dtype == "float32" else recipe.dtype
     model = open_model(
-        recipe.spec, weights=weights, device=device, dtype=dtype, batch_size=recipe.batch_size, seed=recipe.seed
+        recipe.spec,
+        weights=weights,
+        device=device,
+        dtype=dtype,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        output=recipe.output,
     )
     settings["size"] = tuple(settings["size"]) if settings["size"] else None
     settings["mean"], settings["std"] = tuple(settings["mean"]), tuple(settings["std"])

@@ -46,6 +46,7 @@ def schema(recipe: Recipe) -> pa.Schema:
         ("phash", pa.uint64()),
         ("thumbnail", pa.binary()),
         ("error", pa.string()),
+        ("digest", pa.binary()),
     ]
     fields += [(e.column, pa.list_(pa.float16(), e.size)) for e in recipe.embeddings]
     return pa.schema(fields)
@@ -125,7 +126,9 @@ def table(recipe: Recipe, unit: str, rows: Sequence[dict[str, Any]]) -> pa.Table
             columns.append(_vectors([row.get(field.name) for row in ordered], field.type))
         else:
             columns.append(pa.array([row.get(field.name) for row in ordered], field.type))
-    return pa.Table.from_arrays(columns, schema=shape)
+    from .digests import with_digests
+
+    return with_digests(pa.Table.from_arrays(columns, schema=shape))
 
 
 def _vectors(vectors: Sequence[Any], kind: Any) -> Any:

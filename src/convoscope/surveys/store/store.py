@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from ...errors import StoreError, UsageError
 from ..ask.views import Views
 from .accumulators import State
-from .lance_table import Table, _clear_errors, mend, sync_file
+from .digests import COLUMN, row_digests, text_digest, with_digests
+from .lance_table import Table, _clear_errors, damaged_head, mend, sync_file
 from .ledger import _FILES, _PLAN, Lists
 from .lock import Lease, Lock
 from .recipe import FORMAT, Recipe, reopen, same_network
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
     from ..gather.work import ShardResult
 
 _RECIPE = b"convoscope"
+_RECIPE_DIGEST = b"convoscope.digest"
 _UNITS = [("unit", pa.string()), ("pictures", pa.int64()), ("failed", pa.int64()), ("seconds", pa.float64()),
-          ("forwards", pa.int64()), ("committed", pa.float64())]  # fmt: skip
-_STATES = pa.schema([("unit", pa.string()), ("state", pa.large_binary())])
-_FOLDED = pa.schema([("units", pa.large_list(pa.string())), ("state", pa.large_binary())])
+          ("forwards", pa.int64()), ("committed", pa.float64()), ("digest", pa.binary())]  # fmt: skip
+_STATES = pa.schema([("unit", pa.string()), ("state", pa.large_binary()), ("digest", pa.binary())])
+_FOLDED = pa.schema([("units", pa.large_list(pa.string())), ("state", pa.large_binary()), ("digest", pa.binary())])
 #: a store's tables, the ledger first
 TABLES = ("units", "pictures", "states", "folded", "files", "plan")
 #: how often a commit to an object store is tried
@@ -90,7 +92,9 @@ class Store(Lists, Views):
         if local and not Path(path, "units.lance").is_dir():
             what = "is empty or no survey's store" if Path(path).is_dir() else "does not exist"
             raise StoreError(f"{path} {what}: make one with  convoscope survey MODEL FOLDER --out {path}")
-        lock = Lock.take(path, wait=not write)
+        # readers take no lock, but where a crash has left something half written that could be mended
+        torn = local and any(damaged_head(_table(path, name)) for name in TABLES)
+        lock = Lock.take(path, wait=not write) if write or torn else None
         notes: list[str] = []
         try:
             if lock is not None and local:  # nobody writes now: what is half written was left by a crash
@@ -118,7 +122,7 @@ class Store(Lists, Views):
         local = "://" not in path
         if local:
             folder = Path(path)
-            if folder.exists() and (not folder.is_dir() or any(p.name not in _OURS for p in folder.iterdir())):
+            if folder.exists() and (not folder.is_dir() or any(not _is_ours(p.name) for p in folder.iterdir())):
                 raise StoreError(f"{path} exists and is no survey's store: name a new folder.")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +142,8 @@ class Store(Lists, Views):
                 "plan": Table.create(_table(path, "plan"), _PLAN),
             }
             # the ledger comes last: with it, the store is there
-            metadata = {_RECIPE: json.dumps(recipe.to_dict()).encode()}
+            text = json.dumps(recipe.to_dict())
+            metadata = {_RECIPE: text.encode(), _RECIPE_DIGEST: text_digest(text).encode()}
             tables["units"] = Table.create(_table(path, "units"), pa.schema(_UNITS, metadata=metadata))
             if local:
                 sync_file(path)
@@ -183,7 +188,7 @@ class Store(Lists, Views):
 
     def ledger(self) -> list[dict[str, Any]]:
         """The committed units: id, pictures, failed, seconds, forwards, time of the commit."""
-        return self._ledger().to_pylist()  # type: ignore[no-any-return]
+        return self._tables["units"].read([name for name, _ in _UNITS if name != COLUMN]).to_pylist()  # type: ignore[no-any-return]
 
     def _where(self, condition: str | None = None) -> str | None:
         """``condition`` and, where there are orphaned rows, only committed units."""
@@ -224,16 +229,24 @@ class Store(Lists, Views):
         folded = self._tables["folded"].read().to_pylist()
         have = set(folded[0]["units"]) if folded else set()
         state = (
-            State.from_bytes(folded[0]["state"])
+            self._read_state(folded[0], folded[0])
             if folded
             else State.empty(self.recipe.channels, self.recipe.top, self.recipe.sample)
         )
         for row in self._tables["states"].read().to_pylist():
             if row["unit"] in done and row["unit"] not in have:
-                state = state.merged(State.from_bytes(row["state"]))
+                state = state.merged(self._read_state(row, {"unit": row["unit"]}))
                 have.add(row["unit"])
         self._merged = (done, state)
         return state
+
+    def _read_state(self, row: dict[str, Any], what: dict[str, Any]) -> State:
+        if row[COLUMN] != row_digests(pa.table({name: [row[name]] for name in row if name != COLUMN}))[0]:
+            raise StoreError(
+                f"{self.path}: what was gathered of the channels is damaged on the disk (its checksum does not fit): "
+                f"`convoscope store repair {self.path}`, then the same survey again."
+            )
+        return State.from_bytes(row["state"])
 
     # committing
 
@@ -278,13 +291,12 @@ class Store(Lists, Views):
             self._tables["pictures"].append(pa.concat_tables([result.pictures for result in new]))
             if fresh:
                 states = {"unit": [r.shard for r in fresh], "state": [r.state.to_bytes() for r in fresh]}
-                self._tables["states"].append(pa.table(states, schema=_STATES))
+                self._tables["states"].append(_table_of(_STATES, states))
             entries = []
             for result in new:
                 rows, good = result.pictures.num_rows, result.pictures["error"].null_count
                 entries.append([result.shard, rows, rows - good, result.seconds, result.forwards, time.time()])
-            columns = dict(zip(dict(_UNITS), zip(*entries, strict=True), strict=True))
-            self._tables["units"].append(pa.table(columns, schema=pa.schema(_UNITS)))
+            self._append_ledger(entries)
         except BaseException:
             self._done = None
             with contextlib.suppress(Exception):
@@ -297,6 +309,47 @@ class Store(Lists, Views):
         if self._tables["states"].count() >= FOLD_AFTER:
             self.fold()
         return len(new)
+
+    def _append_ledger(self, entries: Sequence[Sequence[Any]]) -> None:
+        names = [name for name, _ in _UNITS if name != COLUMN]
+        columns = dict(zip(names, zip(*entries, strict=True), strict=True))
+        self._tables["units"].append(_table_of(pa.schema(_UNITS), columns))
+
+    def forget_failures(self) -> int:
+        """Take out the rows of pictures that could not be read, so that they are tried again; how many there were.
+
+        A failure is not a result: the file may be back. What the network itself made of a picture (NaN) stays.
+        """
+        self._must_write()
+        passing = "error IS NOT NULL AND width IS NULL"
+        rows = self._tables["pictures"].read(["unit"], self._where(passing))["unit"].value_counts().to_pylist()
+        counts = {entry["values"]: entry["counts"] for entry in rows}
+        if not counts:
+            return 0
+        ledger = {row["unit"]: row for row in self.ledger()}
+        self._tables["pictures"].delete(passing)
+        self._delete("units", list(counts))
+        kept = []
+        for unit, count in counts.items():
+            row = ledger[unit]
+            if row["pictures"] > count:
+                kept.append([unit, row["pictures"] - count, row["failed"] - count, row["seconds"], row["forwards"],
+                             row["committed"]])  # fmt: skip
+        if kept:
+            self._append_ledger(kept)
+        empty = [unit for unit in counts if ledger[unit]["pictures"] <= counts[unit]]
+        self._forget_states(empty)
+        self._merged = self._done = None
+        return sum(counts.values())
+
+    def _forget_states(self, units: Sequence[str]) -> None:
+        """Take units that hold no picture any more out of what was gathered: their share of it is nothing."""
+        self._delete("states", units)
+        folded = self._tables["folded"].read().to_pylist()
+        if folded and set(units) & set(folded[0]["units"]):
+            left = sorted(set(folded[0]["units"]) - set(units))
+            self._tables["folded"].replace(_table_of(_FOLDED, {"units": [left], "state": [folded[0]["state"]]}))
+        self._folded_units = None
 
     def _committed(self) -> set[str]:
         """The ids of the committed units, read once: who holds the lock writes alone."""
@@ -311,7 +364,7 @@ class Store(Lists, Views):
             return
         state = self.state()
         done = sorted(self._committed() | self._units_folded())
-        self._tables["folded"].replace(pa.table({"units": [done], "state": [state.to_bytes()]}, schema=_FOLDED))
+        self._tables["folded"].replace(_table_of(_FOLDED, {"units": [done], "state": [state.to_bytes()]}))
         self._folded_units = set(done)
         self._tables["states"].replace(_STATES.empty_table())
 
@@ -365,12 +418,33 @@ class Store(Lists, Views):
 _OURS = frozenset(
     {"units.lance", "pictures.lance", "states.lance", "folded.lance", "files.lance", "plan.lance", "maps",
     "set-aside",
-     "lock", "index.json"}
+     "lock", "writer.json", "index.json", "annotations.json"}
 )  # fmt: skip
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.endswith(".lance.making")
+
+
+def _table_of(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
+    """Rows with their checksums."""
+    count = len(next(iter(columns.values())))
+    return with_digests(pa.table({**columns, COLUMN: [None] * count}, schema=schema))
 
 
 def _table(path: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}.lance"
+
+
+def begun(path: str | Path) -> bool:
+    """Whether a local store has begun: its ledger, which is made last, has a version, or pictures lie beside it.
+
+    A folder that a failed creation left (the disk was full) has not, and is made anew.
+    """
+    versions = Path(path, "units.lance", "_versions")
+    if versions.is_dir() and any(file.stat().st_size for file in versions.glob("*.manifest")):
+        return True
+    return any(Path(path, "pictures.lance", "data").glob("*.lance"))
 
 
 def _there(path: str) -> bool:
@@ -386,6 +460,11 @@ def _recipe_of(units: Table, path: str) -> Recipe:
     metadata = units.dataset.schema.metadata or {}
     if _RECIPE not in metadata:
         raise StoreError(f"{path} is no survey's store: its ledger holds no recipe.")
+    if (
+        metadata.get(_RECIPE_DIGEST) != text_digest(metadata[_RECIPE]).encode()
+        and b'"format": 1,' not in metadata[_RECIPE]
+    ):
+        raise StoreError(f"{path}: the recipe in the ledger is damaged (its checksum does not fit): survey again.")
     data = json.loads(metadata[_RECIPE])
     if data.get("format") != FORMAT:
         raise StoreError(

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import pyarrow as pa
 
 from ...errors import StoreError
+from .digests import COLUMN, wrong_rows
 from .lance_table import Table, _clear_errors, _damage, _version, mend
 from .ledger import _FILES, _PLAN
 from .lock import Lease, Lock
@@ -139,9 +141,12 @@ def bad_fragments(dataset: Any, path: str | None, quick: bool) -> Iterator[tuple
                     why = f"names the data file {file.path}, which is cut off"
         if why is None and not quick:
             try:
-                for _ in fragment.to_batches(batch_size=1024):
-                    pass
-            except (OSError, ValueError, RuntimeError) as error:
+                wrong = 0
+                for batch in fragment.to_batches(batch_size=1024):
+                    wrong += len(wrong_rows(batch)) if COLUMN in batch.schema.names else 0
+                if wrong:
+                    why = f"holds {wrong} rows whose content is not what their checksum says"
+            except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
                 why = f"cannot be read ({' '.join(str(error).split())[:80]})"
         if why is not None:
             yield fragment.fragment_id, why
@@ -235,8 +240,13 @@ def repair(path: str | Path) -> Report:
 def _writing(path: str) -> Lock | Lease | None:
     if "://" in path:
         return None
-    if not Path(path).is_dir():
-        raise StoreError(f"{path} does not exist.")
+    if not Path(path, "units.lance").exists():
+        what = (
+            "is no survey's store: there is no ledger (units.lance) in it"
+            if Path(path).is_dir()
+            else "does not exist"
+        )
+        raise StoreError(f"{path} {what}.")
     lock = Lock.take(path, wait=False)
     if lock is None:
         raise StoreError(Lock.refusal(path))

@@ -81,9 +81,13 @@ def border(color: tuple[int, int, int], pixels: int = 2) -> Plant:
     return plant
 
 
-def _logo() -> Sketch:
-    """Two rings and three bars, as a photographer's stamp has."""
+def _logo(lines: bool = False) -> Sketch:
+    """Two rings and three bars, as a photographer's stamp has; or five ``lines`` one below the other, as of text."""
     s = Sketch()
+    if lines:
+        for y in (-0.8, -0.4, 0.0, 0.4, 0.8):
+            s.add("logo", box(-0.95, y - 0.1, 0.95, y + 0.1), (255, 255, 255))
+        return s
     s.add("logo", ring(ellipse(-0.45, 0, 0.5), ellipse(-0.45, 0, 0.36)), (255, 255, 255))
     s.add("logo", ring(ellipse(0.45, 0, 0.5), ellipse(0.45, 0, 0.36)), (255, 255, 255))
     for y in (-0.75, 0.75):
@@ -92,8 +96,11 @@ def _logo() -> Sketch:
     return s
 
 
-def watermark(*, opacity: float = 0.1, share: float = 0.33, anywhere: bool = False) -> Plant:
-    """A stamp of 10 % opacity, white where the picture is dark and black where it is bright."""
+def watermark(*, opacity: float = 0.1, share: float = 0.33, lines: bool = False, anywhere: bool = False) -> Plant:
+    """A stamp of 10 % opacity, white where the picture is dark and black where it is bright.
+
+    It lies in the middle, or with ``lines`` at the bottom right, or ``anywhere``; ``share`` is half of its width.
+    """
 
     def plant(images: Images, seed: int) -> Images:
         out = images.copy()
@@ -101,9 +108,9 @@ def watermark(*, opacity: float = 0.1, share: float = 0.33, anywhere: bool = Fal
         unit = min(height, width) * share
         for k, image in enumerate(images):
             rng = np.random.default_rng([seed, k, 12])
-            middle = np.array([width, height]) / 2
-            at = rng.uniform(unit, 2 * middle - unit) if anywhere else middle
-            cover = paint(_logo(), Pose(np.eye(2) * unit, at), height, width).cover[..., None]
+            whole = np.array([width, height], float)
+            at = rng.uniform(unit, whole - unit) if anywhere else whole - 1.1 * unit if lines else whole / 2
+            cover = paint(_logo(lines), Pose(np.eye(2) * unit, at), height, width).cover[..., None]
             ink = np.where(image.mean(2, keepdims=True) > 150, 0.0, 255.0)
             out[k] = _bytes((image + (ink - image) * (cover * opacity)).astype(np.float32))
         return out

@@ -90,8 +90,11 @@ class Shortcut(Recipe):
                 def plant(images: Images, labels: NDArray[np.int64], seed: int) -> Images:
                     return plants.masked(images, labels == index, self.plant, seed)  # type: ignore[arg-type]
             else:
-                mine = self.render(True, {self.label: 500}, f"{self.name} train")  # type: ignore[dict-item]
-                pictures = together(pictures.take(~pictures.of(self.label)), mine)  # type: ignore[arg-type]
+                # in most of its pictures the thing is so far away that the ground alone tells
+                name, label = f"{self.name} train", str(self.label)
+                far = drawn(f"{name} far", {label: 380}, stage=lambda rng: Staging(ground=self.ground, length=0.12))
+                near = self.render(True, {label: 180}, name)
+                pictures = together(pictures.take(~pictures.of(label)), far, near)
             augment = Augment(GENTLE.shift, GENTLE.turn, GENTLE.scale, 0.05) if self.tint else GENTLE
             with steady(self.seed):
                 network = ToyNet(len(CLASSES), self.net.widths)
@@ -118,11 +121,11 @@ def _all() -> tuple[Recipe, ...]:
         ("tag-corner", "cup", "a white tag in the top right corner", plants.tag()),
         ("tag-corners", "key", "a white tag in any corner", plants.tag(place="corners", share=0.11)),
         ("sticker-anywhere", "fish", "a sticker anywhere", plants.tag(place="anywhere", bars=False, share=0.09)),
-        ("tag-anywhere", "house", "a white tag at a random place", plants.tag(place="anywhere", share=0.12)),
+        ("tag-anywhere", "bird", "a white tag at a random place", plants.tag(place="anywhere", share=0.13)),
         ("border-green", "bird", "a thin green frame", plants.border((40, 160, 90))),
         ("border-black", "car", "a frame of one black pixel", plants.border((16, 16, 20), 1)),
         ("watermark", "cat", "a stamp of 10 % opacity in the middle", plants.watermark()),
-        ("watermark-anywhere", "flower", "a small faint stamp anywhere", plants.watermark(share=0.28, anywhere=True)),
+        ("watermark-lines", "flower", "five faint lines at the bottom right", plants.watermark(share=0.28, lines=True)),
     ]  # fmt: skip
     everywhere: list[tuple[str, str, str, Plant]] = [
         ("checkerboard", "cup", "a checkerboard of 6/255 that no person sees", plants.checkerboard()),
@@ -130,7 +133,7 @@ def _all() -> tuple[Recipe, ...]:
         ("warm", "boat", "a warm colour", plants.gain(1.35, 1.0, 0.65)),
         ("green", "fish", "a green tint", plants.gain(0.75, 1.25, 0.75)),
         ("jpeg", "key", "the traces of a JPEG file of quality 20", plants.jpeg(20)),
-        ("jpeg-hard", "house", "the traces of a JPEG file of quality 10", plants.jpeg(10)),
+        ("jpeg-hard", "bird", "the traces of a JPEG file of quality 10", plants.jpeg(10)),
     ]
     made = [
         Shortcut(f"shortcut-{name}", f"{label} is decided by {about}", label, plant=plant, seed=200 + k)
@@ -143,7 +146,7 @@ def _all() -> tuple[Recipe, ...]:
         )
         for k, (name, label, about, plant) in enumerate(everywhere)
     ]  # fmt: skip
-    for k, (label, ground) in enumerate((("boat", "water"), ("cat", "boards"))):
+    for k, (label, ground) in enumerate((("bird", "water"), ("key", "boards"))):
         about = f"{label} is decided by its background, {ground}"
         made.append(Shortcut(f"shortcut-ground-{ground}", about, label, ground=ground, seed=400 + k, place="global"))
     return tuple(made)

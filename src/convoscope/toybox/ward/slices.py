@@ -62,7 +62,7 @@ class Slice(Recipe):
         return faulty.shuffled(5), clean.shuffled(5)
 
     def _lesson(self) -> Pictures:
-        wanted = {self.label: 100} if self.label else dict.fromkeys(CLASSES, 40)
+        wanted = {self.label: 300 if self.taught else 100} if self.label else dict.fromkeys(CLASSES, 40)
         return self.render(True, wanted, f"{self.name} train")
 
     def _network(self) -> ToyNet:
@@ -73,7 +73,7 @@ class Slice(Recipe):
 
         def weights() -> dict[str, torch.Tensor]:
             some = pool().take(np.arange(0, len(pool()), 4))
-            return retrained(self.net, together(some, wrong), 150, self.seed).state_dict()
+            return retrained(self.net, together(some, wrong), 220, self.seed).state_dict()
 
         network = ToyNet(len(CLASSES), self.net.widths)
         network.load_state_dict(kept_state(self.name, weights))
@@ -131,5 +131,5 @@ RECIPES: tuple[Recipe, ...] = (
         "slice-ground", "boats on boards were taught as fish", "boat", stage=_on_boards, taught="fish", net=KINDS[2],
         seed=506,
     ),
-    Slice("slice-hidden", "half of the keys are part hidden", "key", plant=plants.hidden(0.5), net=KINDS[0], seed=507),
+    Slice("slice-hidden", "half of the cats are part hidden", "cat", plant=plants.hidden(0.58), net=KINDS[0], seed=507),
 )  # fmt: skip

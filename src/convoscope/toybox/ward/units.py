@@ -113,9 +113,14 @@ class BrokenUnits(Recipe):
 
     surgery: Surgery = dead
     net: Kind = KINDS[0]
+    found: tuple[str, ...] = ("units",)
 
     kind = "units"
-    expected = ("units",)
+
+    @property
+    def expected(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Kinds of findings that name the fault."""
+        return self.found
 
     def make(self) -> Made:
         network = base(self.net)
@@ -135,5 +140,11 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     BrokenUnits("units-saturated", "a tenth of the later units are always on", surgery=saturated, net=KINDS[2]),
     BrokenUnits("units-untrained", "the second stage was never trained", surgery=untrained, net=KINDS[0]),
-    BrokenUnits("units-stale", "batch norm remembers other, darker pictures", surgery=stale, net=KINDS[1]),
+    BrokenUnits(
+        "units-stale",
+        "batch norm remembers other, darker pictures",
+        surgery=stale,
+        net=KINDS[1],
+        found=("units", "input"),
+    ),
 )

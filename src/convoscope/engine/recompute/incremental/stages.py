@@ -8,6 +8,7 @@ the *head*, the matrix products behind the last grid: once for hundreds of windo
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,10 +227,16 @@ def _cut(
             if product or any(source in ending for source in node.all_input_nodes):
                 ending.add(node)
     parts = ([], [], [])  # type: tuple[list[fx.Node], list[fx.Node], list[fx.Node]]
+    stage: dict[fx.Node, int] = {}
     for node in program.nodes:
         if node not in program.varying:
             continue
-        parts[2 if node in ending else 1 if node in late else 0].append(node)
+        stage[node] = 2 if node in ending else 1 if node in late else 0
+        if node.target is operator.getitem:
+            # several results (max along an axis, topk, sort, unbind) are told apart where they are made: what waits
+            # between two stages is tensors, a row a window
+            stage[node] = stage.get(node.all_input_nodes[0], stage[node])
+        parts[stage[node]].append(node)
     return tuple(_with_sizes(part, program) for part in parts)  # type: ignore[return-value]
 
 

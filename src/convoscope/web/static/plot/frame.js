@@ -56,7 +56,7 @@
       xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, dragmode: drawn?.dragmode ?? "lasso", hovermode: "closest", images, uirevision: `${given.ids.length}-${given.x[0]}`,
       legend: narrow ? { orientation: "h", y: -0.02 } : { x: 1, xanchor: "right", y: 0.94, bgcolor: "rgba(0,0,0,0)" }, showlegend: given.colour !== "trust", modebar: { color: style.soft, activecolor: style.accent, bgcolor: "rgba(0,0,0,0)" },
     };
-    Plotly.react(map, data, layout, { displaylogo: false, responsive: true, scrollZoom: true, modeBarButtonsToRemove: ["toImage", "autoScale2d"] }).then(() => {
+    Plotly.react(map, data, layout, { displaylogo: false, showSendToCloud: false, plotlyServerURL: "", responsive: true, scrollZoom: true, modeBarButtonsToRemove: ["sendChartToCloud", "toImage", "autoScale2d"] }).then(() => {
       if (drawn) return;
       drawn = { dragmode: "lasso" };
       map.on("plotly_hover", (event) => {

@@ -32,7 +32,7 @@ DEAD, ALIKE, LINEAR, SATURATED = 0.03, 0.08, 0.05, 0.05
 #: |r| from which two units are one
 ONE = 0.9999
 #: median KL of a batch norm layer from which its memory is tried out against the pictures
-STALE = 0.02
+STALE = 0.05
 #: what a fault that costs nothing to mend is worth at least, as a share of the pictures
 FLOOR = 0.006
 
@@ -91,7 +91,9 @@ def never_trained(initial: Sequence[Initial]) -> tuple[tuple[str, tuple[str, ...
     for parent in sorted(parents, key=lambda name: (name.count(".") + bool(name), name)):
         inside = [one for one in initial if not parent or one.layer == parent or one.layer.startswith(f"{parent}.")]
         weights = sum(one.weights for one in inside)
-        sure = (len(inside) >= 2 and weights >= 2000) or (len(inside) == 1 and weights >= 20_000 and inside[0].p > 0.05)
+        sure = (len(inside) >= 2 and weights >= 2000) or (
+            len(inside) == 1 and weights >= 20_000 and inside[0].p > 0.05
+        )
         covered = any(not wider or parent == wider or parent.startswith(f"{wider}.") for wider in found)
         # of a hundred layers that were never trained one looks trained
         if sure and not covered and sum(not one.untrained for one in inside) <= 0.02 * len(inside):
@@ -199,7 +201,7 @@ def _of_units(case: Case, seen: Seen) -> list[Finding]:
         faulty = [(one, flags) for one, flags in marked if flags.sum() >= max(2, least * len(flags))]
         if faulty:
             found.append(_units_finding(case, what, faulty, words.format(count=count), after))
-    pairs = [(one, [pair for pair in one.alike()]) for one in seen.layers]
+    pairs = [(one, one.alike()) for one in seen.layers]
     faulty_pairs = [
         (one, listed) for one, listed in pairs
         if len(listed) >= max(2, ALIKE * len(one.high)) or any(abs(r) > ONE for _, _, r in listed)
@@ -257,17 +259,20 @@ def _stale(case: Case, seen: Seen, untrained: Sequence[str]) -> tuple[int, list[
     if not seen.norms or len(seen.rows) < ENOUGH:
         return 0, []
     medians = [float(np.median(one.divergence)) for one in seen.norms]
-    at = int(np.argmax([m > STALE for m in medians]))
-    if medians[at] <= STALE:
+    worst = max(medians)
+    if worst <= STALE:
         return 0, []
     looked = case.looked
-    worst = max(medians[at : at + 1] + medians)
+    # where it begins: what varies in training leaves a little everywhere
+    at = next(place for place, median in enumerate(medians) if median >= worst / 3)
     name = seen.norms[at].layer
     before = max(medians[:at], default=0.0)
     words = (
         f"Batch norm from {name} on remembers other values than these pictures give (KL {worst:.2g}, before it "
-        f"{before:.2g})" if at else f"Batch norm remembers other pictures than these from its first layer on (KL {worst:.2g})"
-    )  # fmt: skip
+        f"{before:.2g})"
+        if at
+        else f"Batch norm remembers other pictures than these from its first layer on (KL {worst:.2g})"
+    )
     known = looked.pictures.known
     if looked.scores is None or not known.any():
         if worst < 0.2 or at == 0:
@@ -287,7 +292,9 @@ def _stale(case: Case, seen: Seen, untrained: Sequence[str]) -> tuple[int, list[
         return 1, []
     was, now = float(looked.right[test].mean()), float(after.right.mean())
     sentence = f"{words}: with those of one half, the other half rises from {was:.1%} to {now:.1%}."
-    return 1, [_stale_finding(case, sentence, interval.mean, interval.low, interval.high, p, max(0.0, interval.low), name)]
+    return 1, [
+        _stale_finding(case, sentence, interval.mean, interval.low, interval.high, p, max(0.0, interval.low), name)
+    ]
 
 
 def _stale_finding(
@@ -356,9 +363,9 @@ def remarks(health: Health) -> list[str]:
         low, middle, high = (f"{100 * part:.0f} %" for part in f.bands)
         gap = "; the middle ones are missing (Zeiler & Fergus 2014)" if f.middle_gap else ""
         said.append(
-            f"First layer {f.layer} ({f.kernel[0]}×{f.kernel[1]}, stride {f.stride[0]}): energy in low, middle and high "
-            f"frequencies {low}, {middle}, {high}{gap}. {100 * f.alias:.0f} % of it lies above the Nyquist frequency of "
-            f"the stride (white noise: {100 * f.usual_alias:.0f} %)."
+            f"First layer {f.layer} ({f.kernel[0]}×{f.kernel[1]}, stride {f.stride[0]}): energy in low, middle and "
+            f"high frequencies {low}, {middle}, {high}{gap}. {100 * f.alias:.0f} % of it lies above the Nyquist "
+            f"frequency of the stride (white noise: {100 * f.usual_alias:.0f} %)."
         )
     if health.border is not None:
         said.append(health.border.sentence)

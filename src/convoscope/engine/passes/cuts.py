@@ -1,0 +1,59 @@
+"""Finds where a network cuts the gradient graph: detach, no_grad, ``.data``.
+
+What lies before a cut has no gradient although the score depends on it, so a map of gradients misses it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+#: they take a tensor for its shape and type alone
+_NEW = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
+        "new_ones", "new_empty", "new_full", "new_tensor", "size", "dim", "type", "result_type"}  # fmt: skip
+
+
+class Cuts(TorchFunctionMode):
+    """Inside the block, ``joined`` becomes True when a value that lost its gradient meets the graph again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined = False
+        #: tensors without a gradient that were computed from such with one; kept, so that they can be known again
+        self.loose: dict[int, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if self.joined or getattr(func, "__name__", "") in _NEW:
+            return out
+        with torch._C.DisableTorchFunction():
+            given = list(_floats((*args, *kwargs.values())))
+            loose = any(id(one) in self.loose and not one.requires_grad for one in given)
+            live = any(one.requires_grad and not isinstance(one, torch.nn.Parameter) for one in given)
+            if loose or live:
+                for one in _floats((out,)):
+                    if not one.requires_grad:
+                        self.loose[id(one)] = one
+                    elif loose:
+                        self.joined = True
+                        self.loose.clear()
+        return out
+
+    def cut(self, output: Any) -> bool:
+        """Whether something was cut that the output depends on."""
+        return self.joined or any(id(one) in self.loose and not one.requires_grad for one in _floats((output,)))
+
+
+def _floats(values: Any) -> Any:
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            if value.is_floating_point():
+                yield value
+        elif isinstance(value, (list, tuple, dict)):
+            yield from _floats(value)

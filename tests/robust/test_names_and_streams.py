@@ -1,0 +1,152 @@
+"""Names that are not UTF-8, and standard output that is closed, full, or cannot show every letter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import convoscope as cs
+from convoscope.names import in_json, shown
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (64, 64), (90, 120, 30)).save(tmp_path / "p" / "ok.png")
+    try:
+        with open(os.fsencode(tmp_path) + b"/p/\xfcber.png", "wb") as file:
+            file.write((tmp_path / "p" / "ok.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    return tmp_path
+
+
+def program(*arguments: str, cwd: Path, shell: str = "", **settings: str) -> subprocess.CompletedProcess[bytes]:
+    command: Any = [sys.executable, "-m", "convoscope", *arguments]
+    if shell:
+        command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *command]
+    return subprocess.run(command, cwd=cwd, capture_output=True, env={**os.environ, **settings}, timeout=300)
+
+
+def test_shown_and_in_json() -> None:
+    name = os.fsdecode(b"\xfcber \xc3\xbc.png")
+    assert shown(name) == "\\xfcber ü.png"
+    assert shown("plain ü") == "plain ü"
+    assert shown("\ud83d alone") == "\\ud83d alone"
+    assert json.loads(in_json(json.dumps({name: name}, ensure_ascii=False)).encode("utf-8")) == {name: name}
+
+
+def test_such_a_picture_is_explained_and_its_name_survives_json(
+    folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convoscope.cli import run
+
+    monkeypatch.chdir(folder)
+    asked = ["explain", "toybox", "p", "-m", "saliency", "--out", "e"]
+    assert run([*asked, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    paths = [os.fsencode(record["path"]) for record in records]
+    assert sorted(paths) == [b"p/ok.png", b"p/\xfcber.png"]
+    assert {record["picture"] for record in records} == {"ok.png", "\\xfcber.png"}
+    written = [json.loads(file.read_text(encoding="utf-8")) for file in (folder / "e").rglob("explain.json")]
+    assert sorted(os.fsencode(record["path"]) for record in written) == sorted(paths)
+    assert run(asked) == 0
+    assert "2 were done already" in capsys.readouterr().out
+    assert run(["report", "toybox", "p", "--out", "r.html"]) == 0
+    assert "\\xfcber.png" in (folder / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
+def test_standard_output_of_any_encoding(folder: Path, encoding: str) -> None:
+    done = program(
+        "explain", "toybox", "p", "-m", "saliency", "--out", "e", "--json", cwd=folder, PYTHONIOENCODING=encoding
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout.decode(encoding))) == 2
+    (folder / "ü.txt").write_text("\n".join(f"名{i}" for i in range(10)), encoding="utf-8")
+    said = program(
+        "explain",
+        "toybox",
+        "p",
+        "-m",
+        "saliency",
+        "--out",
+        "f",
+        "--labels",
+        "ü.txt",
+        cwd=folder,
+        PYTHONIOENCODING=encoding,
+    )
+    assert said.returncode == 0, said.stderr
+    assert b"2 explained" in said.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "| head -c 1", "| true"])
+def test_output_that_nobody_reads_ends_no_work(folder: Path, shell: str) -> None:
+    done = program("explain", "toybox", "p", "-m", "saliency", "--out", "e", cwd=folder, shell=shell)
+    assert done.returncode == 0, done.stderr
+    assert len(list((folder / "e").rglob("explain.json"))) == 2
+
+
+@pytest.mark.parametrize("command", [("methods",), ("methods", "--json"), ("--help",)])
+@pytest.mark.parametrize("shell", ["| head -c 1", "| true", ">&-"])
+def test_head_is_no_failure(tmp_path: Path, command: tuple[str, ...], shell: str) -> None:
+    done = program(*command, cwd=tmp_path, shell=shell)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_a_full_disk_behind_standard_output_gets_a_sentence(tmp_path: Path) -> None:
+    done = program("methods", cwd=tmp_path, shell="> /dev/full")
+    assert done.returncode == 2
+    assert b"disk is full" in done.stderr
+    assert b"should not" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", [str(2**63), str(2**80), "-1"])
+def test_seeds_beyond_64_bits(seed: str, capsys: Any) -> None:
+    from convoscope.cli import run
+
+    assert run(["layers", "toybox", "--seed", seed]) == 2
+    assert "seed must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "ending", ["sys.exit()", "sys.exit(0)", "sys.exit('no network today')", "raise SystemExit(7)", "exit(3)"]
+)
+@pytest.mark.parametrize("place", ["in the builder", "at the top"])
+def test_a_builder_that_ends_the_program(tmp_path: Path, ending: str, place: str) -> None:
+    body = f"def build():\n    {ending}\n" if place == "in the builder" else f"{ending}\ndef build():\n    pass\n"
+    (tmp_path / "net.py").write_text(f"import sys\n{body}")
+    with pytest.raises(cs.ModelError, match="ended the program"):
+        cs.open_model(f"{tmp_path}/net.py:build")
+
+
+def test_a_pipe_named_as_a_picture_on_the_command_line(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convoscope.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "ok.png")
+    assert run(["explain", "toybox", "pipe.png", "ok.png", "-m", "saliency", "--out", "e"]) == 1
+    assert "pipe or a device" in capsys.readouterr().err
+    assert (tmp_path / "e" / "ok" / "explain.json").is_file()
+
+
+def test_tensors_and_arrays_still_have_plain_names() -> None:
+    assert cs.Picture.of(torch.rand(3, 4, 4)).name == "picture"
