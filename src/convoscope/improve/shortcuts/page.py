@@ -118,10 +118,6 @@ def _change(bench: Bench, one: Effect) -> dict[str, Any]:
             "other": f"Other pictures with the {one.family}"}  # fmt: skip
 
 
-def _given(made: torch.Tensor) -> Callable[[Ints], torch.Tensor]:
-    return lambda numbers: made
-
-
 def _one_of(flags: np.ndarray, place: int) -> int:
     """Another target for each place, one that became the class where there is one."""
     hits = np.flatnonzero(flags)
