@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ...version import __version__
-from ..shortcuts.bench import Bench
+from ..shortcuts.bench import Bench, Ints
 from .copies import with_module
-from .examples import Fault, examples
+from .examples import Examples, Fault, examples
 from .split import PROOF, parts
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def examples_shown(result: Repaired, faults: Sequence[Fault], seed: int) -> dict
             numbers = np.flatnonzero(made.group == code)[:60]
             if not len(numbers):
                 continue
-            before = held.ask(len(numbers), _rows(made, numbers))
+            before = held.ask(len(numbers), _some(made, numbers))
             other = with_module(held, result.attempt.module)
-            after = other.ask(len(numbers), _rows(made, numbers))
+            after = other.ask(len(numbers), _some(made, numbers))
             truth = made.truth[numbers]
             order = np.argsort(-((after == truth).astype(int) - (before == truth)), kind="stable")[:SHOWN]
             images = held.shown(made.make(numbers[order]))
@@ -66,7 +67,7 @@ def examples_shown(result: Repaired, faults: Sequence[Fault], seed: int) -> dict
     return found
 
 
-def _rows(made: Any, numbers: Any) -> Any:
+def _some(made: Examples, numbers: Ints) -> Callable[[Ints], Tensor]:
     return lambda rows: made.make(numbers[rows])
 
 

@@ -174,7 +174,7 @@ def _spot(
 
 def _is_visible(one: Effect) -> bool:
     if one.family == "template":
-        return visible(one.shown["template"])
+        return visible(one.shown["template"], one.shown.get("noise", 0.0))
     return one.family not in ("jpeg", "spectrum", "files")
 
 

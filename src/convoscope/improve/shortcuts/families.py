@@ -170,8 +170,8 @@ def trip(values: Tensor, way: str, strength: float) -> Tensor:
     """Values in 0..1 ``[B, C, H, W]`` through JPEG of a quality, or a Gaussian blur of a deviation in pixels."""
     if way == "blur":
         size = 2 * int(3 * strength) + 1
-        blurred: Tensor = gaussian_blur(values, [size, size], [strength, strength])
-        return blurred
+        smooth: Tensor = gaussian_blur(values, [size, size], [strength, strength])
+        return smooth
     made = []
     for one in (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
         planes = [one] if one.shape[2] in (1, 3) else [one[:, :, c : c + 1] for c in range(one.shape[2])]
@@ -197,4 +197,4 @@ def _level(values: Tensor) -> Tensor:
 
 
 def _amplitude(values: Tensor) -> Tensor:
-    return torch.as_tensor(torch.fft.rfft2(values)).abs().clamp(min=1e-4).log()
+    return torch.as_tensor(torch.fft.rfft2(values).abs().clamp(min=1e-4).log())

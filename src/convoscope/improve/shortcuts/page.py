@@ -94,8 +94,8 @@ def _given(made: Tensor) -> Callable[[Ints], Tensor]:
 
 def _change(bench: Bench, one: Effect) -> dict[str, Any]:
     change, label = one.shown["change"], bench.model.label
-    marked: list[Any] = []
-    pasted: list[Any] = []
+    marked: list[dict[str, str]] = []
+    pasted: list[dict[str, str]] = []
     for rows, make, into in ((one.shown["own"], change.take, marked), (one.shown["targets"], change.add, pasted)):
         if make is None:
             continue

@@ -16,8 +16,8 @@ def high_pass(values: Tensor) -> Tensor:
     sigma = max(1.0, min(values.shape[-2:]) / 48)
     size = min(2 * int(3 * sigma) + 1, 2 * ((min(values.shape[-2:]) - 1) // 2) + 1)
     lead = values.reshape(-1, *values.shape[-3:])
-    blurred: Tensor = gaussian_blur(lead, [size, size], [sigma, sigma])
-    return (lead - blurred).reshape(values.shape)
+    smooth: Tensor = gaussian_blur(lead, [size, size], [sigma, sigma])
+    return (lead - smooth).reshape(values.shape)
 
 
 def template(bench: Bench, kind: int, seed: int = 0) -> Change:
@@ -32,6 +32,7 @@ def template(bench: Bench, kind: int, seed: int = 0) -> Change:
     found = high_pass((averaged(bench, own, lambda values: values) - mean).float())
     other = np.setdiff1d(rest, some)
     dummy = high_pass((averaged(bench, some, lambda v: v) - averaged(bench, other, lambda v: v)).float())
+    noise = _strong(dummy)
     dummy = dummy * (found.square().mean().sqrt() / dummy.square().mean().sqrt().clamp(min=1e-9))
 
     def put(sign: float, what: Tensor):  # type: ignore[no-untyped-def]
@@ -42,11 +43,20 @@ def template(bench: Bench, kind: int, seed: int = 0) -> Change:
 
     return Change(
         "template", put(1, found), put(1, dummy), put(-1, found), put(-1, dummy),
-        {"template": found, "strength": float(found.square().mean().sqrt()), "peak": float(found.abs().max())},
+        {"template": found, "strength": float(found.square().mean().sqrt()), "noise": noise},
     )  # fmt: skip
 
 
-def visible(found: Tensor) -> bool:
-    """Whether a person would see a template: its strong part differs by more than some 8 of 255 levels."""
-    strong = torch.quantile(found.abs().flatten()[:: max(1, found.numel() // 100_000)], 0.95)
-    return float(strong) * 255 > 8.0
+def visible(found: Tensor, noise: float = 0.0) -> bool:
+    """Whether a person would see a template: its strong part differs by more than some 8 of 255 levels.
+
+    Args:
+        found: the template, in 0..1.
+        noise: the strong part of a template of other pictures, as many: what is there without any mark.
+    """
+    return bool(max(0.0, _strong(found) ** 2 - noise**2) ** 0.5 * 255 > 8.0)
+
+
+def _strong(values: Tensor) -> float:
+    """What a twentieth of the pixels exceed."""
+    return float(torch.quantile(values.abs().flatten()[:: max(1, values.numel() // 100_000)].float(), 0.95))
