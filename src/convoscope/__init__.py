@@ -49,6 +49,10 @@ _PUBLIC = {
     "tcav": "concepts.directions",
     "craft": "concepts.craft", "Craft": "concepts.craft",
     "Finding": "improve.finding",
+    "evaluate": "trust.evaluate",
+    "report": "reports.report",
+    "explain_folder": "folder",
+    "Instance": "targets", "Segment": "targets", "Likeness": "targets", "Target": "targets",
 }  # fmt: skip
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from .errors import TargetError as TargetError
     from .errors import UsageError as UsageError
     from .explanation import explain as explain
+    from .folder import explain_folder as explain_folder
     from .improve.audit import audit as audit
     from .improve.depth import depth as depth
     from .improve.diagnose import Diagnosis as Diagnosis
@@ -116,14 +121,20 @@ if TYPE_CHECKING:
     from .models.opening import open_model as open_model
     from .pictures.picture import Picture as Picture
     from .pictures.picture import Preprocessing as Preprocessing
+    from .reports.report import report as report
     from .results import Explanation as Explanation
     from .results import Explanations as Explanations
     from .results import Heatmap as Heatmap
     from .results import Plan as Plan
     from .surveys.gather.driver import survey as survey
     from .surveys.store.store import Store as Store
+    from .targets import Instance as Instance
+    from .targets import Likeness as Likeness
+    from .targets import Segment as Segment
+    from .targets import Target as Target
     from .targets.combinations import Combination as Combination
     from .targets.combinations import Direction as Direction
+    from .trust.evaluate import evaluate as evaluate
     from .visualization import Visualization as Visualization
     from .visualization import Visualizations as Visualizations
     from .visualization import visualize as visualize

@@ -18,6 +18,7 @@ from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture, Usage
 from .methods import Maps, Method, Query, method
 from .models.model import Model
 from .models.opening import open_model
+from .pictures.door import sources_of
 from .pictures.picture import ModelInput, Picture
 from .results import Explanation, Explanations, Heatmap, Plan
 from .session import Session
@@ -31,6 +32,7 @@ from .version import __version__
 DEFAULT_METHODS = ("grad-cam", "guided-grad-cam", "guided-backprop", "saliency")
 
 MethodLike = str | Method | type[Method]
+LayerLike = str | torch.nn.Module
 Progress = Callable[[str, int, int], None]
 
 _APART = (
@@ -44,8 +46,9 @@ def explain(
     methods: MethodLike | Sequence[MethodLike] = DEFAULT_METHODS,
     *,
     target: TargetLike | Sequence[TargetLike] = None,
+    targets: Sequence[TargetLike] | None = None,
     against: TargetLike = None,
-    layer: str | Sequence[str] | None = None,
+    layer: LayerLike | Sequence[LayerLike] | None = None,
     parts: int = 0,
     resize: str = "exact",
     progress: Progress | None = None,
@@ -58,11 +61,14 @@ def explain(
     Args:
         model: an open model, a module, or a spec as :func:`open_model` takes it.
         pictures: a path, PIL image, array, tensor (C×H×W in 0..1) or :class:`Picture` gives one
-            :class:`Explanation`; a list gives :class:`Explanations`.
+            :class:`Explanation`; a list, a tensor N×C×H×W, (picture, label) pairs or a DataLoader give
+            :class:`Explanations`.
         methods: names, classes or instances.
         target: ``None`` is each picture's predicted class; see :mod:`.targets`; several targets make rows.
+        targets: one target a picture, in their order, instead of ``target``.
         against: a class to contrast classes with.
-        layer: the layer of all methods that have one (several layers: ``grad-cam@NAME`` each).
+        layer: the layer of all methods that have one, by name or as the module itself (several layers:
+            ``grad-cam@NAME`` each).
         parts: how many channel × weight maps CAMs keep.
         resize: ``plain`` draws coarse maps by the usual half-pixel resize, not at the cells' true centres.
         progress: called as ``progress(name, done, total)`` by every method, with how much of its own work on the
@@ -77,10 +83,14 @@ def explain(
         MethodRefused, ModelError: no picture has a map, and one method was asked for or the network does not run.
     """
     model = open_model(model) if not isinstance(model, Model) else model
-    single = not isinstance(pictures, (list, tuple))
-    sources = [pictures] if single else list(pictures)
-    done = outcomes(model, sources, methods, target=target, against=against, layer=layer, parts=parts, resize=resize,
-                    progress=progress)  # fmt: skip
+    sources, single = sources_of(pictures, volumes=model.preprocessing.frames is not None)
+    settings: dict[str, Any] = {
+        "against": against, "layer": _names(model, layer), "parts": parts, "resize": resize, "progress": progress
+    }  # fmt: skip
+    if targets is None:
+        done = outcomes(model, sources, methods, target=target, **settings)
+    else:
+        done = _each_its_own(model, sources, methods, target, list(targets), settings)
     errors = [error for one in done for error in one.errors]
     if errors and all(one.lost for one in done):
         raise errors[0]
@@ -88,6 +98,36 @@ def explain(
         raise errors[0]
     explanations = [one.explanation for one in done]
     return explanations[0] if single else Explanations(explanations, explanations[0].plan)
+
+
+def _each_its_own(
+    model: Model, sources: list[Any], methods: Any, target: Any, targets: list[Any], settings: dict[str, Any]
+) -> list[Outcome]:
+    """One target a picture: pictures of one target go together."""
+    if target is not None:
+        raise UsageError("Give target= (the same for all pictures) or targets= (one a picture), not both.")
+    if len(targets) != len(sources):
+        raise UsageError(f"targets= has {len(targets)} entries for {len(sources)} pictures: give one each.")
+    groups: dict[Any, list[int]] = {}
+    for row, one in enumerate(targets):
+        groups.setdefault((type(one).__name__, one if isinstance(one, (str, int)) else id(one)), []).append(row)
+    found: dict[int, Outcome] = {}
+    for rows in groups.values():
+        made = outcomes(model, [sources[row] for row in rows], methods, target=targets[rows[0]], **settings)
+        found.update(zip(rows, made, strict=True))
+    return [found[row] for row in range(len(sources))]
+
+
+def _names(model: Model, layer: Any) -> Any:
+    """Layers by their names, also where the module itself was given."""
+    if isinstance(layer, (list, tuple)):
+        return [_names(model, one) for one in layer]
+    if not isinstance(layer, torch.nn.Module):
+        return layer
+    for name, module in model.module.named_modules():
+        if module is layer and name:
+            return name
+    raise LayerError(f"The layer given as a module ({type(layer).__name__}) is none of {model.name}'s own modules.")
 
 
 def outcomes(
@@ -426,7 +466,8 @@ class _Run:
                 heatmaps[name] = self._heatmap(index, name, label, job.result, scorer, watched, session, shared)
         return Explanation(
             self.fitted[index], label, 0.0, None, prediction, heatmaps, self.question.plan, refused,
-            tuple(dict.fromkeys(doubts)), dict(shared), question=target, class_index=chosen,
+            tuple(dict.fromkeys(doubts + [f"{n}: {d}" for n, h in heatmaps.items() for d in h.doubts])), dict(shared),
+            question=target, class_index=chosen,
         )  # fmt: skip
 
     def _heatmap(

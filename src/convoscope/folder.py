@@ -103,6 +103,48 @@ class _Place:
     record: dict[str, Any] | None = None
 
 
+def explain_folder(
+    model: Model,
+    folder: str | Path | Sequence[str | Path],
+    out: str | Path,
+    methods: Any = ("grad-cam", "guided-grad-cam", "guided-backprop", "saliency"),
+    *,
+    target: Any = None,
+    against: Any = None,
+    layer: str | None = None,
+    pictures: bool = True,
+) -> Outcome:
+    """Explain every picture of a folder into ``out``, a folder each; what is done already is not done again.
+
+    Args:
+        model: an open model.
+        folder: a folder, a glob, or files.
+        out: where each picture gets ``explain.json``, ``maps.npz`` and its drawings.
+        methods: names or instances.
+        target: as :func:`convoscope.explain` takes it; a list gives a row each.
+        against: a class to contrast with.
+        layer: of all methods that have one.
+        pictures: whether maps are drawn.
+
+    Returns:
+        the records in the pictures' order, and the sentence for each picture that failed.
+
+    Raises:
+        ConvoscopeError: the request fits no picture, or there is none.
+    """
+    from .methods import method
+    from .pictures.picture import find_pictures
+
+    listed = [folder] if isinstance(folder, (str, Path)) else list(folder)
+    asked = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else list(methods)
+    targets = list(target) if isinstance(target, (list, tuple)) else [target]
+    request = Request(
+        [method(one) for one in asked], targets, against, None if layer is None else [layer], pictures=pictures
+    )
+    bar = Bar("Explaining", None, quiet=True)
+    return explain_files(model, find_pictures(listed), Path(out), request, bar=bar)
+
+
 def explain_files(
     model: Model,
     paths: Sequence[Path],
@@ -351,7 +393,6 @@ def write(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     record = explanation.to_dict()
-    record["doubts"] = [*record["doubts"], *(f"{n}: {d}" for n, h in explanation.items() for d in h.doubts)]
     if request.trust:
         record["trust"] = trust(model, explanation, request.targets[0])
     sizes = {name: _size(folder / name) for name in files}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class Plan:
         return {"forwards": self.forwards, "backwards": self.backwards, "pictures": self.pictures}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Heatmap:
     """One map of one picture.
 
@@ -68,20 +68,37 @@ class Heatmap:
         """2×3 affine: (x, y) of an input pixel's centre to (x, y) in the photo."""
         return self.fitted.input_to_photo
 
+    def __repr__(self) -> str:
+        doubts = f", {len(self.doubts)} doubts" if self.doubts else ""
+        low, high = (float(np.nanmin(self.values)), float(np.nanmax(self.values))) if self.values.size else (0, 0)
+        at = f" at {self.layer}" if self.layer else ""
+        size = "×".join(map(str, self.values.shape))
+        return f"Heatmap({self.method}{at} for {self.target}, {size}, {low:.3g} to {high:.3g} {self.unit}{doubts})"
+
     def scale(self) -> Scale:
         """How values become colours when this map is drawn alone."""
         from .draw import colour
 
         return colour.scale_for([self.values], signed=self.signed, unit=self.unit)
 
-    def overlay(self, *, on: str = "photo", scale: Scale | None = None, opacity: float | None = None) -> Image.Image:
-        """The map over the original ``photo``, or over the network's ``input``.
+    def show(self) -> Image.Image:
+        """The map over its photo, opened in the system's viewer (in a notebook the value shows itself)."""
+        made = self.overlay()
+        made.show(title=self.title)
+        return made
+
+    def overlay(
+        self, *, on: str = "photo", scale: Scale | None = None, opacity: float | None = None, cmap: str | None = None
+    ) -> Image.Image:
+        """The map over the original ``photo``, or over the network's ``input``; ``cmap`` is a name of matplotlib's.
 
         Maps of single pixels are drawn alone, in the photo's frame, unless an ``opacity`` is given.
         """
         from .draw import overlay
 
         scale = scale or self.scale()
+        if cmap is not None:
+            scale = replace(scale, cmap=cmap)
         if self.values.ndim == 3:
             return self._slices(scale, on, {} if opacity is None else {"opacity": opacity})
         if self.raw is not None and opacity is None:
@@ -201,6 +218,22 @@ class Explanation(Mapping[str, Heatmap]):
 
     def __len__(self) -> int:
         return len(self.heatmaps)
+
+    def __repr__(self) -> str:
+        chance = f", probability {self.probability:.3f}" if self.probability is not None else ""
+        refused = f"; refused: {', '.join(self.refused)}" if self.refused else ""
+        doubts = f"{len(self.doubts)} doubts: {self.doubts[0][:90]}" if self.doubts else "no doubts"
+        return (
+            f"Explanation of {self.picture} for {self.target} (score {self.score:.4g}{chance})\n"
+            f"  maps: {', '.join(self.heatmaps) or 'none'}{refused}\n"
+            f"  {doubts}"
+        )
+
+    @property
+    def general_doubts(self) -> tuple[str, ...]:
+        """The doubts that are of no single map."""
+        own = {f"{name}: {doubt}" for name, heatmap in self.items() for doubt in heatmap.doubts}
+        return tuple(doubt for doubt in self.doubts if doubt not in own)
 
     @property
     def picture(self) -> str:

@@ -99,6 +99,9 @@ class Sheet:
         """The sheet as a PDF document of one page."""
         return pdf.render(self.drawing, raster.affordable_dpi(self.drawing, dpi))
 
+    def __repr__(self) -> str:
+        return f"Sheet({self.drawing.width:.0f}×{self.drawing.height:.0f} points): .save(FILE), or the last line of a cell"
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.image.save(buffer, "PNG")

@@ -123,6 +123,12 @@ def _open(spec: str, weights: str | None, trust_pickle: bool) -> _Opened:
         raise UsageError("No model given: try toybox, resnet50, timm:NAME or path/net.py:callable.")
     if spec.startswith("timm:"):
         return _open_timm(spec[5:], weights, trust_pickle)
+    if spec.startswith("hf:"):
+        from .hf import read_folder
+
+        network, preprocessing, name = read_folder(spec[3:], weights)
+        notes = (_random_note(name),) if weights == "none" else ()
+        return _Opened(network, preprocessing, None, name, weights or spec[3:], notes)
     if spec.startswith("torchvision:"):
         return _open_torchvision(spec[12:], weights, trust_pickle)
     from .. import toybox

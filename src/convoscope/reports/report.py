@@ -150,8 +150,8 @@ def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: 
         _bars(found),
         "</div>",
     ]
-    if found.doubts:
-        parts.append('<ul class="doubts">' + "".join(f"<li>{escape(d)}</li>" for d in found.doubts) + "</ul>")
+    if found.general_doubts:
+        parts.append('<ul class="doubts">' + "".join(f"<li>{escape(d)}</li>" for d in found.general_doubts) + "</ul>")
     parts.append('<h3>Where it comes from</h3><div class="maps">')
     parts += [_map(name, heatmap, verdicts.get(name)) for name, heatmap in found.items()]
     parts += [

@@ -249,7 +249,7 @@ def _decision(found: Any) -> dict[str, Any]:
         "score": found.score,
         "probability": found.probability,
         "prediction": found.prediction,
-        "doubts": list(found.doubts),
+        "doubts": list(found.general_doubts),
         "plan": found.plan.to_dict(),
         "seconds": found.seconds,
     }
