@@ -100,7 +100,7 @@ class Sheet:
         return pdf.render(self.drawing, raster.affordable_dpi(self.drawing, dpi))
 
     def __repr__(self) -> str:
-        return f"Sheet({self.drawing.width:.0f}×{self.drawing.height:.0f} points): .save(FILE), or the last line of a cell"
+        return f"Sheet({self.drawing.width:.0f}×{self.drawing.height:.0f} points): .save(FILE), .image"
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

@@ -178,6 +178,10 @@ def evaluate_cases(
     return _league(model, cases, ledger.rows, settings)
 
 
+#: the public name
+evaluate = evaluate_cases
+
+
 def _rows(
     model: Model, groups: Iterator[list[Case]], methods: dict[str, Method], settings: Settings, spread: RayPool | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:

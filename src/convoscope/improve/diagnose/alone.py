@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ... import __version__
+from ...version import __version__
 from ...html.render import render, write_whole
 from ..collection import Labelled
 from ..finding import Finding, ranked
