@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ...version import __version__
 from ...html.render import render, write_whole
+from ...version import __version__
 from ..collection import Labelled
 from ..finding import Finding, ranked
 from .run import _plain, standing
