@@ -1,0 +1,245 @@
+"""Concepts against planted truth: detectors that are known, directions that matter or do not, parts that are there."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.optimize import nnls
+from torch import nn
+
+import convoscope as cs
+from convoscope.concepts import directions
+from convoscope.concepts.craft import _encode, factorise, sobol_total
+from convoscope.concepts.truth import on_input, read_truth
+
+
+class Red(nn.Module):
+    """Channel 0 sees red, channel 1 green, channel 2 brightness; class 0 is red, class 1 green."""
+
+    def __init__(self):
+        super().__init__()
+        self.see = nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(3, 2)
+        with torch.no_grad():
+            self.see.weight.zero_()
+            self.see.weight[0, :, 1, 1] = torch.tensor([1.0, -1.0, -1.0])
+            self.see.weight[1, :, 1, 1] = torch.tensor([-1.0, 1.0, -1.0])
+            self.see.weight[2, :, 1, 1] = torch.tensor([0.3, 0.3, 0.3])
+            self.see.bias.zero_()
+            self.head.weight.copy_(torch.tensor([[9.0, -9.0, 0.0], [-9.0, 9.0, 0.0]]))
+            self.head.bias.zero_()
+
+    def forward(self, x):
+        return self.head(self.pool(self.relu(self.see(x))).flatten(1))
+
+
+@pytest.fixture
+def model():
+    return cs.wrap(Red().eval(), size=32, mean=0.0, std=1.0, labels=["red", "green"])
+
+
+def picture(colour, seed, size=10):
+    """Grey noise with a square of a colour, and where the square is."""
+    random = np.random.default_rng(seed)
+    values = random.integers(90, 130, (32, 32, 1)).repeat(3, 2).astype(np.uint8)
+    row, col = random.integers(1, 31 - size, 2)
+    mask = np.zeros((32, 32), bool)
+    mask[row : row + size, col : col + size] = True
+    if colour is not None:
+        values[mask] = colour
+    return Image.fromarray(values), mask
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    (tmp_path / "maps").mkdir()
+    for number in range(28):
+        colour = (230, 20, 20) if number % 2 else (20, 230, 20)
+        image, mask = picture(colour, number)
+        image.save(tmp_path / f"p{number:02d}.png")
+        Image.fromarray(np.where(mask, 1 + number % 2, 0).astype(np.uint8)).save(
+            tmp_path / "maps" / f"p{number:02d}.png"
+        )
+    (tmp_path / "maps" / "labels.txt").write_text("leaf\nberry\n")
+    return tmp_path
+
+
+def test_a_planted_detector_is_dissected_as_such(model, labelled):
+    photos = sorted(map(str, labelled.glob("*.png")))
+    found = cs.dissect(model, photos, masks=labelled / "maps", layers=["relu"])
+    best = {row.unit: row for row in reversed(found.rows)}
+    assert best["relu:0"].concept == "berry"
+    assert best["relu:1"].concept == "leaf"
+    assert best["relu:0"].iou >= 0.8
+    assert best["relu:0"].low <= best["relu:0"].iou <= best["relu:0"].high
+    assert best["relu:0"].chance < 0.3
+    # the brightness unit stands for neither more than chance allows a coincidence
+    assert all(row.iou < 0.5 for row in found.of("relu:2"))
+    assert set(found.to_dict()[0]) == {"unit", "concept", "iou", "low", "high"}
+
+
+def test_the_overlap_equals_one_counted_by_hand(model, labelled):
+    from convoscope.improve.collection import Labelled
+    from convoscope.improve.statistics import halves
+
+    photos = sorted(map(str, labelled.glob("*.png")))
+    row = next(
+        r for r in cs.dissect(model, photos, masks=labelled / "maps", layers=["relu"]).rows if r.unit == "relu:0"
+    )
+    listed = Labelled.of(photos, model)
+    inter = union = 0
+    for at in np.flatnonzero(~halves(listed.keys)):
+        uri = listed.uris[int(at)]
+        with torch.no_grad():
+            grid = model.module.relu(model.module.see(model.prepare(uri).tensor[None]))[0, 0].numpy()
+        on = grid > row.threshold
+        truth = np.asarray(Image.open(labelled / "maps" / uri.rsplit("/", 1)[1])) == 2
+        inter, union = inter + (on & truth).sum(), union + (on | truth).sum()
+    assert abs(row.iou - inter / union) < 1e-6
+
+
+def test_truth_is_read_from_coco_and_from_the_toybox(tmp_path):
+    coco = {
+        "images": [{"id": 1, "file_name": "a/x.jpg", "height": 20, "width": 30}],
+        "categories": [{"id": 5, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 5, "segmentation": [[4, 2, 13, 2, 13, 11, 4, 11]]}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    mask = read_truth(masks=tmp_path / "c.json").masks("/any/x.png")["dog"]
+    assert mask.shape == (20, 30)
+    assert mask[2:12, 4:14].all()
+    assert mask.sum() == 100
+    coco["annotations"][0]["segmentation"] = {"counts": [20, 40, 540], "size": [20, 30]}
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    assert read_truth(masks=tmp_path / "c.json").masks("x.png")["dog"][:, 1:3].all()
+    from convoscope.toybox import writer
+
+    writer.write(tmp_path / "toys", 3)
+    truth = read_truth(parts=tmp_path / "toys")
+    stem = sorted(truth.known)[0]
+    shown = truth.masks(f"{stem}.png")
+    assert any(": " in name for name in shown)
+
+
+def test_a_mask_lies_where_the_crop_puts_it():
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 30:40] = True
+    half = np.array([[2.0, 0, 10.5], [0, 2.0, 0.5]])  # the input is the middle, at half the size
+    found = on_input(mask, half, np.arange(20), np.arange(20))
+    rows, cols = np.nonzero(found)
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (5, 9, 10, 14)
+
+
+def test_a_direction_that_matters_is_told_from_one_that_does_not():
+    hits = misses = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        mix = random.normal(size=(24, 24))
+        pool = random.normal(size=(400, 24)) @ mix
+        slope = np.linalg.inv(mix.T @ mix) @ mix.T @ np.eye(24)[0] * 5
+        gradients = slope + 0.05 * random.normal(size=(40, 24))
+        matters = (random.normal(size=(60, 24)) + 2.5 * np.eye(24)[0]) @ mix
+        idle = (random.normal(size=(60, 24)) + 2.5 * np.eye(24)[7]) @ mix
+        one = directions.test(matters, pool, gradients, 200, random)
+        other = directions.test(idle, pool, gradients, 200, random)
+        assert one.accuracy >= 0.75
+        assert other.accuracy >= 0.75
+        hits += one.p < 0.05 / 2
+        misses += other.p < 0.05 / 2
+    assert hits == 20
+    assert misses <= 3
+
+
+def test_random_concepts_are_reported_in_at_most_five_of_a_hundred():
+    reported = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        pool, concept = random.normal(size=(200, 16)), random.normal(size=(30, 16))
+        gradients = random.normal(size=16) + 0.3 * random.normal(size=(20, 16))
+        got = directions.test(concept, pool, gradients, 60, random)
+        reported += got.p < 0.05 and got.accuracy_low > 0.5
+    assert reported <= 10
+
+
+def test_the_score_is_the_share_of_slopes_that_rise():
+    random = np.random.default_rng(0)
+    pool, concept = random.normal(size=(100, 8)), random.normal(size=(30, 8)) + 1.0
+    gradients = random.normal(size=(50, 8))
+    got = directions.test(concept, pool, gradients, 40, random)
+    assert abs(got.score - float((gradients @ got.vectors.T > 0).mean())) < 1e-12
+    assert abs(float(np.linalg.norm(got.vector)) - 1) < 1e-9
+
+
+def test_tcav_end_to_end_on_a_network_that_sees_red(model, tmp_path):
+    berry = [picture((230, 20, 20), seed)[0] for seed in range(20)]
+    plain = [picture(None, 100 + seed)[0] for seed in range(60)] + [
+        picture((60, 60, 230), 300 + seed)[0] for seed in range(30)
+    ]
+    found = cs.tcav(model, {"berry": [(one, None) for one in berry]}, "red", random=[(one, None) for one in plain],
+                    pictures=[(one, None) for one in berry], layers=["relu"], sets=60)  # fmt: skip
+    (row,) = found.rows
+    assert row.score == 1.0
+    assert row.accuracy > 0.9
+    assert set(row.to_dict()) == {"layer", "concept", "target", "accuracy", "score", "low", "high", "p"}
+    explained = cs.explain(model, berry[0], ["saliency"], target=row.direction)
+    assert explained["saliency"].values.max() > 0
+    with pytest.raises(cs.UsageError, match="at least 10"):
+        cs.tcav(model, {"few": [(one, None) for one in berry[:5]]}, "red")
+
+
+def test_total_sobol_indices_of_a_linear_function():
+    random = np.random.default_rng(0)
+    weights = np.array([3.0, 1.0, 0.0])
+    first, second = random.random((20000, 3)), random.random((20000, 3))
+    mixed = np.stack([np.where(np.arange(3) == k, second, first) @ weights for k in range(3)], 1)
+    got = sobol_total(first @ weights, mixed)
+    assert np.allclose(got, weights**2 / (weights**2).sum(), atol=0.02)
+    assert (sobol_total(np.ones(4), np.ones((4, 2))) == 0).all()
+
+
+def test_parts_are_encoded_as_nonnegative_least_squares_does():
+    random = np.random.default_rng(0)
+    basis = random.random((4, 12))
+    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    cells = random.random((30, 4)) @ basis + 0.01 * random.random((30, 12))
+    want = np.stack([nnls(basis.T, cell)[0] for cell in cells])
+    assert np.allclose(_encode(cells, basis) @ basis, want @ basis, atol=0.02)
+    _, error = factorise(cells, 4)
+    assert error < 0.05
+
+
+def test_craft_finds_the_parts_of_a_planted_class(model, tmp_path):
+    for number in range(16):
+        picture((230, 20, 20), number)[0].save(tmp_path / f"{number:02d}.png")
+    found = cs.craft(model, str(tmp_path), "red", layer="relu", parts=2)
+    best = found.parts[0]
+    assert best.vector.argmax() == 0  # the red unit
+    assert best.importance.mean > 0.8
+    assert 0.8 < found.completeness.mean < 1.2
+    assert len(best.pictures) == 9
+    values = found.maps(best.pictures[0])[0]
+    mask = picture((230, 20, 20), int(best.pictures[0].rsplit("/", 1)[1][:2]))[1]
+    assert values[mask].mean() > 5 * values[~mask].mean()
+    assert set(found.to_dict()[0]) == {"part", "importance", "stability", "pictures"}
+    with pytest.raises(cs.UsageError, match="at least 10"):
+        cs.craft(model, str(tmp_path), "green")
+
+
+def test_negative_activations_are_told(model, tmp_path):
+    for number in range(12):
+        picture((230, 20, 20), number)[0].save(tmp_path / f"{number:02d}.png")
+    found = cs.craft(model, str(tmp_path), "red", layer="see", parts=2)
+    assert any("negative activations" in doubt for doubt in found.doubts)
+
+
+def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
+    other, _ = picture((1, 2, 3), 5)
+    other.save(tmp_path / "other-name.png")
+    with pytest.raises(cs.UsageError, match="No picture has a mask"):
+        cs.dissect(model, [str(tmp_path / "other-name.png")], masks=labelled / "maps")
+    with pytest.raises(cs.UsageError, match="Say where the truth is"):
+        cs.dissect(model, [str(tmp_path / "other-name.png")])
