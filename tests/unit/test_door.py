@@ -118,3 +118,74 @@ def test_a_folder_is_explained_from_python_and_not_twice(model, tmp_path):
     assert len(first.failed) == 1
     again = cs.explain_folder(model, tmp_path / "pictures", tmp_path / "out", ["saliency"])
     assert again.skipped == 3
+
+
+class Grid(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.n = nn.BatchNorm2d(8)
+        self.r = nn.ReLU()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(self.r(self.n(self.c(x))).mean((2, 3)))
+
+
+def test_a_forward_that_takes_its_pictures_by_keyword_alone():
+    class ByKeyword(Grid):
+        def forward(self, *, pixel_values, extra=None):
+            return super().forward(pixel_values)
+
+    torch.manual_seed(0)
+    net = ByKeyword().eval()
+    x = batch(1)[0]
+    found = cs.explain(cs.wrap(net, size=16, mean=0.0, std=1.0), x, ["saliency"])
+    with torch.no_grad():
+        assert abs(found.score - float(net(pixel_values=x[None]).max())) < 1e-5
+
+
+def test_a_forward_in_inference_mode_has_the_same_layers_and_fields():
+    class Inference(Grid):
+        @torch.inference_mode()
+        def forward(self, x):
+            return super().forward(x)
+
+    plain, held = (cs.wrap(kind().eval(), size=16).watched() for kind in (Grid, Inference))
+    assert held.last_grid == plain.last_grid
+    for name, layer in plain.layers.items():
+        if layer.geometry is not None and name in held.layers and held.layers[name].geometry is not None:
+            assert held.layers[name].geometry.to_dict() == layer.geometry.to_dict()
+    assert held.layers[held.last_grid].geometry is not None
+
+
+def test_a_quantised_network_keeps_its_grid():
+    import torch.ao.quantization as quantization
+
+    engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
+    if not engines:
+        pytest.skip("this torch has no quantised kernels")
+
+    class Quantised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.begin, self.end = quantization.QuantStub(), quantization.DeQuantStub()
+            self.c, self.r, self.fc = nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU(), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.end(self.fc(self.r(self.c(self.begin(x))).mean((2, 3))))
+
+    before, torch.backends.quantized.engine = torch.backends.quantized.engine, engines[-1]
+    try:
+        torch.manual_seed(0)
+        net = Quantised().eval()
+        net.qconfig = quantization.get_default_qconfig(engines[-1])
+        ready = quantization.prepare(net)
+        ready(batch(4))
+        model = cs.wrap(quantization.convert(ready), size=16, mean=0.0, std=1.0)
+        found = cs.explain(model, batch(1)[0], ["eigen-cam"])["eigen-cam"]
+        assert found.layer == "r"
+        assert found.geometry.to_dict() == {"size": [3, 3], "stride": [2.0, 2.0], "offset": [0.0, 0.0]}
+        assert np.ptp(found.values) > 0
+    finally:
+        torch.backends.quantized.engine = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,38 @@ def picking(call: Call | None, output: int | str | None) -> Call | None:
 
 def call_for(network: nn.Module) -> Call | None:
     """The call that fits the network; ``None`` for one that takes a batch."""
-    return as_list if is_torchvision_detector(network) else None
+    if is_torchvision_detector(network):
+        return as_list
+    name = _only_by_name(network)
+    return None if name is None else ByName(name)
+
+
+@dataclass(frozen=True)
+class ByName:
+    """``network(name=batch)``: for a forward that takes its pictures by keyword alone."""
+
+    name: str
+
+    def __call__(self, network: nn.Module, inputs: Tensor, rows: Tensor) -> Any:
+        return network(**{self.name: inputs})
+
+
+def _only_by_name(network: nn.Module) -> str | None:
+    """The keyword under which a forward without positional arguments takes its pictures; ``None`` for all others."""
+    from ..engine.passes.untouched import innermost
+
+    try:
+        known = inspect.signature(innermost(network).forward).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(one.kind not in (one.KEYWORD_ONLY, one.VAR_KEYWORD) for one in known):
+        return None
+    named = [one for one in known if one.kind is one.KEYWORD_ONLY]
+    needed = [one.name for one in named if one.default is one.empty]
+    pictures = next(
+        (one.name for one in named if one.name in ("pixel_values", "images", "image", "x", "input")), None
+    )
+    return pictures or (needed[0] if len(needed) == 1 else None)
 
 
 def holds_detector(network: nn.Module) -> bool:

@@ -105,6 +105,7 @@ def pointwise(call: Call) -> Probe:
 
 
 # Elementwise, although not all of them carry the tag.
+rule("quantize_per_tensor", "dequantize", "quantize_per_channel")(pointwise)
 rule("dropout", "native_dropout", "lerp", "addcmul", "addcdiv", "where", "lift_fresh", "lift")(pointwise)
 rule("clone", "_to_copy", "contiguous", "detach", "alias", "prelu", "_prelu_kernel", "masked_fill", "rrelu")(
     pointwise

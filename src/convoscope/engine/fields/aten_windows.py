@@ -70,9 +70,16 @@ def slide_back(out: int, kernel: int, stride: int, padding: int, dilation: int) 
 
 
 @rule("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution", "cudnn_convolution")
-@rule("miopen_convolution", "conv1d", "conv2d", "conv3d")
+@rule("miopen_convolution", "conv1d", "conv2d", "conv3d", "conv1d_relu", "conv2d_relu", "conv3d_relu")
 def _convolution(call: Call) -> Probe:
-    named, weight = call.named, call.named["weight"]
+    named = dict(call.named)
+    packed = next((value for key, value in named.items() if key.startswith("packed")), None)
+    if packed is not None:  # a quantised convolution keeps its filters and measures in one object
+        named |= {
+            "weight": packed.unpack()[0], "stride": list(packed.stride()), "padding": list(packed.padding()),
+            "dilation": list(packed.dilation()), "groups": packed.groups(),
+        }  # fmt: skip
+    weight = named["weight"]
     operand = call.first
     count = weight.dim() - 2
     probe = call.probe(operand)

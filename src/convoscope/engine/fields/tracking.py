@@ -187,11 +187,22 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not self.paused and torch.is_inference_mode_enabled() and self._is_unknown(func):
+            # in inference mode composite operations arrive whole: their parts are known where they are not
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         out = func(*args, **kwargs)
         if not self.paused:
             with torch._C.DisableTorchFunction():
                 self._follow(func, args, kwargs, out)
         return out
+
+    @staticmethod
+    def _is_unknown(func: Any) -> bool:
+        name = func._schema.name.rpartition("::")[2]
+        return name not in RULES and torch.Tag.pointwise not in func.tags and hasattr(func, "decompose")
 
     def _follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
         outputs = tensors_in(out)

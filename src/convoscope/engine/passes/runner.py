@@ -211,6 +211,8 @@ def _rows(output: Any, count: int) -> list[Tensor]:
 
 
 def _capture(output: Tensor, gradients: bool) -> Captured:
+    if output.is_quantized:  # methods compute in floats
+        output = output.dequantize()
     edge = get_gradient_edge(output) if gradients and output.requires_grad else None
     # the clone carries the graph: an in-place ReLU that follows overwrites the output, not this
     live = output.clone()
