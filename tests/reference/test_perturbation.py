@@ -294,4 +294,4 @@ def test_a_network_that_needs_contiguous_values_is_perturbed_too():
     assert np.isfinite(values).all()
     assert values.std() > 0
     assert any(seen)
-    assert not any(seen[1:])
+    assert sum(seen) == 1  # refused once, and not tried again

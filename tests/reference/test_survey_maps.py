@@ -148,7 +148,8 @@ def test_the_index_finds_what_exact_search_finds(tmp_path: Path, monkeypatch: py
     ledger = store._tables["units"].dataset.schema
     store._tables["units"].append(
         pa.table(
-            [pa.array([v], f.type) for f, v in zip(ledger, ["u", 3000, 0, 1.0, 1, 0.0], strict=True)], schema=ledger
+            [pa.array([v], f.type) for f, v in zip(ledger, ["u", 3000, 0, 1.0, 1, 0.0, None], strict=True)],
+            schema=ledger,
         )
     )
     truth = store.neighbors(id=shas[7], k=10)

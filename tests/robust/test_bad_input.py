@@ -170,10 +170,10 @@ USAGE: dict[str, tuple[list[str], str, dict[str, Write]]] = {
     "missing weights": (["layers", "toybox", "--weights", "w.pth"], "no such weights file", {}),
     "weights are a folder": (["layers", "toybox", "--weights", "w"], "folder", {"w": lambda p: p.mkdir()}),
     "weights are text": (
-        ["layers", "toybox", "--weights", "w.pth"], "not a weights file", {"w.pth": text("hello")},
+        ["layers", "toybox", "--weights", "w.pth"], "this is text, not weights", {"w.pth": text("hello")},
     ),
     "safetensors are garbage": (
-        ["layers", "toybox", "--weights", "w.safetensors"], "not a safetensors file",
+        ["layers", "toybox", "--weights", "w.safetensors"], "w.safetensors: ",
         {"w.safetensors": lambda p: p.write_bytes(b"\1" * 100)},
     ),
     "weights run code": (["layers", "toybox", "--weights", "w.pth"], "--trust-pickle", {"w.pth": evil}),
@@ -296,7 +296,7 @@ def test_there_are_forty_kinds():
         (lambda cs, m: cs.explain(m, np.full((8, 8, 3), 200.0)), "0..1"),
         (lambda cs, m: cs.explain(m, np.zeros((3, 8, 8, 2))), "H×W"),
         (lambda cs, m: cs.explain(m, object()), "path, PIL image, array or tensor"),
-        (lambda cs, m: cs.explain(m, torch.zeros(2, 3, 8, 8)), "C×H×W"),
+        (lambda cs, m: cs.explain(m, torch.zeros(2, 3, 8, 8, 1)), "C×H×W"),
         (lambda cs, m: cs.explain(m, np.zeros((96, 96, 3), np.uint8), target=3.7j), "class number, a name"),
         (lambda cs, m: cs.explain(m, np.zeros((96, 96, 3), np.uint8), target=lambda out: 3.0), "not a tensor"),
         (lambda cs, m: cs.explain(m, np.zeros((96, 96, 3), np.uint8), target=lambda out: out), "one score per"),

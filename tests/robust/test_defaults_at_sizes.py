@@ -95,7 +95,7 @@ def test_small_inputs_are_told_apart_place_by_place(name: str, size: int) -> Non
 
 @pytest.mark.parametrize("name", ["occlusion", "lime"])
 def test_grey_digits(name: str) -> None:
-    model = cs.wrap(Ladder(1).eval(), size=28, channels=1)
+    model = cs.wrap(Ladder(1).eval(), size=28, mean=0.0, std=1.0)
     found = cs.explain(model, [scene(28, 1, 1), scene(28, 2, 1)], [cheap(name)], target=1)
     check(found, name)
     assert np.ptp(found[0][name].values) > 0

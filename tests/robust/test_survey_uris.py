@@ -78,7 +78,18 @@ def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-_MOVES = ("uri", "unit", "bytes", "prediction", "probability", "score", "loss", "top5_probability", "embedding_0")
+_MOVES = (
+    "digest",
+    "uri",
+    "unit",
+    "bytes",
+    "prediction",
+    "probability",
+    "score",
+    "loss",
+    "top5_probability",
+    "embedding_0",
+)
 
 
 def same(one: object, other: object, *, labels: bool = True) -> None:

@@ -40,13 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app(folder: Path) -> Any:
     found = create_app(convoscope.open_model("toybox"), folder)
     # jobs are refused at the door of the line, so that the sweep is not held up by real work
-    found.state.bench.jobs.waiting = 0
+    found.state.app_state.jobs.waiting = 0
     return found
 
 
 @pytest.fixture
 def ids(app: Any) -> list[str]:
-    return [entry.id for entry in app.state.bench.album.entries()]
+    return [entry.id for entry in app.state.app_state.album.entries()]
 
 
 def sweep(app: Any, ids: list[str], examples: int) -> int:

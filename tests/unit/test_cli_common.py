@@ -72,7 +72,7 @@ def test_every_command_has_a_help_with_its_flags(cli):
         (UsageError("One clear sentence."), 2, "One clear sentence.\n"),
         (KeyboardInterrupt(), 130, "Stopped. What was done is kept.\n"),
         (RuntimeError("CUDA out of memory. Tried"), 2, "Out of memory: use a smaller --batch-size"),
-        (OSError(28, "No space left on device", "/some/file"), 2, "/some/file: No space left on device.\n"),
+        (OSError(28, "No space left on device", "/some/file"), 2, "/some/file: the disk is full"),
         (ZeroDivisionError("division by zero"), 2, "ZeroDivisionError: division by zero"),
     ],
 )

@@ -132,7 +132,8 @@ def test_what_is_taken_out_leaves_the_outputs_as_they_were(number):
             assert torch.allclose(one.module(inputs), want, atol=1e-5 * max(1, float(want.abs().max())))
         assert {f"{layer}:{unit}" for unit in dead} <= set(one.removed)
         # a unit that is dead in all pictures may be a duplicate's partner, never the other way round
-        assert one.merged == ((f"{layer}:{gone}", f"{layer}:{kept}"),) or {f"{layer}:{gone}"} <= set(one.removed)
+        # (other units that are multiples of each other in all pictures may be merged beside the planted ones)
+        assert (f"{layer}:{gone}", f"{layer}:{kept}") in one.merged or {f"{layer}:{gone}"} <= set(one.removed)
         assert set(one.module.state_dict()) == set(state)
     # none false: what else is removed was silent before anything was planted, or is read by nothing but the planted
     mine = {f"{layer}:{unit}" for unit in [*dead, kept, gone]}
@@ -276,7 +277,9 @@ def test_planted_faults_are_named(drawn):
     assert {"dead", "duplicates"} <= set(what)
     assert what["dead"].evidence["units"] == {"layer2.1.relu": [1, 5, 9]}
     assert what["duplicates"].evidence["units"]["layer2.1.relu"] == [40]
-    assert set(found.data["prune"]["removed"]) == {f"layer2.1.conv1:{unit}" for unit in (1, 5, 9)}
+    # the planted stale layer may silence units of its own, too; in the planted layer nothing else is removed
+    removed = {name for name in found.data["prune"]["removed"] if name.startswith("layer2.1.")}
+    assert removed == {f"layer2.1.conv1:{unit}" for unit in (1, 5, 9)}
     medians = {row["layer"]: row["kl_median"] for row in found.data["batch_norm"]}
     assert medians["layer3.0.bn1"] > 0.2 > 0.02 > medians["layer2.1.bn2"]
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import convoscope as cs
+from convoscope.session import Session
 from convoscope.errors import ModelError
 from convoscope.trust import datasets
 from convoscope.trust.published import (
@@ -93,7 +94,7 @@ def test_other_shapes_of_networks_are_refused() -> None:
 
 
 def test_the_soft_maximum_gives_each_place_its_softmax_share(toybox: cs.Model) -> None:
-    scorer = SoftPlaces(1).resolve(toybox, None, [0, 0])
+    scorer = SoftPlaces(1).resolve(toybox, None, [0, 0], Session(toybox).runner)
     values = torch.randn((2, 3, 4, 5), generator=torch.Generator().manual_seed(0), requires_grad=True)
     scorer.score(values, {}, torch.arange(2)).sum().backward()
     shares = values[:, 1].flatten(1).softmax(1).view(2, 4, 5)

@@ -216,6 +216,8 @@ def superpixels(query: Query, row: int, count: int) -> tuple[NDArray[np.int64], 
         channel_axis=None if grey else 2,
     )  # fmt: skip
     found = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+    if found.ndim != 2:  # slices of a volume
+        return found, False
     height, width = found.shape
     if int(found.max()) + 1 >= min(count, height * width) / 4:
         return found, False
