@@ -484,6 +484,7 @@ def test_temperature_is_the_minimum_and_folds_into_the_head():
         made = model(convolutional=convolutional)
         with torch.no_grad():
             made.module.head.weight.mul_(0.05)
+            made.module.head.bias.mul_(0.05)
         done = cs.repair(made, collection(60, tagged=False), how="calibrate", compare=False)
         assert done.holds, done.why
         assert done.attempt.proof.ordinary.won == done.attempt.proof.ordinary.lost == 0

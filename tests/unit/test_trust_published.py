@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import convoscope as cs
-from convoscope.session import Session
 from convoscope.errors import ModelError
+from convoscope.session import Session
 from convoscope.trust import datasets
 from convoscope.trust.published import (
     CausalProtocol,
