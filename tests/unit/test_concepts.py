@@ -146,8 +146,8 @@ def test_a_direction_that_matters_is_told_from_one_that_does_not():
         idle = (random.normal(size=(60, 24)) + 2.5 * np.eye(24)[7]) @ mix
         one = directions.test(matters, pool, gradients, 200, random)
         other = directions.test(idle, pool, gradients, 200, random)
-        assert one.accuracy >= 0.75
-        assert other.accuracy >= 0.75
+        assert one.accuracy_low > 0.5
+        assert other.accuracy_low > 0.5
         hits += one.p < 0.05 / 2
         misses += other.p < 0.05 / 2
     assert hits == 20
