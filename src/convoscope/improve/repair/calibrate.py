@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 from torch import nn
 
 from ...engine.passes.untouched import innermost
+from ..calibration import temperature
 from ..shortcuts.bench import Bench
 from ..statistics import bootstrap, ece
 from .attempt import Attempt
@@ -67,15 +68,6 @@ def repair_confidence(bench: Bench, part: Ints, seed: int = 0, proof: Bench | No
         ("Probabilities are right for pictures such as these; under a shift they must be checked again.",),
     )  # fmt: skip
     return Attempt("calibrate", module, proved, {"way": way, "temperature": float(1 / factor.mean())})
-
-
-def temperature(scores: NDArray[Any], truth: Ints) -> float:
-    """The divisor of the scores that gives the truth the most likelihood, in 0.05 .. 20."""
-    found = minimize_scalar(
-        lambda x: -float(log_chance(np.asarray(scores, np.float64) / np.exp(x), truth).mean()),
-        bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-5},
-    )  # fmt: skip
-    return float(np.exp(found.x))
 
 
 def vector(scores: NDArray[Any], truth: Ints, start: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
