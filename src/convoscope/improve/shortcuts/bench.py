@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine.passes.untouched import untouched
 from ...errors import ModelError, PictureError, UsageError
-from ...models.model import Model, forward_failed
+from ...models.model import Model
+from ...session import forward, protected
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
 from ..look import batches
@@ -165,7 +165,7 @@ class Bench:
         if count == 0:
             return np.zeros((0, self.scores.shape[1]), np.float32)
         found = []
-        with untouched(self.model.module, gradients=False):
+        with protected(self.model):
             for numbers in _chunks(count, max(BATCH, self.model.batch_size)):
                 found.append(_forward(self.model, make(numbers)))
                 self.forwards += len(numbers)
@@ -211,10 +211,7 @@ def _chunks(count: int, size: int) -> Iterator[Ints]:
 
 def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
-    try:
-        output = model.run(inputs.to(model.device, dtype))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+    output = forward(model, inputs.to(model.device, dtype))
     values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(
@@ -225,5 +222,5 @@ def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
 
 
 def _scores(model: Model, inputs: Tensor) -> NDArray[np.float32]:
-    with untouched(model.module, gradients=False):
+    with protected(model):
         return _forward(model, inputs)
