@@ -1,13 +1,19 @@
-"""Files that users name: only regular ones are opened, and what they hold has a hash."""
+"""Files that users name: only regular ones are opened, what they hold has a hash, and what is written is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
 
 
 def read_regular(path: str | Path) -> bytes:
@@ -50,4 +56,132 @@ def digests(paths: Iterable[Path]) -> dict[str, str | None]:
     return found
 
 
-__all__ = ["digests", "read_regular"]
+@contextlib.contextmanager
+def aside(path: str | Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to: on leaving it is synced and renamed to ``path``, after an error removed.
+
+    So a file is there whole or not at all, whatever stops the writing, and an older one stays until then. A link is
+    followed, the rights of a file that was there are kept, and a pipe or a device is written to directly.
+
+    Args:
+        path: where the file is to be; its folder is made if it is missing.
+
+    Yields:
+        A path in the same folder with the same ending.
+
+    Raises:
+        OSError: no room, or no right to write; ``filename`` is ``path``.
+    """
+    wanted = Path(path)
+    target = Path(os.path.realpath(wanted)) if wanted.is_symlink() else wanted
+    part: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file() and not target.is_dir():
+            yield target
+            return
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(wanted))
+        number, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem[:40]}.", suffix=f".part{target.suffix}"
+        )
+        os.close(number)
+        part = Path(name)
+        yield part
+        sync(part)
+        part.chmod(_mode(target))
+        part.replace(target)
+    except OSError as error:
+        if error.filename is None or error.filename == str(part) or error.filename2 is not None:
+            error.filename, error.filename2 = str(wanted), None
+        raise
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, data: str | bytes) -> Path:
+    """Write a file aside and rename it: whole or not at all (:func:`aside`).
+
+    Args:
+        path: where the file is to be; its folder is made if it is missing.
+        data: its text (as UTF-8) or its bytes.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: no room, or no right to write.
+    """
+    with aside(path) as part:
+        part.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+    return Path(path)
+
+
+def write_image(path: str | Path, image: Any, **settings: Any) -> Path:
+    """Write a Pillow picture in the format of the file's ending, whole or not at all.
+
+    It is encoded in memory first: Pillow, when it writes to a disk by itself, loses the reason of a failure.
+
+    Args:
+        path: where the file is to be.
+        image: the picture.
+        settings: what Pillow's ``save`` takes for that format.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: Pillow writes no such format.
+        OSError: no room, or no right to write.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    kind = settings.pop("format", None) or Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise UsageError(
+            f"{path}: a picture cannot be written as {path.suffix or 'a file without an ending'}; try .png."
+        )
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return write_whole(path, buffer.getvalue())
+
+
+def write_arrays(path: str | Path, **arrays: Any) -> Path:
+    """Write arrays as ``.npz`` (compressed), or the one that is given as ``.npy``, whole or not at all.
+
+    Raises:
+        OSError: no room, or no right to write.
+    """
+    import numpy as np
+
+    buffer = io.BytesIO()
+    if Path(path).suffix == ".npy":
+        (array,) = arrays.values()
+        np.save(buffer, array, allow_pickle=False)
+    else:
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return write_whole(path, buffer.getvalue())
+
+
+def sync(path: Path) -> None:
+    """Bring what was written to a file to the disk itself."""
+    number = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _mode(target: Path) -> int:
+    """The rights of the file that is replaced; else those that a new file gets."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except OSError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+__all__ = ["aside", "digests", "read_regular", "sync", "write_arrays", "write_image", "write_whole"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConvoscopeError, NotInPicture
-from .files import digests, read_regular
+from .files import digests, read_regular, write_arrays, write_image, write_whole
 from .parallel import Task
 from .plain import dump_json, plain
 from .progress import Bar
@@ -369,25 +368,24 @@ def write(
     model: Model, folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool
 ) -> dict[str, Any]:
     """All files of one picture; ``explain.json`` last. Returns what it holds."""
-    import numpy as np
-
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
     # on Ray two workers may be at one picture: each file comes into its place whole
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
-        np.savez_compressed(making / "maps.npz", **explanation.arrays())  # type: ignore[arg-type]
+        write_arrays(making / "maps.npz", **explanation.arrays())
         files = ["maps.npz"]
         if request.pictures:
             for name, heatmap in explanation.items():
                 files.append(f"{file_name(name)}.png")
-                heatmap.overlay().save(making / files[-1], compress_level=4)
+                write_image(making / files[-1], heatmap.overlay(), compress_level=4)
                 if heatmap.parts:
                     files.append(f"{file_name(name)}-parts.png")
                     explanation.parts_sheet(name).save(making / files[-1])
             if any(explanation.rows):
                 files.append("sheet.png")
                 explanation.sheet().save(making / files[-1])
+        # only now what was there before gives way
+        (folder / RECORD).unlink(missing_ok=True)
         for name in files:
             (making / name).replace(folder / name)
     finally:
@@ -398,9 +396,7 @@ def write(
     sizes = {name: _size(folder / name) for name in files}
     record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
     record = dict(plain(record))
-    partial = folder / f".{RECORD}.{os.getpid()}"
-    partial.write_text(dump_json(record) + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    write_whole(folder / RECORD, dump_json(record) + "\n")
     return record
 
 

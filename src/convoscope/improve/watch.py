@@ -22,6 +22,7 @@ from torch import nn
 
 from ..errors import ConvoscopeError, UsageError
 from ..explanation import explain
+from ..files import write_whole
 from ..methods.views import filter_weights
 from ..models.model import Model, wrap
 from .collection import Labelled
@@ -95,7 +96,7 @@ class Watch:
         self._side(self.pictures.take(range(min(2, len(self.pictures)))))
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / "watch.jsonl").write_text("")
+            write_whole(self.out / "watch.jsonl", "")
             self._film = Film(self.out / "film.webp")
 
     def __enter__(self) -> Watch:
@@ -147,8 +148,6 @@ class Watch:
         if self.model is None:
             return
         if self.out is not None and self.records:
-            from ..html.render import write_whole
-
             write_whole(self.out / "index.html", self.page())
         self.model = self.pictures = self.writer = self._film = None
 

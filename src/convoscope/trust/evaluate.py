@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
+from ..files import write_whole
 from ..methods import METHODS, Method, method
 from ..models.model import Model
 from ..models.outputs import scores_of
@@ -347,7 +348,7 @@ class _Ledger:
             ledger._agree(known, header)
             ledger._read()
         else:
-            known.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+            write_whole(known, json.dumps(header, indent=2) + "\n")
         return ledger
 
     def _agree(self, known: Path, header: dict[str, Any]) -> None:
@@ -375,7 +376,7 @@ class _Ledger:
                 continue
         whole = "".join(line + "\n" for line in kept)
         if whole != text:  # a line that was cut off must not swallow the next one
-            self.file.write_text(whole, encoding="utf-8")
+            write_whole(self.file, whole)
 
     def add(self, key: str, row: dict[str, Any]) -> None:
         self.rows[key] = row

@@ -34,6 +34,8 @@ class Span:
     channels_last: bool = False
     grid: bool = True
     kind: str = ""
+    #: of tokens that hold a grid: the class and register tokens before it
+    before: int | None = None
 
     @property
     def end(self) -> int:
@@ -120,7 +122,11 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        made: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for span in made["layers"]:
+            if span["before"] is None:  # so that a survey of grids alone has the ids that it always had
+                del span["before"]
+        return made
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
@@ -186,9 +192,10 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
     spans: list[Span] = []
     for name in names:
         layer = watched.layers[name]
-        channels = layer.shape[-1 if layer.channels_last else 1]
+        channels = layer.shape[-1 if layer.channels_last or layer.before is not None else 1]
         start = spans[-1].end if spans else 0
-        spans.append(Span(name, start, channels, layer.channels_last, len(layer.shape) == 4, layer.kind))
+        grid = len(layer.shape) == 4 or layer.before is not None
+        spans.append(Span(name, start, channels, layer.channels_last, grid, layer.kind, layer.before))
     embeddings: list[Embedding] = []
     wanted = [name for name in (watched.embedding or watched.last_grid, *embed) if name is not None]
     for name in dict.fromkeys(wanted):
