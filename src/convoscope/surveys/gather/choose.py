@@ -102,8 +102,8 @@ def named_layers(model: Model, names: Sequence[str], shape: Sequence[int]) -> li
             raise LayerError(no_such_layer(name, list(layers)))
         if layers[name].shape[:1] not in ((), (1,)):
             raise LayerError(
-                f"Layer {name!r} returns {layers[name].shape[0]} rows for one picture (attention in windows?): a survey "
-                "takes layers with one row a picture."
+                f"Layer {name!r} returns {layers[name].shape[0]} rows for one picture (attention in windows?): a "
+                "survey takes layers with one row a picture."
             )
         if len(layers[name].shape) not in (2, 4) and layers[name].before is None:
             raise LayerError(
