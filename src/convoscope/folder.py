@@ -271,18 +271,19 @@ def _is_done(place: _Place, key: str, request: Request) -> bool:
     files = record.get("files", [])
     if request.pictures and "sheet.png" not in files:
         return False
-    # a file that was cut off, or never finished, is no result
-    sizes = record.get("sizes", {})
-    if not all(_size(place.folder / str(name)) == sizes.get(name) for name in files):
+    # a file that was cut off, never finished, or that the disk gives back with another bit, is no result
+    if record.get("digest") != _seal(record):
+        return False
+    digests = record.get("digests", {})
+    if not all(digests.get(name) and _digest(place.folder / str(name)) == digests[name] for name in files):
         return False
     return record.get("sha256") == _digest(place.path)
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+def _seal(record: dict[str, Any]) -> str:
+    """A hash of all that a record says, as it is read back."""
+    said = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _chunk_size(model: Model, request: Request) -> int:
@@ -393,9 +394,10 @@ def write(
     record = explanation.to_dict()
     if request.trust:
         record["trust"] = trust(model, explanation, request.targets[0])
-    sizes = {name: _size(folder / name) for name in files}
-    record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
+    made = {name: _digest(folder / name) for name in files}
+    record.update(sha256=explanation.fitted.picture.sha256, files=files, digests=made, key=key, complete=complete)
     record = dict(plain(record))
+    record["digest"] = _seal(json.loads(dump_json(record)))
     write_whole(folder / RECORD, dump_json(record) + "\n")
     return record
 

@@ -239,7 +239,9 @@ class Smallest:
             )
             size = self._change.flatten(1).norm(dim=1).clamp(min=1e-12)
             self._change *= _column(self._epsilon / size, gradient)
-            picture = ((self.start.to(gradient.dtype) + self._change) * self.levels).round().clamp(0, self.levels) / self.levels
+            picture = ((self.start.to(gradient.dtype) + self._change) * self.levels).round().clamp(
+                0, self.levels
+            ) / self.levels
             self._change = picture - self.start.to(gradient.dtype)
             parameter.copy_(picture)
 

@@ -197,6 +197,7 @@ class Watch:
         self.maxima: dict[str, Any] = {}
         self.found: list[Places] = []
         self.cells: dict[str, tuple[int, int]] = {}
+        self.fault: Exception | None = None
 
     def forward(self, model: Model, inputs: Tensor) -> Any:
         """Run the network on ``inputs``; the caller protects it. Raises :class:`ModelError`."""
@@ -210,6 +211,8 @@ class Watch:
         except ConvoscopeError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            if error is self.fault:  # ours, not the network's
+                raise
             raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
         missing = names - {*self.maxima, *self.vectors}
         if missing:
@@ -219,6 +222,13 @@ class Watch:
         return output
 
     def visit(self, name: str, output: Any) -> None:
+        try:
+            self._visit(name, output)
+        except Exception as error:
+            self.fault = error
+            raise
+
+    def _visit(self, name: str, output: Any) -> None:
         tensor = _first_tensor(output)
         if tensor is None:
             return
