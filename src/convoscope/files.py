@@ -11,21 +11,15 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import UsageError
 
 
-def read_regular(path: str | Path) -> bytes:
-    """The bytes of a regular file (or of a link to one).
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file (or a link to one), open for reading its bytes.
 
     A pipe, a socket or a device would keep its reader waiting for ever, so none is ever read.
-
-    Args:
-        path: the file.
-
-    Returns:
-        All of its bytes.
 
     Raises:
         FileNotFoundError, IsADirectoryError: as :func:`open` does.
@@ -39,10 +33,32 @@ def read_regular(path: str | Path) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-        with os.fdopen(os.dup(number), "rb") as file:
-            return file.read()
-    finally:
+        return os.fdopen(number, "rb")
+    except BaseException:
         os.close(number)
+        raise
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The bytes of a regular file. Raises what :func:`open_regular` raises."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: str | Path) -> str:
+    """The UTF-8 text of a regular file, without a byte order mark.
+
+    Raises:
+        OSError: as :func:`read_regular`.
+        UnicodeDecodeError: it is no UTF-8 text (a :class:`ValueError`).
+    """
+    return read_regular(path).decode("utf-8-sig")
+
+
+def sha256(path: str | Path) -> str:
+    """The sha256 of a regular file's bytes, 64 hex digits; a large file is never held whole."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(paths: Iterable[Path]) -> dict[str, str | None]:
@@ -50,10 +66,24 @@ def digests(paths: Iterable[Path]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for path in paths:
         try:
-            found[str(path)] = hashlib.sha256(read_regular(path)).hexdigest()
+            found[str(path)] = sha256(path)
         except OSError:
             found[str(path)] = None
     return found
+
+
+def disk_trouble(error: OSError) -> str:
+    """What an error of the operating system says, as one sentence; empty where it says nothing of a file or disk."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return f"{where}the disk is full. Make room and run the same command again: what was done is kept."
+    if error.errno == errno.EFBIG:
+        return f"{where}the file would become larger than is allowed here (ulimit -f, or the disk's own limit)."
+    if error.errno == errno.EROFS:
+        return f"{where}the disk is read-only: write somewhere else."
+    if error.errno == errno.EIO:
+        return f"{where}the disk, or standard output, reported an error (input/output error)."
+    return f"{where}{error.strerror}." if where and error.strerror else ""
 
 
 @contextlib.contextmanager
@@ -92,8 +122,9 @@ def aside(path: str | Path) -> Iterator[Path]:
         part.chmod(_mode(target))
         part.replace(target)
     except OSError as error:
-        if error.filename is None or error.filename == str(part) or error.filename2 is not None:
-            error.filename, error.filename2 = str(wanted), None
+        # the name aside means nothing to a person
+        if error.filename is None or f".part{target.suffix}" in str(error.filename) or error.filename2 is not None:
+            raise OSError(error.errno, error.strerror or str(error), str(wanted)) from error
         raise
     finally:
         if part is not None:
@@ -184,4 +215,7 @@ def _mode(target: Path) -> int:
         return 0o666 & ~mask
 
 
-__all__ = ["aside", "digests", "read_regular", "sync", "write_arrays", "write_image", "write_whole"]
+__all__ = [
+    "aside", "digests", "disk_trouble", "open_regular", "read_regular", "read_text", "sha256", "sync",
+    "write_arrays", "write_image", "write_whole",
+]  # fmt: skip

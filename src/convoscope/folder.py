@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConvoscopeError, NotInPicture
-from .files import digests, read_regular, write_arrays, write_image, write_whole
+from .files import digests, sha256, write_arrays, write_image, write_whole
 from .parallel import Task
 from .plain import dump_json, plain
 from .progress import Bar
@@ -259,7 +259,7 @@ def _same_picture(record: dict[str, Any], path: Path) -> bool:
 
 def _digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(read_regular(path)).hexdigest()
+        return sha256(path)
     except OSError:
         return None
 

@@ -148,5 +148,54 @@ def test_a_pipe_named_as_a_picture_on_the_command_line(
     assert (tmp_path / "e" / "ok" / "explain.json").is_file()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["survey", "toybox", "p", "--out", "s"],
+        ["survey", "toybox", "ok.png", "--truth", "pipe", "--out", "s"],
+        ["report", "toybox", "p", "--out", "r.html"],
+        ["activations", "toybox", "pipe.png", "--out", "a.png"],
+        ["layers", "pipe:build"],
+        ["layers", "pipe"],
+        ["layers", "toybox", "--weights", "pipe"],
+        ["layers", "toybox", "--labels", "pipe"],
+        ["evaluate", "toybox", "--boxes", "pipe", "--out", "ev"],
+        ["evaluate", "toybox", "--masks", "pipe", "--out", "ev"],
+        ["repair", "toybox", "p", "--from", "pipe", "--out", "f.safetensors"],
+        ["explain", "toybox", "ok.png", "--target", "similar:pipe.png", "--out", "e"],
+        ["visualize", "toybox", "--target", "cat", "--init", "pipe.png", "--out", "v.png"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_named_anywhere_keeps_nobody_waiting(
+    tmp_path: Path, line: list[str], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from convoscope.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "ok.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "p" / "ok.png")
+    for name in ("pipe", "pipe.png", "pipe.py", "p/pipe.png"):
+        os.mkfifo(tmp_path / name)
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(120)
+    try:
+        code = run(line)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    err = capsys.readouterr().err
+    assert "waits" not in err
+    assert "should not" not in err
+    assert code in (0, 1, 2)
+
+
 def test_tensors_and_arrays_still_have_plain_names() -> None:
     assert cs.Picture.of(torch.rand(3, 4, 4)).name == "picture"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TargetError, UsageError
-from ..files import write_image, write_whole
+from ..files import read_text, write_image, write_whole
 from ..models.model import Model
 from ..pictures.picture import Picture, find_pictures
 from ..targets.classes import named_class
@@ -170,7 +170,7 @@ def voc(folder: str | Path, model: Model, split: str = "test", limit: int | None
     if not listing.is_file():
         raise UsageError(f"{listing}: there is no such split.")
     cases: list[Case] = []
-    for name in listing.read_text(encoding="utf-8").split():
+    for name in read_text(listing).split():
         objects = _voc_objects(root / "Annotations" / f"{name}.xml")
         labels = list(dict.fromkeys(label for label, _, _ in objects))
         for label in labels:
@@ -283,7 +283,7 @@ def _tight(mask: Any) -> tuple[float, float, float, float]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file.") from None
     except (OSError, ValueError) as error:

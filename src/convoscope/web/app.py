@@ -19,6 +19,7 @@ except ImportError:
     raise MissingExtra("fastapi", "web", "The page") from None
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
 from ..version import __version__
 from . import schemas
 from .jobs import Jobs
@@ -163,6 +164,10 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(ConvoscopeError)
     async def refused(request: Request, error: ConvoscopeError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 400)
+
+    @app.exception_handler(OSError)
+    async def disk(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse({"detail": disk_trouble(error) or "The disk, or the network, reported an error."}, 500)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PictureError, UsageError
+from ...files import read_regular
 from ...names import path_of, shown, uri_of
 from ...pictures.picture import find_pictures
 from ..store.recipe import file_sha256
@@ -216,7 +217,7 @@ def _ends_with(path: Path, tail: Path) -> bool:
 
 def _read_truth(path: str | Path) -> dict[str, str]:
     try:
-        text = read_text(str(path)) if "://" in str(path) else Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(str(path)) if "://" in str(path) else read_regular(path).decode("utf-8-sig")
         if text is None:
             raise FileNotFoundError
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerError, ModelError, UsageError
+from ...files import sha256
 from ...models.model import Model
 from ...models.opening import open_model
 from ...pictures.picture import Preprocessing
@@ -241,8 +242,7 @@ def absolute_spec(spec: str | None) -> str | None:
 
 def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's bytes, 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def reopen(recipe: Recipe, device: Any = None) -> Model:
