@@ -178,7 +178,7 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize("place", ["", "@max", "@2,3"])
 def test_a_unit_of_tokens_is_a_channel_on_their_grid(place: str) -> None:
     net, x = Tokens().eval(), noise(3)
-    assert cs.wrap(net, size=SIDE).watched().layers["inner"].before == 1
+    assert cs.wrap(net, size=SIDE).watched().layers["inner"].prefix_tokens == 1
     found = cs.explain(cs.wrap(net, size=SIDE), shown(x)[0], "saliency", target=f"inner:17{place}")
     with torch.no_grad():
         values = net.inner(net.patches(x[None]).flatten(2).transpose(1, 2))[0, :, 17].view(4, 4)
@@ -434,3 +434,27 @@ def test_a_merged_state_counts_what_both_hold() -> None:
     back = State.from_bytes(merged.to_bytes())
     assert back.pictures == 7
     assert np.array_equal(back.histogram, merged.histogram)
+
+
+# pictures by optimisation
+
+
+def test_what_a_unit_ascends_is_the_unit() -> None:
+    from convoscope.engine.fields.layout import Layout
+    from convoscope.targets.units import UnitScorer
+    from convoscope.visualization.objectives import Scores as Ascended
+
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 5, 4, 6, generator=generator)
+    last = Layout(channels_last=True)
+    scorers = [
+        UnitScorer("a", 3, ("a:3",)), UnitScorer("a", 1, ("a:1",), "max"), UnitScorer("a", 2, ("a:2",), place=(3, 5)),
+    ]  # fmt: skip
+    items = torch.arange(3)
+    found = Ascended(scorers)(None, {"a": values}, items)
+    torch.testing.assert_close(found, torch.stack([values[0, 3].mean(), values[1, 1].max(), values[2, 2, 3, 5]]))
+    moved = [UnitScorer(one.layer, one.channel, one.labels, one.reduce, one.place, last) for one in scorers]
+    again = Ascended(moved)(None, {"a": values.movedim(1, -1)}, items)
+    torch.testing.assert_close(again, found)
+    mixed = Ascended([scorers[0], moved[0]])(None, {"a": values[:2].expand(2, 5, 4, 6)}, torch.tensor([0, 0]))
+    torch.testing.assert_close(mixed, torch.stack([values[0, 3].mean(), values[1, 3].mean()]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..engine.fields.layout import PLAIN, Layout
 from ..errors import LayerError, TargetError
 from .base import Scorer, Target
 
@@ -46,11 +47,9 @@ class Unit(Target):
 
     def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> UnitScorer:
         info = layer_of(trace_for(model, pictures), self.layer)
-        cells = info.geometry.cells if info.before is not None and info.geometry is not None else None
         return UnitScorer(
-            self.layer, self.channel, (self.key(),) * len(pictures), self.reduce, self.place,
-            info.channels_last, info.before, cells,
-        )  # fmt: skip
+            self.layer, self.channel, (self.key(),) * len(pictures), self.reduce, self.place, info.layout
+        )
 
 
 @dataclass(eq=False)
@@ -62,20 +61,14 @@ class UnitScorer(Scorer):
     labels: tuple[str, ...]
     reduce: str = "mean"
     place: tuple[int, int] | None = None
-    channels_last: bool = False
-    before: int | None = None
-    cells: tuple[int, int] | None = None
-
-    def channels_first(self, values: Tensor) -> Tensor:
-        """The layer's output with its channels on axis 1."""
-        return channels_first(values, self.channels_last, self.before, self.cells)
+    layout: Layout = PLAIN
 
     @property
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        values = self.channels_first(layers[self.layer])
+        values = self.layout.planes(layers[self.layer])
         if values.ndim < 2 or self.channel >= values.shape[1]:
             raise TargetError(
                 f"Layer {self.layer} has {values.shape[1] if values.ndim > 1 else 0} channels (0 to "
@@ -93,23 +86,6 @@ class UnitScorer(Scorer):
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         raise TargetError(f"A unit ({self.labels[0]}) has no probability: use score=logit.")
-
-
-def channels_first(values: Tensor, channels_last: bool, before: int | None, cells: tuple[int, int] | None) -> Tensor:
-    """A layer's output with its channels on axis 1, whatever its layout.
-
-    Args:
-        values: ``[B, C]``, ``[B, C, H, W]``, ``[B, H, W, C]``, or tokens ``[B, T, C]``.
-        channels_last: a grid is ``[B, H, W, C]``.
-        before: of tokens that hold a grid, the class and register tokens before it, which are left out.
-        cells: rows and columns of that grid.
-
-    Returns:
-        ``[B, C]`` or ``[B, C, H, W]``; what is neither comes back as it is.
-    """
-    if values.ndim == 3 and before is not None and cells is not None:
-        return values[:, before:].transpose(1, 2).reshape(len(values), -1, *cells)
-    return values.movedim(-1, 1) if values.ndim == 4 and channels_last else values
 
 
 def parse_unit(text: str, model: Model) -> Unit | None:

@@ -50,7 +50,7 @@ class Scores:
                 self.classes[item] = int(scorer.classes[0])
                 self.reading = scorer.reading
             elif isinstance(scorer, UnitScorer):
-                key = (scorer.layer, scorer.reduce, scorer.place)
+                key = (scorer.layer, scorer.reduce, scorer.place, scorer.layout)
                 self.units.setdefault(key, {})[item] = scorer
             else:
                 self.others[item] = scorer
@@ -82,9 +82,9 @@ class Scores:
             self.chance[views] = shares.float().cpu()
             self.spread = torch.ones(len(items))
             self.spread[views] = mine.detach().float().std(1, unbiased=False).cpu()
-        for (layer, reduce, place), group in self.units.items():
+        for (layer, reduce, place, layout), group in self.units.items():
             views = _views(items, group)
-            values = next(iter(group.values())).channels_first(layers[layer])
+            values = layout.planes(layers[layer])
             channels = torch.tensor([group[int(i)].channel for i in items[views]], device=values.device)
             one = values[views.to(values.device), channels]
             if place is not None:

@@ -17,9 +17,7 @@ from torch import Tensor
 from ...errors import LayerError, MethodRefused, PictureError, UsageError
 from ...pictures.picture import ModelInput
 from ...session import Session
-from ...targets.units import channels_first
 from ..gather.collections import picture as open_picture
-from ..gather.work import token_cells
 from ..store.accumulators import Extremes, State
 
 if TYPE_CHECKING:
@@ -349,8 +347,7 @@ def _recompute(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput
             value = recorded.layers[span.name].value
             where = {id(fitted): number for number, fitted in enumerate(batch)}
             mine = [(patch, where[id(fitted)]) for patch, fitted in pairs if id(fitted) in where]
-            cells = token_cells(model, tuple(batch[0].tensor.shape), [span]).get(span.name)
-            found = neurons(value, span, [patch for patch, _ in mine], [row for _, row in mine], cells)
+            found = neurons(value, span, [patch for patch, _ in mine], [row for _, row in mine])
             for (patch, _), one in zip(mine, found.float().cpu().tolist(), strict=True):
                 patch.recomputed = one
 
@@ -363,9 +360,7 @@ def _guide(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput]], 
             part = pairs[start : start + model.batch_size]
             inputs = model.inputs([fitted for _, fitted in part])
             recorded = session.record(inputs, layers=[span.name], gradients=True)
-            cells = token_cells(model, tuple(inputs.shape[1:]), [span]).get(span.name)
-            items = [patch for patch, _ in part]
-            score = neurons(recorded.layers[span.name].live, span, items, range(len(part)), cells)
+            score = neurons(recorded.layers[span.name].live, span, [patch for patch, _ in part], range(len(part)))
             for (patch, _), one in zip(part, score.detach().float().cpu().tolist(), strict=True):
                 patch.recomputed = one
             try:
@@ -378,15 +373,9 @@ def _guide(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput]], 
                 patch.guided = one[:, y0:y1, x0:x1]
 
 
-def neurons(
-    activation: Tensor,
-    span: Span,
-    items: Sequence[Patch],
-    pictures: Sequence[int],
-    cells: tuple[int, int] | None = None,
-) -> Tensor:
+def neurons(activation: Tensor, span: Span, items: Sequence[Patch], pictures: Sequence[int]) -> Tensor:
     """The value of each patch's neuron in the activation's row ``pictures``."""
-    activation = channels_first(activation, span.channels_last, span.before, cells)
+    activation = span.layout.planes(activation)
     if activation.ndim == 2:
         activation = activation[:, :, None, None]
     index = torch.tensor(list(pictures), device=activation.device)

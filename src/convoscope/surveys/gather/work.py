@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,6 @@ from ...errors import ConvoscopeError, LayerError, ModelError, TargetError
 from ...models.model import Model, forward_failed
 from ...models.outputs import scores_of
 from ...pictures.picture import Preprocessing
-from ...targets.units import channels_first
 from ..store import rows
 from ..store.accumulators import State
 from ..store.recipe import Embedding, Recipe, Span, reopen
@@ -196,7 +195,6 @@ class Watch:
         self.wanted = {e.layer: e for e in recipe.embeddings}
         self.maxima: dict[str, Any] = {}
         self.found: list[Places] = []
-        self.cells: dict[str, tuple[int, int]] = {}
         self.fault: Exception | None = None
 
     def forward(self, model: Model, inputs: Tensor) -> Any:
@@ -204,7 +202,6 @@ class Watch:
         if self.recipe.memory_format == "channels_last" and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         names = {*self.spans, *self.wanted}
-        self.cells = token_cells(model, tuple(inputs.shape[1:]), self.spans.values())
         try:
             with observe(model.module, self.visit, only=names):
                 output = model.run(inputs)
@@ -239,13 +236,12 @@ class Watch:
 
     def _look(self, span: Span, tensor: Tensor) -> None:
         assert self.running is not None
-        given = tuple(tensor.shape)
-        tensor = channels_first(tensor, span.channels_last, span.before, self.cells.get(span.name))
+        shape, tensor = tuple(tensor.shape), span.layout.planes(tensor)
         if tensor.ndim == 2:
             tensor = tensor[:, :, None, None]
         if tensor.ndim != 4 or tensor.shape[1] != span.channels:
             raise LayerError(
-                f"Layer {span.name!r} gave {given} here and {span.channels} channels before: "
+                f"Layer {span.name!r} gave {shape} here and {span.channels} channels before: "
                 "leave it out of the survey."
             )
         running, start = self.running, span.start
@@ -260,16 +256,6 @@ class Watch:
 
     def embeddings(self, count: int) -> list[NDArray[np.float32]]:
         return [self.vectors[e.layer].float().cpu().numpy()[:count] for e in self.recipe.embeddings]
-
-
-def token_cells(model: Model, shape: tuple[int, ...], spans: Iterable[Span]) -> dict[str, tuple[int, int]]:
-    """Rows and columns of the grids that sequences of tokens hold at an input ``shape``, by layer."""
-    names = [span.name for span in spans if span.before is not None]
-    if not names:
-        return {}
-    layers = model.watched(shape).layers
-    places = {name: layers[name].geometry for name in names if name in layers}
-    return {name: place.cells for name, place in places.items() if place is not None}
 
 
 def responses(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ...engine.fields.layout import Layout
 from ...errors import LayerError, ModelError, UsageError
 from ...files import sha256
 from ...models.model import Model
@@ -35,8 +36,19 @@ class Span:
     channels_last: bool = False
     grid: bool = True
     kind: str = ""
-    #: of tokens that hold a grid: the class and register tokens before it
-    before: int | None = None
+    prefix_tokens: int | None = None
+    """Of a transformer's tokens: the class and register tokens before the grid."""
+    cells: tuple[int, int] | None = None
+    """Rows and columns of that grid."""
+
+    def __post_init__(self) -> None:
+        if self.cells is not None:  # JSON gives a list
+            object.__setattr__(self, "cells", tuple(self.cells))
+
+    @property
+    def layout(self) -> Layout:
+        """Where the channels and the cells of the layer's output lie."""
+        return Layout(self.channels_last, self.prefix_tokens, self.cells)
 
     @property
     def end(self) -> int:
@@ -125,8 +137,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         made: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for span in made["layers"]:
-            if span["before"] is None:  # so that a survey of grids alone has the ids that it always had
-                del span["before"]
+            if span["prefix_tokens"] is None:  # so that a survey of grids alone has the ids that it always had
+                del span["prefix_tokens"], span["cells"]
         return made
 
     @classmethod
@@ -193,10 +205,14 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
     spans: list[Span] = []
     for name in names:
         layer = watched.layers[name]
-        channels = layer.shape[-1 if layer.channels_last or layer.before is not None else 1]
         start = spans[-1].end if spans else 0
-        grid = len(layer.shape) == 4 or layer.before is not None
-        spans.append(Span(name, start, channels, layer.channels_last, grid, layer.kind, layer.before))
+        tokens, layout = layer.prefix_tokens, layer.layout
+        spans.append(
+            Span(
+                name, start, layer.channels, layout.channels_last, layer.grid is not None, layer.kind,
+                tokens, layout.cells if tokens is not None else None,
+            )
+        )  # fmt: skip
     embeddings: list[Embedding] = []
     wanted = [name for name in (watched.embedding or watched.last_grid, *embed) if name is not None]
     for name in dict.fromkeys(wanted):
