@@ -85,7 +85,8 @@ class Scores:
         for (layer, reduce, place, layout), group in self.units.items():
             views = _views(items, group)
             values = layout.planes(layers[layer])
-            channels = torch.tensor([group[int(i)].channel for i in items[views]], device=values.device)
+            chosen = [group[int(i)].channel for i in items[views]]
+            channels = torch.tensor(chosen, dtype=torch.long, device=values.device)
             one = values[views.to(values.device), channels]
             if place is not None:
                 one = one[:, place[0], place[1]]
