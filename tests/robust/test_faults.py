@@ -86,7 +86,7 @@ def arguments(command: str, place: Path, out: Path) -> list[str]:
         "evaluate": ["evaluate", *model, *flags, "--images", few, "--method", "grad-cam", "--out", f"{out}/ev"],
         "report": ["report", *model, few, *flags, "-m", "grad-cam", "--out", f"{out}/r.html"],
         "map": ["map", f"{out}/s", "--out", f"{out}/m.html"],
-        "visualize": ["visualize", *model, *flags, "--target", "red,blue", "--steps", "4", "--out", f"{out}/v.png"],
+        "visualize": ["visualize", *model, *flags, "-t", "red", "-t", "blue", "--steps", "4", "--out", f"{out}/v.png"],
         "diagnose": ["diagnose", *model, few, *flags, "--out", f"{out}/d"],
         "repair": ["repair", *model, many, *flags, "--how", "calibrate", "--out", f"{out}/fixed.safetensors"],
     }[command]  # fmt: skip
