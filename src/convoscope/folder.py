@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConvoscopeError, NotInPicture
-from .files import digests, read_regular
+from .files import digests, sha256, write_arrays, write_image, write_whole
 from .parallel import Task
 from .plain import dump_json, plain
 from .progress import Bar
@@ -264,7 +263,7 @@ def _same_picture(record: dict[str, Any], path: Path) -> bool:
 
 def _digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(read_regular(path)).hexdigest()
+        return sha256(path)
     except OSError:
         return None
 
@@ -276,18 +275,19 @@ def _is_done(place: _Place, key: str, request: Request) -> bool:
     files = record.get("files", [])
     if request.pictures and "sheet.png" not in files:
         return False
-    # a file that was cut off, or never finished, is no result
-    sizes = record.get("sizes", {})
-    if not all(_size(place.folder / str(name)) == sizes.get(name) for name in files):
+    # a file that was cut off, never finished, or that the disk gives back with another bit, is no result
+    if record.get("digest") != _seal(record):
+        return False
+    digests = record.get("digests", {})
+    if not all(digests.get(name) and _digest(place.folder / str(name)) == digests[name] for name in files):
         return False
     return record.get("sha256") == _digest(place.path)
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+def _seal(record: dict[str, Any]) -> str:
+    """A hash of all that a record says, as it is read back."""
+    said = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _chunk_size(model: Model, request: Request) -> int:
@@ -375,25 +375,24 @@ def write(
     model: Model, folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool
 ) -> dict[str, Any]:
     """All files of one picture; ``explain.json`` last. Returns what it holds."""
-    import numpy as np
-
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
     # on Ray two workers may be at one picture: each file comes into its place whole
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
-        np.savez_compressed(making / "maps.npz", **explanation.arrays())  # type: ignore[arg-type]
+        write_arrays(making / "maps.npz", **explanation.arrays())
         files = ["maps.npz"]
         if request.pictures:
             for name, heatmap in explanation.items():
                 files.append(f"{file_name(name)}.png")
-                heatmap.overlay().save(making / files[-1], compress_level=4)
+                write_image(making / files[-1], heatmap.overlay(), compress_level=4)
                 if heatmap.parts:
                     files.append(f"{file_name(name)}-parts.png")
                     explanation.parts_sheet(name).save(making / files[-1])
             if any(explanation.rows):
                 files.append("sheet.png")
                 explanation.sheet().save(making / files[-1])
+        # only now what was there before gives way
+        (folder / RECORD).unlink(missing_ok=True)
         for name in files:
             (making / name).replace(folder / name)
     finally:
@@ -401,12 +400,11 @@ def write(
     record = explanation.to_dict()
     if request.trust:
         record["trust"] = trust(model, explanation, request.targets[0])
-    sizes = {name: _size(folder / name) for name in files}
-    record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
+    made = {name: _digest(folder / name) for name in files}
+    record.update(sha256=explanation.fitted.picture.sha256, files=files, digests=made, key=key, complete=complete)
     record = dict(plain(record))
-    partial = folder / f".{RECORD}.{os.getpid()}"
-    partial.write_text(dump_json(record) + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    record["digest"] = _seal(json.loads(dump_json(record)))
+    write_whole(folder / RECORD, dump_json(record) + "\n")
     return record
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PictureError, UsageError
+from .files import write_arrays, write_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -147,11 +148,11 @@ class Heatmap:
         """``.npz``/``.npy``: the values; a picture's ending: the overlay."""
         path = Path(path)
         if path.suffix == ".npy":
-            np.save(path, self.values)
+            write_arrays(path, values=self.values)
         elif path.suffix == ".npz":
-            np.savez_compressed(path, allow_pickle=False, **{self.method: self.values})
+            write_arrays(path, **{self.method: self.values})
         else:
-            self.overlay().save(path)
+            write_image(path, self.overlay())
         return path
 
     def to_dict(self) -> dict[str, Any]:

@@ -135,8 +135,21 @@ def protected(
         if visit is None:
             yield
         else:
-            with observe(model.module, visit, only=None if layers is None else set(layers)):
+            with observe(model.module, ours(visit), only=None if layers is None else set(layers)):
                 yield
+
+
+def ours(visit: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """``visit``, whose own faults :func:`forward` does not put down to the network in whose forward they come."""
+
+    def told(name: str, output: Any) -> None:
+        try:
+            visit(name, output)
+        except Exception as error:
+            error.__dict__["ours"] = True
+            raise
+
+    return told
 
 
 def forward(model: Model, inputs: Tensor) -> Any:
@@ -152,4 +165,6 @@ def forward(model: Model, inputs: Tensor) -> Any:
     except ConvoscopeError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        if error.__dict__.get("ours"):
+            raise
         raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error

@@ -175,7 +175,7 @@ def _tell(found: Any, doubts: list[str], json: bool, out: str | None, name: str)
     for doubt in doubts:
         common.complain(doubt)
     if out is not None:
-        from ..html.render import write_whole
+        from ..files import write_whole
 
         write_whole(Path(out, f"{name}.json"), common.dump_json(found.to_dict()) + "\n")
         if not json:

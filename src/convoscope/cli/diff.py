@@ -60,7 +60,7 @@ def diff(
         )  # fmt: skip
     document = found.to_dict()
     found.save(folder / "index.html")
-    from ..html.render import write_whole
+    from ..files import write_whole
 
     write_whole(folder / "diff.json", common.dump_json(document) + "\n")
     for uri, why in list(found.failed.items())[:20]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..files import write_whole
 from . import common
 from .common import (
     DONE,
@@ -119,7 +120,7 @@ def evaluate(
         _show(league)
     if own and cheat:
         document["cheat"] = _cheat(opened, chosen, folder, limit, json)
-    (folder / "league.json").write_text(common.dump_json(document) + "\n", encoding="utf-8")
+    write_whole(folder / "league.json", common.dump_json(document) + "\n")
     for key, why in league.failed.items():
         complain(f"{key}: {why}")
     for name, why in league.refused.items():

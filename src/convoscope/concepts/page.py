@@ -11,7 +11,8 @@ from PIL import Image
 
 from ..draw import colour, overlay
 from ..errors import PictureError
-from ..html.render import inline, render, write_whole
+from ..files import write_whole
+from ..html.render import inline, render
 from ..pictures.picture import Picture
 from ..version import __version__
 

@@ -21,6 +21,7 @@ from PIL import Image
 from ..draw import colour
 from ..errors import ConvoscopeError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
+from ..files import write_whole
 from ..methods import METHODS
 from ..methods.formulas import FORMULAS
 from ..names import in_json, shown
@@ -52,9 +53,7 @@ class Report:
 
     def save(self, path: str | Path) -> Path:
         """Write the file."""
-        path = Path(path)
-        path.write_text(shown(self.html), encoding="utf-8")
-        return path
+        return write_whole(path, shown(self.html))
 
 
 def report(

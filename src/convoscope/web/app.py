@@ -19,6 +19,8 @@ except ImportError:
     raise MissingExtra("fastapi", "web", "The page") from None
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
+from ..names import shown
 from ..version import __version__
 from . import schemas
 from .jobs import Jobs
@@ -158,11 +160,17 @@ def _file(path: str) -> Response:
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 429, {"retry-after": "1"})
+        return JSONResponse({"detail": shown(str(error))}, 429, {"retry-after": "1"})
 
     @app.exception_handler(ConvoscopeError)
     async def refused(request: Request, error: ConvoscopeError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 400)
+        return JSONResponse({"detail": shown(str(error))}, 400)
+
+    @app.exception_handler(OSError)
+    async def disk(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse(
+            {"detail": shown(disk_trouble(error)) or "The disk, or the network, reported an error."}, 500
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

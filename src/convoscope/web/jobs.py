@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
 from .request_queue import BusyError
 
 #: jobs in line, and jobs that are remembered when they have ended
@@ -199,7 +200,8 @@ class Jobs:
                 job.error = str(error)
                 self._end(job, "failed")
             except Exception as error:  # one job that breaks must not end the line
-                job.error = f"{type(error).__name__}: {error}"[:400]
+                said = disk_trouble(error) if isinstance(error, OSError) else ""
+                job.error = said or f"{type(error).__name__}: {error}"[:400]
                 self._end(job, "failed")
 
     @staticmethod

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ...html.render import render, write_whole
+from ...files import write_whole
+from ...html.render import render
 from ...version import __version__
 from ..collection import Labelled
 from ..finding import Finding, ranked

@@ -92,7 +92,7 @@ class Diagnosis:
         """Write ``diagnosis.html`` and ``diagnosis.json`` into ``folder``, each whole or not at all."""
         import json
 
-        from ...html.render import write_whole
+        from ...files import write_whole
 
         target = Path(folder)
         document = json.dumps(_plain(self.to_dict()), indent=2, ensure_ascii=False)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...files import read_text
 from ...models.opening import open_model
 from ..collection import Labelled
 from ..shortcuts.bench import Bench
@@ -214,7 +215,7 @@ def _finding(
 def _read(path: Path) -> tuple[list[str], list[str | None], list[dict[str, Any]]]:
     """Kinds, classes and evidence of the findings in a ``shortcuts.json`` or ``diagnosis.json``."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         listed = document["findings"]
         kinds, names = [str(one["kind"]) for one in listed], [one["class"] for one in listed]
         settings = document.get("settings") or [one.get("evidence", {}) for one in listed]

@@ -24,7 +24,7 @@ from ...errors import LayerError, TargetError
 from ...models.model import Model
 from ...models.outputs import scores_of
 from ...pictures.picture import Preprocessing
-from ...session import forward, protected
+from ...session import forward, ours, protected
 from ..store import rows
 from ..store.accumulators import State
 from ..store.recipe import Embedding, Recipe, Span, reopen
@@ -201,7 +201,7 @@ class Watch:
         if self.recipe.memory_format == "channels_last" and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         names = {*self.spans, *self.wanted}
-        with observe(model.module, self.visit, only=names):
+        with observe(model.module, ours(self.visit), only=names):
             output = forward(model, inputs)
         missing = names - {*self.maxima, *self.vectors}
         if missing:
