@@ -143,10 +143,10 @@ def _survey_now(app: Any) -> None:
     from ..web.schemas import JobRequest
     from ..web.work import prepare
 
-    bench = app.state.bench
+    app_state = app.state.app_state
     try:
-        key, title, work = prepare(bench, JobRequest(kind="survey"))
-        bench.jobs.submit("survey", key, title, work)
+        key, title, work = prepare(app_state, JobRequest(kind="survey"))
+        app_state.jobs.submit("survey", key, title, work)
     except ConvoscopeError as error:
         complain(str(error))
 

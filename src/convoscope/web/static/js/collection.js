@@ -3,7 +3,7 @@ import { get, job } from "./api.js";
 import { app, failed, hear, say } from "./app.js";
 import { aboutCollection } from "./about.js";
 import { near } from "./card.js";
-import { choice, fill, h, number, percent } from "./dom.js";
+import { choice, fill, h, number, percent, upright } from "./dom.js";
 import { t } from "./i18n.js";
 import { on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
@@ -80,6 +80,8 @@ async function load() {
 
 const keptShare = () => made.trust.reduce((sum, one) => sum + one, 0) / Math.max(1, made.trust.length);
 
+const named = (name) => (name === null ? null : upright(name));
+
 /** Give the frame what it draws: columns of numbers, names and colours; no addresses, no pictures but thumbnails. */
 async function send() {
   if (!ready || !made || !frame?.contentWindow) return;
@@ -88,7 +90,7 @@ async function send() {
   const here = made.ids.indexOf(state.picture);
   const message = {
     kind: "draw", x: made.x, y: made.y, ids: made.ids, style: tokens, colour: state.colour,
-    label: made.label, prediction: made.prediction, wrong: made.wrong, trust: made.trust, here, placed: here < 0 && made.placed?.x != null ? made.placed : null,
+    label: made.label.map(named), prediction: made.prediction.map(named), wrong: made.wrong, trust: made.trust, here, placed: here < 0 && made.placed?.x != null ? made.placed : null,
     words: { right: t("kept"), wrong: t("wrongWord"), here: t("here"), none: "–", trust: t("byTrust") },
     thumbs: state.thumbs === "1" ? await thumbs() : null,
   };
