@@ -51,9 +51,11 @@ class Watch:
     on: bool = True
 
     def hears(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.on and event in ("open", "os.listdir", "os.scandir") and args and isinstance(args[0], (str, bytes)):
-            if os.fsdecode(args[0]).startswith(str(self.folder)):
-                self.opened.append(f"{event} {os.fsdecode(args[0])}")
+        if not self.on or event not in ("open", "os.listdir", "os.scandir"):
+            return
+        path = os.fsdecode(args[0]) if args and isinstance(args[0], (str, bytes)) else ""
+        if path.startswith(str(self.folder)):
+            self.opened.append(f"{event} {path}")
 
     def touched(self) -> list[str]:
         late = [str(path) for path in self.paths if path.stat().st_atime != LONG_AGO]

@@ -15,7 +15,6 @@ from PIL import Image
 
 from ..names import upright
 
-
 #: what every page that is written to a file allows: its own style and the pictures in it, nothing from outside
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
