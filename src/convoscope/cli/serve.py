@@ -101,6 +101,12 @@ def _app(
         store = _opened(model, into)
     app = create_app(model, folder, store, token, hosts=hosts, survey_into=into, title=spec)
     app.state.token = token
+    # a network that cannot be shown is refused here, and not by every page that opens
+    from ..web.routes.about import about
+    from ..web.routes.layers import rows_of
+
+    about(app.state.app_state)
+    rows_of(app.state.app_state)
     if store is None and images is None and folder is not None and _classifies(spec):
         _survey_now(app)
     return app
@@ -146,7 +152,7 @@ def _survey_now(app: Any) -> None:
     app_state = app.state.app_state
     try:
         key, title, work = prepare(app_state, JobRequest(kind="survey"))
-        app_state.jobs.submit("survey", key, title, work)
+        app_state.jobs.submit("survey", key, title, work, lasting=True)
     except ConvoscopeError as error:
         complain(str(error))
 

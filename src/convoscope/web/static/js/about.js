@@ -62,7 +62,7 @@ export function aboutLayer(layer) {
   open(layer.name, said.map((text) => h("p", {}, text)), facts([
     [t("layer"), `${layer.type} · ${layer.shape.slice(1).join("×")}`],
     [t("formula"), h("span", { class: "formula" }, "Aₖ(i, j): the response of channel k at row i, column j")],
-    [t("field"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
+    [t("fieldName"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
     [t("paper"), "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014; Yosinski et al.: Understanding Neural Networks Through Deep Visualization. 2015"],
   ]));
 }
