@@ -56,6 +56,7 @@ class RISE(Method):
 
         fill = fill_for(query, self.fill)
         total = torch.zeros((len(query.inputs), *query.size), dtype=torch.float64)
+        reached = torch.zeros(len(query.inputs), dtype=torch.float64)
         done = 0
         for kept in self.masks(query.size, query.seed):
             need = Perturbed(
@@ -67,6 +68,7 @@ class RISE(Method):
             scores = got[need]
             known = scores.isfinite().all(0)
             total += torch.einsum("bm,mhw->bhw", scores[:, known].double(), kept[known].double())
+            reached += scores[:, known].double().sum(1).cpu()
             done += int(known.sum())
             if not known.all():
                 break
@@ -74,6 +76,8 @@ class RISE(Method):
         # probabilities are never below zero, logits may be
         maps = Maps(values, self.score == "logit", self.about.unit, self.about.reduction)
         maps.fact("samples", [done] * len(total))
+        # a pixel that does not matter has the mean score of all masks: the colours show the difference from it
+        maps.fact("expected", (reached / max(done, 1)).tolist())
         if done < self.samples:
             for row in range(len(total)):
                 maps.doubt(row, f"Stopped after {done} of {self.samples} masks: the map is noisier than asked for.")

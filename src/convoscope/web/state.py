@@ -297,6 +297,7 @@ def scale_dict(scale: Any) -> dict[str, Any]:
         "low": scale.low,
         "high": scale.high,
         "signed": scale.signed,
+        "centre": scale.centre,
         "cmap": scale.cmap,
         "percentile": scale.clip_percentile,
         "note": scale.note,

@@ -1,7 +1,7 @@
 // "What am I looking at?": for every view, in plain words, with its formula and paper.
 import { app, methodOf } from "./app.js";
 import { fill, h, number, percent } from "./dom.js";
-import { lang, t } from "./i18n.js";
+import { lang, t, told } from "./i18n.js";
 import { list, set } from "./state.js";
 import { words } from "./words.js";
 
@@ -21,9 +21,9 @@ export function aboutMethod(name, about) {
   if (!method) return;
   const plain = words().methods[method.name];
   open(method.title, plain ? h("p", {}, plain) : null, facts([
-    [t("shows"), method.shows],
+    [t("shows"), told(method.shows)],
     [t("formula"), h("span", { class: "formula" }, method.formula)],
-    [t("unitWord"), [method.unit, method.reduction].filter(Boolean).join(", ")],
+    [t("unitWord"), [method.unit, method.reduction].filter(Boolean).map(told).join(", ")],
     [t("layer"), about?.layer],
     [t("paper"), method.paper],
     ["", about ? h("a", { href: about.values, download: `${name}.npy` }, t("download")) : null],
@@ -42,7 +42,7 @@ function settingsForm(name, method, about) {
     else if (one.name === "layer") input = h("select", { id, name: one.name }, h("option", { value: "" }, "–"), app.layers.filter((each) => each.grid).map((each) => h("option", { value: each.name, selected: each.name === value }, each.name)));
     else if (one.type === "bool") input = h("select", { id, name: one.name }, ["true", "false"].map((each) => h("option", { value: each, selected: each === String(value) }, each)));
     else input = h("input", { id, name: one.name, value: value ?? "", type: ["int", "float"].includes(one.type) ? "number" : "text", min: one.minimum, max: one.maximum, step: one.type === "int" ? 1 : "any" });
-    return [h("dt", {}, h("label", { for: id }, one.name.replaceAll("_", " "))), h("dd", {}, input, h("span", { class: "soft" }, ` ${one.help ?? ""}`))];
+    return [h("dt", {}, h("label", { for: id }, one.name.replaceAll("_", " "))), h("dd", {}, input, h("span", { class: "soft" }, ` ${told(one.help ?? "")}`))];
   };
   const apply = (event) => {
     event.preventDefault();
@@ -86,14 +86,14 @@ export function aboutCollection(made) {
 export function openTrust(name, about, verdict, judge) {
   const method = methodOf(name);
   const dialog = open(`${method?.title ?? name}: ${t("trustTitle")}`,
-    h("h3", {}, t("doubts")), about?.doubts?.length ? h("ul", {}, about.doubts.map((one) => h("li", {}, one))) : h("p", { class: "soft" }, t("noDoubts")),
-    verdict ? [h("p", {}, verdict.sentence), facts([
-      ["insertion", number(verdict.insertion)], ["deletion", number(verdict.deletion)], [t("beatsRandom"), verdict.gain != null ? number(verdict.gain) : null],
+    h("h3", {}, t("doubts")), about?.doubts?.length ? h("ul", {}, about.doubts.map((one) => h("li", {}, told(one)))) : h("p", { class: "soft" }, t("noDoubts")),
+    verdict ? [h("p", {}, told(verdict.sentence)), facts([
+      [t("insertion"), number(verdict.insertion)], [t("deletion"), number(verdict.deletion)], [t("beatsRandom"), verdict.gain != null ? number(verdict.gain) : null],
       [words().trust.survives, verdict.survives_randomised_classifier != null ? percent(verdict.survives_randomised_classifier) : null],
       [words().trust.noise, verdict.rank_under_noise != null ? number(verdict.rank_under_noise) : null],
       [t("formula"), h("span", { class: "formula" }, "gain = ½ [(insertion − deletion) − the same of random maps]")],
       [t("paper"), "Petsiuk et al.: RISE. BMVC 2018; Adebayo et al.: Sanity Checks for Saliency Maps. NeurIPS 2018; Yeh et al. 2019"],
-    ]), verdict.notes?.map((note) => h("p", { class: "soft" }, note))] : [h("p", {}, words().trust.why), h("button", { type: "button", class: "main", onclick: () => { dialog.close(); judge(); } }, t("trust"))]);
+    ]), verdict.notes?.map((note) => h("p", { class: "soft" }, told(note)))] : [h("p", {}, words().trust.why), h("button", { type: "button", class: "main", onclick: () => { dialog.close(); judge(); } }, t("trust"))]);
 }
 
 export function openHelp() {

@@ -2,7 +2,7 @@
 import { app, hear } from "./app.js";
 import { fill, h, keepFocus, number, percent, s } from "./dom.js";
 import { canvas, photoBox } from "./frames.js";
-import { offWords, t } from "./i18n.js";
+import { offWords, t, told } from "./i18n.js";
 import { set, state } from "./state.js";
 
 let node = null;
@@ -44,7 +44,7 @@ function redraw() {
   const list = h("ol", { class: "bars", "aria-label": t("prediction") }, rows.map((row, rank) => line(row, rank, rows, whole, after.get(row))));
   fill(node, head, list, reading.kind === "classifier" && (app.model.classes?.length ?? 0) > rows.length ? search() : null,
     reading.kind !== "classifier" && rows.length ? h("p", { class: "soft" }, t("clickHint")) : null,
-    now?.doubts?.length ? h("ul", { class: "doubts" }, now.doubts.map((one) => h("li", {}, one))) : null);
+    now?.doubts?.length ? h("ul", { class: "doubts" }, now.doubts.map((one) => h("li", {}, saidOf(one)))) : null);
   marks(rows);
 }
 
@@ -114,6 +114,12 @@ function line(row, rank, rows, whole, later) {
     h("span", { class: "figure" }, shown, later?.gone ? h("em", {}, ` → ${t("gone")}`) : laterShare(later) != null ? h("em", {}, ` → ${later.probability != null ? later.probability.toFixed(2) : percent(later.share)}`) : null)),
     app.reading.kind === "classifier" ? h("button", { type: "button", class: "rival", dataset: { key: `rival ${row.target}` }, "aria-pressed": String(rival), disabled: target, title: t("ratherTitle"),
       "aria-label": `${t("rather")} ${name}`, onclick: () => set({ against: rival ? "" : row.target }) }, t("rather")) : null);
+}
+
+/** A doubt on one map begins with the method's name. */
+function saidOf(doubt) {
+  const [, name, rest] = /^([a-z+-]+(?:@\S+)?): (.*)$/s.exec(doubt) ?? [];
+  return name ? `${name}: ${told(rest)}` : told(doubt);
 }
 
 const laterShare = (later) => later?.probability ?? later?.share ?? null;

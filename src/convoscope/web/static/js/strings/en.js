@@ -63,4 +63,6 @@ export default {
   notSurveyedLayer: "{layer} was not surveyed, so no patches are known of it. The nearest layers with patches:", neverFires: "never fires", feedingFilters: "{layer} has no weights of its own: these are the filters of {conv}, which feeds it.", tileStrength: "Below each: the mean of |activation|.",
   tileSelectivity: "Below each: the selectivity, 0 to 1.", tileMax: "Below each: the largest activation.", ownScales: "Each tile has its own scale: the largest activations run from {low} to {high}; ≪ marks the weak.", weakChannel: "weak: less than a twentieth of the strongest channel",
   noLabels: "No labels are known of these pictures, so nothing is said of right and wrong.", rarer: "{n} rarer ones",
+  unitMax: "largest {value}", unitMean: "mean {value}, the score that is explained",
+  linkShort: "Link", insertion: "insertion", deletion: "deletion",
 };
