@@ -245,13 +245,16 @@ def _units(store: Store, model: Model, found: Explanation) -> str:
         for channel in chosen:
             patches = store.patches(f"{span.name}:{channel}", guided=False)
             figures = [
-                _figure(uri(p.crop, side=96), f"{escape(p.label or p.prediction or '')} {_number(p.value, 2)}", "a patch")
+                _figure(
+                    uri(p.crop, side=96), f"{escape(p.label or p.prediction or '')} {_number(p.value, 2)}", "a patch"
+                )
                 for p in patches.of("top")[:6]
                 if p.crop is not None
             ]
             here = float(values[channel].max())
             rows.append(
-                f"<div class=unit><h4>{escape(_unit(model, span.name, span.channels, channel))}</h4><p class=soft>Here {_number(here)}. "
+                f"<div class=unit><h4>{escape(_unit(model, span.name, span.channels, channel))}</h4>"
+                f"<p class=soft>Here {_number(here)}. "
                 f"{escape(patches.about[channel])}</p><div class=thumbs>{''.join(figures)}</div></div>"
             )
     except ConvoscopeError as error:
@@ -301,7 +304,8 @@ def _collection(store: Store) -> str:
             for row in mistakes.confident
         ]
         if figures:
-            parts.append(f"<div class=block><h3>Most confident errors</h3><div class=thumbs>{''.join(figures)}</div></div>")
+            listed = "".join(figures)
+            parts.append(f"<div class=block><h3>Most confident errors</h3><div class=thumbs>{listed}</div></div>")
     except ConvoscopeError as error:
         parts.append(f'<p class="soft">{escape(str(error))}</p>')
     try:
