@@ -273,3 +273,26 @@ def test_nothing_lies_over_anything_else(tab: Any, scheme: str, language: str) -
             " - document.querySelector('.frame.photo').getBoundingClientRect().top"
         )
         assert gap < page.viewport_size["height"]
+
+
+def test_a_photo_ten_times_as_wide_as_high(tab: Any, tmp_path: Any) -> None:
+    from PIL import Image
+
+    from convoscope.toybox import draw
+
+    page = tab.open("methods=grad-cam,saliency")
+    wide = Image.new("RGB", (960, 96), "grey")
+    wide.paste(Image.fromarray(draw(905, label="boat").image), (432, 0))
+    wide.save(tmp_path / "wide.png")
+    page.locator("#choose").set_input_files(str(tmp_path / "wide.png"))
+    until(page, "document.querySelector('#right h2')?.textContent === 'wide.png'")
+    tab.settled()
+    box = page.locator('[data-method="grad-cam"] .stage').bounding_box()
+    assert box["height"] > 150
+    assert "960×96" in page.locator(".frame.photo .notes").inner_text()
+    # the value under the cursor is that of the place
+    found = convoscope.explain(tab.server.model, tmp_path / "wide.png", "grad-cam")["grad-cam"]
+    page.mouse.move(box["x"] + box["width"] * 0.505, box["y"] + box["height"] * 0.505)
+    until(page, "document.querySelector('[data-method=\"grad-cam\"] .under').textContent")
+    said = float(page.locator('[data-method="grad-cam"] .under').inner_text().split()[0])
+    assert abs(said - found.values[48, 48]) < 0.05 * found.values.max() + 1e-3

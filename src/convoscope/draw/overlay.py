@@ -16,7 +16,7 @@ from convoscope.errors import UsageError
 MIN_SIZE = 256
 MAX_SIZE = 2048
 #: of the strongest value
-OPACITY = 0.85
+OPACITY = 0.7
 #: share of its colour that the photo beneath loses
 MUTE = 0.65
 #: how much darker the photo gets beneath unsigned maps, how much lighter (negative) beneath signed ones

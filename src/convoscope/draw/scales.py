@@ -103,12 +103,11 @@ def _used(scale: Scale, finite: NDArray[np.float64]) -> Scale:
 def used(scale: Scale, values: NDArray[Any]) -> float:
     """The share of a scale's colours that the middle 98 % of the values use; of a signed one, from its centre out."""
     data = np.asarray(values)
-    where = scale.strength(data) if scale.signed else scale.position(data)
-    where = where[np.isfinite(where)]
-    if where.size == 0:
+    data = data[np.isfinite(data)]
+    if data.size == 0:
         return 0.0
-    low, high = np.percentile(where, (1, 99))
-    return float(high - low)
+    ways = [scale.position(data), *([scale.strength(data)] if scale.signed else [])]
+    return float(max(np.subtract(*np.percentile(way, (99, 1))) for way in ways))
 
 
 def _noted(scale: Scale, why: str) -> Scale:

@@ -66,7 +66,7 @@ export function scaled(matrix, fx, fy) {
 }
 
 // as in the library's draw.overlay: the photo is darkened (lightened) until all colours are brighter (darker) than it
-export const OPACITY = 0.85;
+export const OPACITY = 0.7;
 const MUTE = 0.65, DIM = 0.58, DIM_SIGNED = -0.6;
 
 /** The name of the colours that a scale has over a photo. */

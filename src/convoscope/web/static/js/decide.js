@@ -43,7 +43,7 @@ function drawBar() {
   const usualAgain = h("button", { type: "button", class: "plain", title: t("opacityReset"), "aria-label": t("opacityReset"), hidden: state.opacity === "",
     onclick: () => { set({ opacity: "" }, true); drawBar(); redraw(); } }, "×");
   const opacity = h("span", { class: "slider" }, h("label", { class: "slider" }, h("span", {}, t("opacity")),
-    h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 85, oninput: (event) => { set({ opacity: event.target.value }, true); usualAgain.hidden = false; slowRedraw(); } })), usualAgain);
+    h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 70, oninput: (event) => { set({ opacity: event.target.value }, true); usualAgain.hidden = false; slowRedraw(); } })), usualAgain);
   const judge = h("button", { type: "button", class: "judge", onclick: judgeAll }, t("trust"));
   const off = list("off").length;
   fill(barNode, h("h2", {}, t("maps")), off ? h("span", { class: "off-note" }, t("mapsIntact", { off: offWords(off) })) : null, h("span", { class: "spacer" }), scale, opacity, judge, adder());
