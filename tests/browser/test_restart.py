@@ -42,12 +42,12 @@ def test_the_page_lives_on_when_the_server_comes_back(chromium: Any, tmp_path: A
         page.locator("#choose").set_input_files(str(mine))
         until(page, "document.querySelector('#strip .thumb')?.getAttribute('aria-label') === 'mine.png'")
         page.locator('[data-method="rise"] progress').wait_for()
-    page.locator("#strip .thumb").nth(2).click()
-    page.wait_for_selector(".toast.error")
-    assert "does not answer" in page.locator(".toast.error").inner_text()
     # the work that was running is over, and does not count on
     page.locator('[data-method="rise"] .problem').wait_for(timeout=60_000)
     assert page.locator('[data-method="rise"] progress').count() == 0
+    page.wait_for_selector(".toast.error")
+    assert "does not answer" in page.locator(".toast.error").inner_text()
+    page.locator("#strip .thumb").nth(2).click()
     with running(create_app(model, tmp_path / "pictures"), port):
         page.get_by_text("The server answers again.").wait_for(timeout=60_000)
         until(page, "document.querySelectorAll('#strip .thumb').length === 4")

@@ -200,6 +200,7 @@ function slow(name, mine) {
     badge(name);
     tools.shares();
   }).catch((error) => {
+    if (error.offline) failed(error);
     if (mine !== asked) return;
     one.frame.node.classList.remove("waiting");
     fill(one.frame.notes, h("p", { class: "problem" }, error.message), h("button", { type: "button", class: "small", onclick: () => slow(name, asked) }, t("retry")));
