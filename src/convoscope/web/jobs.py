@@ -36,6 +36,8 @@ class Handle:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._pace: deque[tuple[float, int]] = deque(maxlen=40)
+        self._stage = ""
 
     def check(self) -> None:
         """Raise :class:`StopWork` where somebody asked to stop, or nobody watches any more."""
@@ -49,9 +51,24 @@ class Handle:
         return self._job.stop.is_set()
 
     def progress(self, done: int, total: int | None, what: str = "", left: float | None = None) -> None:
-        """``done`` of ``total`` steps; stops the work where that was asked for."""
+        """``done`` of ``total`` steps; stops the work where that was asked for.
+
+        Without a time that is ``left`` it is taken from the pace of the last steps, where there are enough of them.
+        """
+        if left is None and total is not None and total > 4:
+            left = self._left(done, total, what)
         self._job.tell("progress", {"done": done, "total": total, "what": what, "left": left})
         self.check()
+
+    def _left(self, done: int, total: int, what: str) -> float | None:
+        now = time.monotonic()
+        if what != self._stage or (self._pace and done < self._pace[-1][1]):
+            self._pace.clear()
+            self._stage = what
+        self._pace.append((now, done))
+        began, first = self._pace[0]
+        # what was seen of less than a second tells nothing of the rest
+        return (now - began) * (total - done) / (done - first) if now - began >= 1 and done > first else None
 
     def frame(self, data: dict[str, Any]) -> None:
         """An intermediate picture."""
