@@ -72,11 +72,10 @@ def _map(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
 
 
 class _Teller:
-    """Progress of passes, at most ten times a second, with the time that is left."""
+    """Progress of passes, at most ten times a second."""
 
     def __init__(self, handle: Handle, total: int | None, what: str) -> None:
         self.handle, self.total, self.what = handle, total, what
-        self.began = time.monotonic()
         self.last = 0.0
 
     def __call__(self, name: str, done: int, total: int) -> None:
@@ -85,9 +84,7 @@ class _Teller:
         if now - self.last < 0.1:
             return
         self.last = now
-        whole = total or self.total
-        left = (now - self.began) * (whole - done) / done if whole and done else None
-        self.handle.progress(done, whole, self.what, left)
+        self.handle.progress(done, total or self.total, self.what)
 
 
 def _windows(app_state: AppState, ask: Ask, chosen: Any) -> int | None:

@@ -20,6 +20,12 @@ export function fieldWords(layer) {
   return rows === columns ? `${rows}` : `${columns}×${rows}`;
 }
 
+/** "One cell sees 155×155 px". */
+export function cellWords(layer) {
+  if (!layer?.rf) return null;
+  return layer.rf.size ? t("cellSees", { size: layer.rf.size.join("×") }) : t("cellSeesAll");
+}
+
 function square(layer) {
   const side = Math.max(...(app.model.input ?? [224, 224]));
   const size = layer.rf ? Math.min(1, Math.max(...(layer.rf.size ?? [side])) / side) : 0;
@@ -38,7 +44,7 @@ function row(layer, under = "") {
     onfocus: () => say("hover-layer", layer), onblur: () => say("hover-layer", null),
   }, square(layer), h("span", { class: "name" }, layer.name.slice(under.length), layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
   h("span", { class: "shape" }, shape),
-  layer.dead ? h("span", { class: "dead", title: t("deadTitle", { n: layer.dead }) }, t("deadUnits", { n: layer.dead })) : null);
+  layer.dead ? h("span", { class: "dead", title: t(layer.dead === 1 ? "deadOne" : "deadTitle", { n: layer.dead }) }, t(layer.dead === 1 ? "deadUnit" : "deadUnits", { n: layer.dead })) : null);
 }
 
 /** The rows of a group; what all names begin with stands above them once. */

@@ -6,12 +6,17 @@ import { t } from "./i18n.js";
 import { on, set, state } from "./state.js";
 
 const PAGE = 120;
+const MOST = 500; // of one request
 let total = 0;
 
 export async function loadPictures(limit = PAGE) {
-  const found = await get("/api/pictures", { limit });
-  app.pictures = found.pictures;
-  total = found.total;
+  app.pictures = [];
+  do {
+    const found = await get("/api/pictures", { offset: app.pictures.length, limit: Math.min(MOST, limit - app.pictures.length) });
+    app.pictures = [...app.pictures, ...found.pictures];
+    total = found.total;
+    if (!found.pictures.length) break;
+  } while (app.pictures.length < Math.min(limit, total));
 }
 
 export function thumbnail(id, source = "folder") {
@@ -49,18 +54,36 @@ function mark() {
   }
 }
 
-async function more() {
-  try { await loadPictures(500); drawStrip(); } catch (error) { failed(error); }
+/** The next pictures of the folder, behind those that are listed. */
+export async function more() {
+  if (app.pictures.length >= total) return;
+  try {
+    const found = await get("/api/pictures", { offset: app.pictures.length, limit: MOST });
+    const known = new Set(app.pictures.map((one) => one.id));
+    app.pictures = [...app.pictures, ...found.pictures.filter((one) => !known.has(one.id))];
+    total = found.pictures.length ? found.total : app.pictures.length;
+    const place = document.querySelector("#strip .thumbs")?.scrollLeft;
+    drawStrip();
+    if (place !== undefined) document.querySelector("#strip .thumbs").scrollLeft = place;
+  } catch (error) { failed(error); }
 }
 
 async function addAll(files) {
   let last = null;
+  const lost = [];
+  let count = 0;
   for (const file of files) {
     try {
       last = await upload(file);
-      tell(t("added", { name: last.name }));
-    } catch (error) { failed(error); }
+      count += 1;
+    } catch (error) {
+      if (error.offline) { failed(error); break; }
+      lost.push(error.message);
+    }
   }
+  // one message for all, so that no refusal is hidden by what came after it
+  if (lost.length) tell([count ? t("addedCount", { n: count }) : null, t("notAdded", { n: lost.length }), ...lost.slice(0, 6), lost.length > 6 ? "…" : null].filter(Boolean).join(" "), "error");
+  else if (last) tell(count === 1 ? t("added", { name: last.name }) : t("addedCount", { n: count }));
   if (last) {
     await loadPictures(Math.max(PAGE, app.pictures.length)).catch(failed);
     set({ picture: last.id });
@@ -70,7 +93,7 @@ async function addAll(files) {
 
 async function camera() {
   let stream;
-  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch (error) { failed(error); return; }
+  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch { tell(t("noCamera"), "error"); return; }
   const video = h("video", { autoplay: true, muted: true, playsinline: true });
   video.srcObject = stream;
   const stop = () => { stream.getTracks().forEach((track) => track.stop()); dialog.close(); dialog.remove(); };
