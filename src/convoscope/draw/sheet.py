@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from convoscope.draw import canvas, legend, pdf, raster, svg
+from convoscope.draw import canvas, legend, pdf, png, raster, svg
 from convoscope.draw.canvas import GREY, INK, PALE, Box, Drawing, Picture, Rule
 from convoscope.draw.colour import Scale, hatching, ordinal
 from convoscope.draw.overlay import as_image
@@ -85,8 +85,7 @@ class Sheet:
             fine = raster.affordable_dpi(self.drawing, dpi, longest=16_000)
             self.render(fine).save(path, "WEBP", quality=92, method=4)
         elif suffix == ".png":
-            picture = self.render(dpi)
-            picture.save(path, "PNG", dpi=(dpi, dpi), compress_level=4)  # half the time of 6, as small
+            png.save(self.render(dpi), path, dpi=(dpi, dpi))
         else:
             self.render(dpi).save(path, "JPEG", quality=93, subsampling=0)
         return path
@@ -104,7 +103,7 @@ class Sheet:
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.image.save(buffer, "PNG")
+        png.save(self.image, buffer)
         return buffer.getvalue()
 
 
