@@ -12,12 +12,12 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .errors import UsageError
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """A regular file (or a link to one), open for reading its bytes.
 
     A pipe, a socket or a device would keep its reader waiting for ever, so none is ever read.

@@ -247,9 +247,14 @@ class Explanation(Mapping[str, Heatmap]):
     def picture(self) -> str:
         return self.fitted.picture.name
 
-    def sheet(self, *, shared: bool = False, on: str = "photo") -> Sheet:
-        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale."""
-        return contact_sheet([self], shared=shared, on=on)
+    def sheet(
+        self, *, shared: bool = False, on: str = "photo", drawn: Mapping[int, Image.Image] | None = None
+    ) -> Sheet:
+        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale.
+
+        ``drawn`` holds overlays that are there already (:meth:`Heatmap.overlay` as it comes), by the maps' ``id()``.
+        """
+        return contact_sheet([self], shared=shared, on=on, drawn=drawn)
 
     def parts_sheet(self, name: str) -> Sheet:
         """The strongest channel × weight maps of a CAM (asked for with ``parts``)."""
@@ -331,7 +336,13 @@ class Explanations(list[Explanation]):
         return self.sheet()._repr_png_()
 
 
-def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, on: str = "photo") -> Sheet:
+def contact_sheet(
+    explanations: Sequence[Explanation],
+    *,
+    shared: bool = False,
+    on: str = "photo",
+    drawn: Mapping[int, Image.Image] | None = None,
+) -> Sheet:
     """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated."""
     from .draw import colour, sheet
 
@@ -343,7 +354,8 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
             maps = [row[name] for row in rows if name in row]
             made = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
             scales[name] = replace(made, over=maps[0].raw is None)
-    drawn = []
+    there = {} if drawn is None or shared or on != "photo" else drawn
+    lines = []
     for row in rows:
         cells = []
         for name in names:
@@ -354,7 +366,8 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
             scale = scales.get(name) or heatmap.scale()
             note = heatmap.doubts[0] if heatmap.doubts else ""
             alt = f"{heatmap.title} for {row.target}"
-            cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, alt))
+            image = there.get(id(heatmap)) or heatmap.overlay(on=on, scale=scale)
+            cells.append(sheet.Cell(image, heatmap.title, scale, note, alt))
         photo = (
             row.fitted.picture.image
             if on == "photo"
@@ -362,11 +375,11 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
         )
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
         under = f"{row.picture} · {chance}score {row.score:.3g}"
-        drawn.append(sheet.Row(photo, row.target, under, cells))
+        lines.append(sheet.Row(photo, row.target, under, cells))
     scale_note = "One scale per column." if shared else "Each map on its own scale."
     scale_note += " Over a photo, colours fade out towards zero; a legend shows them over white and over black."
     title, about = _about(explanations)
-    return sheet.contact_sheet(drawn, title=title, footnote=f"{about} {scale_note}")
+    return sheet.contact_sheet(lines, title=title, footnote=f"{about} {scale_note}")
 
 
 def _about(explanations: Sequence[Explanation]) -> tuple[str, str]:
