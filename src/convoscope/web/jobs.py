@@ -49,6 +49,10 @@ class Handle:
         self._job.tell("progress", {"done": done, "total": total, "what": what, "left": left})
         self.check()
 
+    def file(self, name: str, kind: str, content: bytes) -> None:
+        """A file that the job made, to be fetched by its name while the job is remembered."""
+        self._job.files[name] = (kind, content)
+
     def frame(self, data: dict[str, Any]) -> None:
         """An intermediate picture."""
         self._job.tell("frame", data)
