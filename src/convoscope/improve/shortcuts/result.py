@@ -77,7 +77,9 @@ class Shortcuts:
                 }
                 for at in order
             ]  # fmt: skip
-            into = [self.bench.pictures.uris[int(row)] for row in shown["targets"][:12]]
+            moved = shown["became"].mean(0)
+            best = sorted(range(len(shown["targets"])), key=lambda at: -float(moved[at]))[: 2 * most]
+            into = [self.bench.pictures.uris[int(shown["targets"][at])] for at in best]
             found[label] = {"side": int(shown["side"]), "places": places, "into": into}
         return found
 

@@ -239,8 +239,10 @@ def _shortcuts(app_state: AppState, found: dict[str, Any], names: Names) -> dict
 
 def _audit(app_state: AppState, found: dict[str, Any], names: Names) -> dict[str, Any]:
     marks = app_state.marks()
+    # the label that the network would give, too, is nobody's suspect
+    listed = [one for one in found["suspects"] if one["label"] != one["suggested"]][:SUSPECTS]
     suspects = []
-    for one in found["suspects"][:SUSPECTS]:
+    for one in listed:
         picture = names.one(one["uri"])
         mark = marks.of(picture["id"] or "")
         row = {**one, **picture, "decision": {"label": mark.label, "sure": mark.sure, "removed": mark.removed}}
@@ -248,7 +250,7 @@ def _audit(app_state: AppState, found: dict[str, Any], names: Names) -> dict[str
         suspects.append(row)
     return {
         "pictures": found["pictures"], "labels": found["labels"], "unlabelled": found["unlabelled"],
-        "suspects": suspects, "of": len(found["suspects"]),
+        "suspects": suspects,
         "copies": [{**one, "a": names.one(one["a"]), "b": names.one(one["b"])} for one in found["copies"][:60]],
         "leaks": len(found["leaks"]), "classes": found["classes"], "kin": found["kin"],
         "outliers": [{**names.one(one["uri"]), "distance": one["distance"]} for one in found["outliers"][:24]],

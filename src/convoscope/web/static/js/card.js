@@ -2,6 +2,7 @@
 import { get, job } from "./api.js";
 import { app, failed, hear, layerOf, say } from "./app.js";
 import { aboutUnit } from "./about.js";
+import { conceptsOfUnit } from "./concepts.js";
 import { fill, h, number, percent, s } from "./dom.js";
 import { photoBox, rectangle } from "./frames.js";
 import { t } from "./i18n.js";
@@ -56,6 +57,7 @@ async function unitCard(body) {
       } }), t("switchOff")), ablation,
       h("button", { type: "button", class: "small", onclick: () => set({ target: unit, against: "", tab: "decide" }) }, t("explainUnit"))));
     markBest(card);
+    conceptsOfUnit(unit).then((parts) => { if (mine === asked) patches.after(...parts); }, () => {});
     ablate(ablation);
     if (survey) showPatches(patches, card.survey.unit_there ?? unit, mine);
   } catch (error) {

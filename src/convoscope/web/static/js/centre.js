@@ -5,9 +5,10 @@ import { t } from "./i18n.js";
 import { on, set, state } from "./state.js";
 import { collectionTab } from "./collection.js";
 import { decideTab } from "./decide.js";
+import { improveTab } from "./improve.js";
 import { layerTab } from "./layertab.js";
 
-const TABS = { decide: decideTab, layer: layerTab, collection: collectionTab };
+const TABS = { decide: decideTab, layer: layerTab, collection: collectionTab, improve: improveTab };
 let panel = null;
 
 export function drawCentre() {

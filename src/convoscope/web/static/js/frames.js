@@ -32,6 +32,7 @@ export async function photo() {
 export class Frame {
   constructor({ title, about = null, tools = [] }) {
     this.values = null;
+    this.matrix = null; // from its own network's input to the photo, where that is not the page's network
     this.canvas = h("canvas", { class: "pixels", role: "img", "aria-label": title });
     this.marks = s("svg", { class: "marks", "aria-hidden": "true", preserveAspectRatio: "none" });
     this.cross = h("div", { class: "cross", "aria-hidden": "true" }, h("i"), h("b"));
@@ -57,7 +58,7 @@ export class Frame {
   /** A map over the photo. */
   async map(about, array, scale, opacity) {
     const [photoBase, colours] = await Promise.all([photo(), table(scale.cmap || about.scale.cmap)]);
-    const matrix = scaled(photoBase.details.input_to_photo, ...photoBase.factor);
+    const matrix = scaled(this.matrix ?? photoBase.details.input_to_photo, ...photoBase.factor);
     const alone = about.pixels && opacity === null;
     this.put(overlay(photoBase.image, array.data, array.shape, matrix, scale, colours,
       { mode: alone ? "alone" : "over", opacity: opacity ?? 0.75, sharp: photoBase.grown }));
@@ -87,7 +88,7 @@ export class Frame {
     this.cross.firstChild.style.transform = `translateX(${place.x * width}px)`;
     this.cross.lastChild.style.transform = `translateY(${place.y * height}px)`;
     if (!this.values) { this.under.textContent = ""; return; }
-    const value = at(this.values, place);
+    const value = at(this.values, place, this.matrix);
     this.under.textContent = value === undefined ? t("outside") : `${number(value)} ${this.about.unit ?? ""}`;
   }
 
@@ -95,8 +96,9 @@ export class Frame {
 }
 
 /** Input pixel (x, y) under a place of the photo (0..1). */
-export function inputAt(place) {
-  const { width, height, input_to_photo: m } = app.picture;
+export function inputAt(place, matrix = null) {
+  const { width, height } = app.picture;
+  const m = matrix ?? app.picture.input_to_photo;
   return { x: (place.x * width - 0.5 - m[0][2]) / m[0][0], y: (place.y * height - 0.5 - m[1][2]) / m[1][1] };
 }
 
@@ -107,8 +109,8 @@ export function photoBox([x0, y0, x1, y1]) {
   return [edge(0, x0), edge(1, y0), edge(0, x1), edge(1, y1)];
 }
 
-function at(array, place) {
-  const { x, y } = inputAt(place);
+function at(array, place, matrix = null) {
+  const { x, y } = inputAt(place, matrix);
   const column = Math.round(x);
   const row = Math.round(y);
   const [rows, columns] = array.shape.slice(-2);

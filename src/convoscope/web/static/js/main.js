@@ -50,7 +50,7 @@ function keys(event) {
     const at = app.pictures.findIndex((one) => one.id === state.picture);
     const next = app.pictures[at + step];
     if (next) { set({ picture: next.id }, true); event.preventDefault(); }
-  } else if (["1", "2", "3"].includes(event.key)) set({ tab: ["decide", "layer", "collection"][Number(event.key) - 1] });
+  } else if (["1", "2", "3", "4"].includes(event.key)) set({ tab: ["decide", "layer", "collection", "improve"][Number(event.key) - 1] });
   else if (event.key === "+" || event.key === "=") zoom(1);
   else if (event.key === "-") zoom(-1);
   else if (event.key === "?") openHelp();

@@ -4,6 +4,9 @@ const DEFAULTS = {
   model: "", picture: "", target: "", against: "", methods: "", layer: "", unit: "", tab: "decide",
   tiles: "activation", order: "strength", like: "", scale: "own", off: "", set: "",
   map: "tsne", colour: "label", thumbs: "", opacity: "",
+  part: "findings", finding: "", spot: "",
+  view: "map", search: "", label: "", prediction: "", right: "", low: "", high: "", suspected: "", duplicate: "", tag: "", noted: "", removed: "", alike: "", lasso: "", sort: "name", mapLayer: "",
+  present: "", blocks: "",
 };
 
 export const state = { ...DEFAULTS };
