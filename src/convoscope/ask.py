@@ -92,12 +92,14 @@ def cover(
     against: TargetLike = None,
     *,
     fill: str = "mean",
+    off: Sequence[str] = (),
     count: int = 10,
 ) -> Change:
     """What covering ``box`` (x0, y0, x1, y1 in input pixels, half-open) changes: one window of occlusion.
 
-    ``fill`` is that of :class:`~convoscope.methods.Occlusion`. The target is fixed before anything is covered. Raises
-    :class:`UsageError` where the box lies outside the input.
+    ``fill`` is that of :class:`~convoscope.methods.Occlusion`. Units that are ``off`` (``layer:channel``) are zero
+    before and after. The target is fixed before anything is covered or switched off. Raises :class:`UsageError` where
+    the box lies outside the input, :class:`LayerError` for what is no unit.
     """
     asked = parse(target, model, against)
     session = Session(model, [model.prepare(Picture.of(picture))], gradients=False)
@@ -109,12 +111,14 @@ def cover(
     query = Query(model, inputs, session.pictures, model.watched(tuple(inputs.shape[1:])))
     covered = inputs.clone()
     covered[..., y0:y1, x0:x1] = fill_for(query, fill).to(inputs)[..., y0:y1, x0:x1]
+    replace = _switches(model, session, off)
     with session:
         whole = session.record(layers=asked.layers(model))
         scorer = session.resolve(asked, whole.output)
-        before = _reading(session, whole, scorer, count)
-        after = _reading(session, session.record(covered, layers=scorer.layers), scorer, count)
-    return Change(before, after, {"box": [x0, y0, x1, y1], "fill": fill})
+        uncovered = session.record(layers=scorer.layers, replace=replace) if replace else whole
+        before = _reading(session, uncovered, scorer, count)
+        after = _reading(session, session.record(covered, layers=scorer.layers, replace=replace), scorer, count)
+    return Change(before, after, {"box": [x0, y0, x1, y1], "fill": fill, "units": list(off)})
 
 
 def switch_off(
@@ -135,6 +139,17 @@ def switch_off(
         raise UsageError("Name a unit to switch off, as layer:channel.")
     asked = parse(target, model, against)
     session = Session(model, [model.prepare(Picture.of(picture))], gradients=False)
+    replace = _switches(model, session, units)
+    with session:
+        whole = session.record(layers=asked.layers(model))
+        scorer = session.resolve(asked, whole.output)
+        before = _reading(session, whole, scorer, count)
+        after = _reading(session, session.record(layers=scorer.layers, replace=replace), scorer, count)
+    return Change(before, after, {"units": list(units)})
+
+
+def _switches(model: Model, session: Session, units: Sequence[str]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """By layer, what sets its units among ``units`` to zero. Raises :class:`LayerError`."""
     by_layer: dict[str, list[Unit]] = {}
     for text in units:
         unit = parse_unit(text, model)
@@ -147,12 +162,7 @@ def switch_off(
         info = layer_of(watched, layer)
         _check_channels(info, listed)
         replace[layer] = _zero(listed, info.channels_last)
-    with session:
-        whole = session.record(layers=asked.layers(model))
-        scorer = session.resolve(asked, whole.output)
-        before = _reading(session, whole, scorer, count)
-        after = _reading(session, session.record(layers=scorer.layers, replace=replace), scorer, count)
-    return Change(before, after, {"units": list(units)})
+    return replace
 
 
 @dataclass(eq=False)

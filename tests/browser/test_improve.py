@@ -184,14 +184,16 @@ def test_a_shortcut_moved_by_hand_flips_the_class_and_is_answered(tab: Any) -> N
     page.wait_for_selector(".said .hand-bars li")
     assert page.locator(".said").get_attribute("data-flipped") == "true"
     assert page.locator(".flip-word").inner_text() == "It flips to cup."
-    # half a piece does not do it: the square on the source is pushed away from the tag
+    # what lies in the opposite corner does not do it
     stage = page.locator('[data-stage="cut"]')
-    stage.focus()
-    for _ in range(14):
-        page.keyboard.press("ArrowUp")
-    for _ in range(14):
-        page.keyboard.press("ArrowLeft")
+    x, y = map(int, stage.get_attribute("data-at").split(","))
+    box = stage.bounding_box()
+    left, top = (4 if x > 40 else 92), (4 if y > 40 else 92)
+    page.mouse.click(box["x"] + box["width"] * left / 96, box["y"] + box["height"] * top / 96)
     until(page, "document.querySelector('.said')?.dataset.flipped === 'false'")
+    before = stage.get_attribute("data-at")
+    page.keyboard.press("ArrowUp" if y <= 40 else "ArrowDown")
+    until(page, "at => document.querySelector('[data-stage=cut]').dataset.at !== at", arg=before)
     group = page.locator(".is-it")
     group.get_by_role("button", name="No", exact=True).click()
     until(page, "document.querySelector('.is-it .command code')?.textContent.includes('--not-part cup')")

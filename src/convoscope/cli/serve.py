@@ -133,6 +133,12 @@ def _app(
         diagnosis=diagnosis or (), findings_into=_findings(survey or into), flags=flags_of(options),
     )  # fmt: skip
     app.state.token = token
+    # a network that cannot be shown is refused here, and not by every page that opens
+    from ..web.routes.about import about
+    from ..web.routes.layers import rows_of
+
+    about(app.state.app_state)
+    rows_of(app.state.app_state)
     if store is None and images is None and folder is not None and _classifies(spec):
         _survey_now(app)
     return app
@@ -180,10 +186,10 @@ def _survey_now(app: Any) -> None:
     from ..web.schemas import JobRequest
     from ..web.work import prepare
 
-    bench = app.state.app_state
+    app_state = app.state.app_state
     try:
-        key, title, work = prepare(bench, JobRequest(kind="survey"))
-        bench.jobs.submit("survey", key, title, work)
+        key, title, work = prepare(app_state, JobRequest(kind="survey"))
+        app_state.jobs.submit("survey", key, title, work, lasting=True)
     except ConvoscopeError as error:
         complain(str(error))
 

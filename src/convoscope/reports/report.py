@@ -21,6 +21,7 @@ from PIL import Image
 from ..draw import colour
 from ..errors import ConvoscopeError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
+from ..html.render import POLICY
 from ..methods import METHODS
 from ..methods.formulas import FORMULAS
 from ..names import in_json, shown
@@ -329,7 +330,7 @@ def _document(
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="convoscope {__version__}">
 <title>{escape(title)}</title>

@@ -23,6 +23,8 @@ from .request_queue import BusyError
 WAITING, REMEMBERED = 16, 48
 #: pictures that one who comes late is shown again
 FRAMES = 1
+#: seconds after which work that nobody watches any more is stopped: a page that was closed must not block the line
+ABANDONED = 20.0
 
 
 class StopWork(KeyboardInterrupt):
@@ -36,7 +38,9 @@ class Handle:
         self._job = job
 
     def check(self) -> None:
-        """Raise :class:`StopWork` where somebody asked to stop."""
+        """Raise :class:`StopWork` where somebody asked to stop, or nobody watches any more."""
+        if self._job.abandoned:
+            self._job.stop.set()
         if self._job.stop.is_set():
             raise StopWork
 
@@ -79,6 +83,10 @@ class Job:
     latest: dict[str, Any] = field(default_factory=dict)
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict, repr=False)
     stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    #: how long it goes on while nobody watches; ``None``: to its end, since others use what it makes
+    patience: float | None = None
+    ahead: int = 0
+    _seen: float = field(default_factory=time.monotonic, repr=False)
     _events: deque[tuple[str, Any]] = field(default_factory=lambda: deque(maxlen=FRAMES), repr=False)
     _listeners: list[Callable[[str, Any], None]] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -86,6 +94,17 @@ class Job:
     @property
     def ended_already(self) -> bool:
         return self.state in ("done", "failed", "cancelled")
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody has watched or asked for longer than its patience."""
+        if self.patience is None or self._listeners:
+            return False
+        return time.monotonic() - self._seen > self.patience
+
+    def seen(self) -> None:
+        """Somebody asked how far it is."""
+        self._seen = time.monotonic()
 
     def tell(self, event: str, data: Any) -> None:
         """Send an event to all who listen, and remember the latest."""
@@ -108,6 +127,7 @@ class Job:
         with self._lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)
+            self._seen = time.monotonic()
 
     def to_dict(self) -> dict[str, Any]:
         """What the page is told."""
@@ -121,14 +141,16 @@ class Job:
             "result": self.result,
             "error": self.error,
             "seconds": seconds,
+            "ahead": self.ahead if self.state == "queued" else 0,
         }
 
 
 class Jobs:
     """The line of long work."""
 
-    def __init__(self, waiting: int = WAITING) -> None:
-        self.waiting = waiting
+    def __init__(self, waiting: int = WAITING, abandoned: float = ABANDONED) -> None:
+        self.waiting, self.abandoned = waiting, abandoned
+        self._busy = False
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._line: deque[Job] = deque()
         self._wake = threading.Condition()
@@ -136,18 +158,22 @@ class Jobs:
         self._thread = threading.Thread(target=self._serve, name="long work", daemon=True)
         self._thread.start()
 
-    def submit(self, kind: str, key: str, title: str, work: Work) -> Job:
+    def submit(self, kind: str, key: str, title: str, work: Work, *, lasting: bool = False) -> Job:
         """Put work in line; the same work that waits, runs or is done already is returned instead.
 
-        Raises :class:`BusyError` where the line is full.
+        Work that is not ``lasting`` ends when nobody has watched it for a while. Raises :class:`BusyError` where the
+        line is full.
         """
         with self._wake:
             for job in self._jobs.values():
                 if job.key == key and job.state in ("queued", "running", "done") and not job.stop.is_set():
+                    job.seen()
                     return job
             if len(self._line) >= self.waiting:
                 raise BusyError(f"{len(self._line)} long jobs wait already: wait for one to end, or stop one.")
             job = Job(uuid.uuid4().hex[:16], key, kind, title, work)
+            job.patience = None if lasting else self.abandoned
+            job.ahead = len(self._line) + self._busy
             self._jobs[job.id] = job
             self._line.append(job)
             ended = [j.id for j in self._jobs.values() if j.ended_already]
@@ -191,7 +217,13 @@ class Jobs:
                     return
                 job = self._line.popleft()
                 job.state, job.started = "running", time.time()
+                self._busy = True
+                moved = [*self._line]
+                for one in moved:
+                    one.ahead = moved.index(one) + 1
             job.tell("state", job.to_dict())
+            for one in moved:
+                one.tell("state", one.to_dict())
             try:
                 handle = Handle(job)
                 handle.check()
@@ -205,6 +237,8 @@ class Jobs:
             except Exception as error:  # one job that breaks must not end the line
                 job.error = f"{type(error).__name__}: {error}"[:400]
                 self._end(job, "failed")
+            finally:
+                self._busy = False
 
     @staticmethod
     def _end(job: Job, state: str) -> None:

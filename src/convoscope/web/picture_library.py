@@ -27,6 +27,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 #: what an upload may be
 UPLOAD_BYTES = 24 << 20
 UPLOAD_PIXELS = 48_000_000
+#: how long a file may take to be read
+READ_SECONDS = 30.0
 #: pictures of a folder that are listed
 LISTED = 2000
 #: uploads that are kept, and decoded pictures
@@ -139,7 +141,7 @@ class PictureLibrary:
         try:
             if entry.path.stat().st_size > 4 * UPLOAD_BYTES:
                 raise PictureError(f"{entry.name}: the file is larger than {4 * UPLOAD_BYTES >> 20} MB.")
-            return read_regular(entry.path)
+            return read_regular(entry.path, READ_SECONDS)
         except OSError as error:
             raise PictureError(f"{entry.name}: the file cannot be read ({error.strerror}).") from None
 
@@ -173,7 +175,7 @@ def check(data: bytes, name: str) -> None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(read_regular(path)).hexdigest()
+    return hashlib.sha256(read_regular(path, READ_SECONDS)).hexdigest()
 
 
 def encoded(image: Image.Image, side: int | None = None, kind: str = "PNG", pixelated: bool = False) -> bytes:

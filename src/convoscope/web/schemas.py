@@ -322,3 +322,4 @@ class Job(BaseModel):
     result: dict[str, Any] | None
     error: str | None
     seconds: float | None
+    ahead: int = Field(0, description="Jobs that are in line before it.")

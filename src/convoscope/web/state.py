@@ -45,6 +45,8 @@ class Ask:
     methods: tuple[tuple[str, Method], ...] = field(default=(), compare=False)
 
     fingerprint: str = ""
+    #: methods that could not be read, with the reason: the others are answered all the same
+    unread: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def about(self) -> list[Any]:
         """What every answer depends on."""
@@ -163,14 +165,20 @@ class AppState:
         methods: Sequence[str] = (),
         layer: str | None = None,
         settings: Sequence[str] = (),
+        *,
+        lenient: bool = False,
     ) -> Ask:
-        """Read a question. Raises :class:`ConvoscopeError` subclasses for what is none."""
+        """Read a question. Raises :class:`ConvoscopeError` subclasses for what is none.
+
+        ``lenient``: a method that is unknown, or has a setting that it does not take, is put aside with its reason.
+        """
         self.album.entry(picture)
         self.ask_target(target or None, against or None)
-        read = tuple(_read_methods(methods, layer, settings).items())
+        found, unread = _read_methods(methods, layer, settings, lenient)
+        read = tuple(found.items())
         if any(chosen.files() for _, chosen in read):
             raise UsageError("Settings that name files are for the command line, not for the page.")
-        return Ask(picture, target or None, against or None, read, self.fingerprint)
+        return Ask(picture, target or None, against or None, read, self.fingerprint, tuple(unread.items()))
 
     def explain(
         self,
@@ -239,29 +247,38 @@ class AppState:
         self.desk.close()
 
 
-def _read_methods(names: Sequence[str], layer: str | None, settings: Sequence[str]) -> dict[str, Method]:
+def _read_methods(
+    names: Sequence[str], layer: str | None, settings: Sequence[str], lenient: bool
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods by the names of their maps, and, where that is ``lenient``, what is wrong with the others."""
     given: dict[str, dict[str, Any]] = {}
     for name in names:
         base, _, where = name.partition("@")
         given[name] = {"layer": where} if where else {}
-        if base not in METHODS:
-            method(base)  # raises with the nearest name
     for text in settings:
         left, equals, value = text.partition("=")
         owner, dot, field_name = left.strip().rpartition(".")
         if not (equals and dot and owner):
             raise UsageError(f"A setting must be METHOD.NAME=VALUE, such as occlusion.window=32, not {text!r}.")
         if owner not in given:
+            if lenient:
+                continue
             raise UsageError(f"{text}: {owner} is not among the methods asked for.")
         given[owner][field_name.strip()] = value.strip()
     found: dict[str, Method] = {}
+    unread: dict[str, str] = {}
     for name, own in given.items():
         base = name.partition("@")[0]
-        fields = {f.name for f in dataclasses.fields(METHODS[base])}
+        fields = {f.name for f in dataclasses.fields(METHODS[base])} if base in METHODS else set()
         if layer and "layer" in fields and "layer" not in own:
             own["layer"] = layer
-        found[name] = method(base, own)
-    return found
+        try:
+            found[name] = method(base, own)
+        except ConvoscopeError as error:
+            if not lenient:
+                raise
+            unread[name] = str(error)
+    return found, unread
 
 
 def _names(methods: Any) -> list[str]:

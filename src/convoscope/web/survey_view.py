@@ -102,6 +102,10 @@ class SurveyView:
                 return None
         return None
 
+    def holds_layer(self, layer: str) -> bool:
+        """Whether the survey knows a layer, by its own name or by another of the same numbers."""
+        return self._alias(layer) is not None
+
     def units(self, layer: str) -> dict[int, dict[str, Any]]:
         """Figures of a surveyed layer's units by channel; empty for a layer that was not surveyed."""
         known = self._alias(layer)

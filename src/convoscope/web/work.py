@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,8 @@ class _Teller:
 
     def __init__(self, handle: Handle, total: int | None, what: str) -> None:
         self.handle, self.total, self.what = handle, total, what
-        self.began = time.monotonic()
+        #: when how much was done: the pace of the last few seconds counts, since the first steps build what later use
+        self.pace: deque[tuple[float, int]] = deque(maxlen=40)
         self.last = 0.0
 
     def __call__(self, name: str, done: int, total: int) -> None:
@@ -87,7 +89,13 @@ class _Teller:
             return
         self.last = now
         whole = total or self.total
-        left = (now - self.began) * (whole - done) / done if whole and done else None
+        if self.pace and done < self.pace[-1][1]:
+            self.pace.clear()  # a second stage counts anew
+        self.pace.append((now, done))
+        began, first = self.pace[0]
+        # what was seen of less than a second tells nothing of the rest
+        known = whole and now - began >= 1 and done > first
+        left = (now - began) * (whole - done) / (done - first) if known and whole else None
         self.handle.progress(done, whole, self.what, left)
 
 

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import MissingExtra, PictureError, StoreError, UsageError
+from ...files import read_regular
 from ...pictures.picture import SUFFIXES, Picture
 
 #: a column of this name, and of bytes, holds the pictures
@@ -79,7 +80,7 @@ def read(uri: str) -> bytes:
     try:
         if inside is None:
             if "://" not in uri:
-                return Path(uri).read_bytes()
+                return read_regular(uri)
             fs, path = filesystem(uri)
             return bytes(fs.cat_file(path))
         at, file = int(inside["at"]), inside["file"]

@@ -176,6 +176,20 @@ async def pictures(
     return dict(await app_state.desk.now(make))
 
 
+@router.get("/ids")
+async def ids(
+    request: Request, wanted: Wants, limit: Annotated[int, Query(ge=1, le=200_000)] = 100_000
+) -> dict[str, Any]:
+    """The ids alone of the pictures that are looked for: what is marked on the map."""
+    app_state = bench_of(request)
+
+    def make() -> dict[str, Any]:
+        rows, held = find(app_state, wanted), columns_of(app_state)
+        return {"total": len(rows), "ids": [held.ids[int(at)] for at in rows[:limit]]}
+
+    return dict(await app_state.desk.now(make))
+
+
 @router.get("/next")
 async def next_picture(
     request: Request, wanted: Wants, picture: Annotated[str, Query(pattern="^([0-9a-f]{16})?$")] = "",

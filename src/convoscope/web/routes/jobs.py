@@ -15,6 +15,8 @@ from ..work import prepare
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], responses=REFUSALS)
 
+#: what everybody uses when it is there, whoever asked for it
+LASTING = ("survey", "embedding")
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 
 
@@ -22,6 +24,7 @@ def _job(request: Request, id: str) -> Job:
     job = bench_of(request).jobs.get(id)
     if job is None:
         raise HTTPException(404, "There is no such job (any more).")
+    job.seen()
     return job
 
 
@@ -36,7 +39,7 @@ async def submit(request: Request, asked: JobRequest) -> schemas.Job:
     """Put long work in line. The same work that waits or runs already is returned instead."""
     app_state = bench_of(request)
     key, title, work = await app_state.desk.now(lambda: prepare(app_state, asked))
-    return schemas.Job(**app_state.jobs.submit(asked.kind, key, title, work).to_dict())
+    return schemas.Job(**app_state.jobs.submit(asked.kind, key, title, work, lasting=asked.kind in LASTING).to_dict())
 
 
 @router.get("/{id}")

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ...names import upright
 from ...results import input_image
 from .. import schemas
 from ..cache import key_of
@@ -49,7 +50,7 @@ async def add_picture(request: Request, name: Annotated[str, Query(max_length=30
     body = await request.body()
     app_state = bench_of(request)
     # control characters and folders have no place in a name that is shown
-    clean = re.sub(r"[\x00-\x1f\x7f]", "", unquote(name)).replace("\\", "/").rsplit("/", 1)[-1] or "picture"
+    clean = re.sub(r"[\x00-\x1f\x7f]", "", upright(unquote(name))).replace("\\", "/").rsplit("/", 1)[-1] or "picture"
     entry = await app_state.desk.now(lambda: app_state.album.add(body, clean))
     return schemas.Picture(id=entry.id, name=entry.name, source=entry.source, label=entry.label)
 

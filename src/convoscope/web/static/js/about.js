@@ -62,7 +62,7 @@ export function aboutLayer(layer) {
   open(layer.name, said.map((text) => h("p", {}, text)), facts([
     [t("layer"), `${layer.type} · ${layer.shape.slice(1).join("×")}`],
     [t("formula"), h("span", { class: "formula" }, "Aₖ(i, j): the response of channel k at row i, column j")],
-    [t("field"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
+    [t("fieldName"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
     [t("paper"), "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014; Yosinski et al.: Understanding Neural Networks Through Deep Visualization. 2015"],
   ]));
 }
@@ -97,7 +97,7 @@ export function openTrust(name, about, verdict, judge) {
 }
 
 export function openHelp() {
-  const keys = [["← →", t("keyArrows")], ["1 2 3", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
+  const keys = [["← →", t("keyArrows")], ["1 2 3 4", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["p", t("keyPresent")], ["n", t("keyMistake")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
   open(t("help"), words().page.map((text) => h("p", {}, text)), h("h3", {}, t("keys")), h("dl", { class: "keys" }, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, what)])),
     h("p", { class: "soft" }, `convoscope ${app.model.version} · ${app.model.name} · ${app.model.fingerprint.slice(0, 12)}`), lang() === "en" ? null : null);
 }

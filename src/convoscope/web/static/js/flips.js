@@ -45,10 +45,10 @@ async function sideBySide(into, rival) {
   if (!state.picture || app.picture?.id !== state.picture) return;
   try {
     await photo.plain();
-    if (mask.on) attach(photo, said);
     const found = await Promise.all(SIDES.map(([api]) => get(`${api}/api/explain`, { picture: state.picture, target: state.target, methods: methods.join(",") }).catch((error) => ({ error }))));
     if (mine !== asked || !into.isConnected) return;
     found.forEach((one, i) => (one.error ? fill(said[i], h("h3", {}, names[i]), h("p", { class: "problem" }, one.error.message)) : bars(said[i], names[i], one.prediction, one.target)));
+    if (mask.on) attach(photo, said); // after the bars, which it completes
     for (let i = 0; i < methods.length; i += 1) {
       const abouts = found.map((one) => one.maps?.find((about) => about.name === methods[i]) ?? null);
       const scale = abouts.every(Boolean) ? shared(abouts) : null;

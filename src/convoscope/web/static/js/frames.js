@@ -1,5 +1,6 @@
 // Pictures side by side under one cursor: each frame is a photo, a map over it, and what is under the cursor.
 import { app, hear, say } from "./app.js";
+import { Refusal, ask } from "./api.js";
 import { bar, overlay, scaled, table } from "./colour.js";
 import { h, number, s } from "./dom.js";
 import { t } from "./i18n.js";
@@ -8,23 +9,40 @@ const LONGEST = 640;
 const frames = new Set();
 let base = null; // {id, image: ImageData, factor: [fx, fy], details}
 
+/** Photos so much longer than wide are drawn as the network sees them: their maps would be a few pixels high. */
+const EXTREME = 3;
+
+/** What the maps lie over: the photo, or the network's input of an extreme one. `matrix`: from input to its pixels. */
+export function canvas() {
+  const { id, width, height, input, input_to_photo: matrix } = app.picture;
+  if (Math.max(width, height) <= EXTREME * Math.min(width, height)) {
+    return { width, height, matrix, whole: true, url: `/api/pictures/${id}/photo?side=${LONGEST}` };
+  }
+  return { width: input[1], height: input[0], matrix: [[1, 0, 0], [0, 1, 0]], whole: false, url: `/api/pictures/${id}/input` };
+}
+
 /** The chosen photo at the size it is drawn: small ones enlarged by a whole factor, large ones reduced. */
 export async function photo() {
   const details = app.picture;
   if (base && base.id === details.id) return base;
+  const over = canvas();
   const image = new Image();
-  image.src = `/api/pictures/${details.id}/photo?side=${LONGEST}`;
-  await image.decode();
-  const longer = Math.max(details.width, details.height);
+  image.src = over.url;
+  try { await image.decode(); } catch {
+    // the browser says that it cannot decode what never came: ask once more, so that the reason is known
+    await ask(over.url);
+    throw new Refusal(t("photoLost"), 0);
+  }
+  const longer = Math.max(over.width, over.height);
   const grow = longer < 256 ? Math.ceil(256 / longer) : 1;
   const width = image.naturalWidth * grow;
   const height = image.naturalHeight * grow;
-  const canvas = document.createElement("canvas");
-  canvas.width = width; canvas.height = height;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const drawing = document.createElement("canvas");
+  drawing.width = width; drawing.height = height;
+  const context = drawing.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = false;
   context.drawImage(image, 0, 0, width, height);
-  base = { id: details.id, image: context.getImageData(0, 0, width, height), factor: [width / details.width, height / details.height], grown: grow > 1, details };
+  base = { id: details.id, image: context.getImageData(0, 0, width, height), factor: [width / over.width, height / over.height], grown: grow > 1, over, details };
   return base;
 }
 
@@ -53,12 +71,13 @@ export class Frame {
     const photoBase = await photo();
     this.put(photoBase.image);
     this.values = null;
+    this.notes.replaceChildren(photoBase.over.whole ? "" : h("p", { class: "soft" }, t("inputDrawn", { w: photoBase.details.width, h: photoBase.details.height })));
   }
 
   /** A map over the photo. */
   async map(about, array, scale, opacity) {
     const [photoBase, colours] = await Promise.all([photo(), table(scale.cmap || about.scale.cmap)]);
-    const matrix = scaled(this.matrix ?? photoBase.details.input_to_photo, ...photoBase.factor);
+    const matrix = scaled(this.own(), ...photoBase.factor);
     const alone = about.pixels && opacity === null;
     this.put(overlay(photoBase.image, array.data, array.shape, matrix, scale, colours,
       { mode: alone ? "alone" : "over", opacity: opacity ?? 0.75, sharp: photoBase.grown }));
@@ -70,6 +89,15 @@ export class Frame {
     this.legend.title = about.scale.sentence;
   }
 
+  /** From its own network's input to what the maps lie over. */
+  own() {
+    const over = canvas();
+    if (!this.matrix) return over.matrix;
+    if (over.whole) return this.matrix;
+    const [a, b] = [app.picture.input_to_photo, this.matrix];
+    return [0, 1].map((axis) => { const row = [0, 0, (b[axis][2] - a[axis][2]) / a[axis][axis]]; row[axis] = b[axis][axis] / a[axis][axis]; return row; });
+  }
+
   put(image) {
     if (this.canvas.width !== image.width || this.canvas.height !== image.height) {
       this.canvas.width = image.width;
@@ -77,7 +105,8 @@ export class Frame {
     }
     this.canvas.getContext("2d").putImageData(image, 0, 0);
     this.stage.style.aspectRatio = `${image.width} / ${image.height}`;
-    this.marks.setAttribute("viewBox", `0 0 ${app.picture.width} ${app.picture.height}`);
+    const over = canvas();
+    this.marks.setAttribute("viewBox", `0 0 ${over.width} ${over.height}`);
   }
 
   /** Show the cursor at a place of the photo (0..1), and the value there. */
@@ -88,7 +117,7 @@ export class Frame {
     this.cross.firstChild.style.transform = `translateX(${place.x * width}px)`;
     this.cross.lastChild.style.transform = `translateY(${place.y * height}px)`;
     if (!this.values) { this.under.textContent = ""; return; }
-    const value = at(this.values, place, this.matrix);
+    const value = at(this.values, place, this.own());
     this.under.textContent = value === undefined ? t("outside") : `${number(value)} ${this.about.unit ?? ""}`;
   }
 
@@ -97,14 +126,14 @@ export class Frame {
 
 /** Input pixel (x, y) under a place of the photo (0..1). */
 export function inputAt(place, matrix = null) {
-  const { width, height } = app.picture;
-  const m = matrix ?? app.picture.input_to_photo;
+  const { width, height } = canvas();
+  const m = matrix ?? canvas().matrix;
   return { x: (place.x * width - 0.5 - m[0][2]) / m[0][0], y: (place.y * height - 0.5 - m[1][2]) / m[1][1] };
 }
 
 /** Photo pixel edges of a box of input pixels. */
 export function photoBox([x0, y0, x1, y1]) {
-  const m = app.picture.input_to_photo;
+  const m = canvas().matrix;
   const edge = (axis, value) => m[axis][axis] * (value - 0.5) + m[axis][2] + 0.5;
   return [edge(0, x0), edge(1, y0), edge(0, x1), edge(1, y1)];
 }

@@ -16,6 +16,9 @@ export function speak(next) {
   prefer.set("language", language);
 }
 
+/** "1 unit is off", "3 units are off": a language has as many forms as it has. */
+export const offWords = (n) => t(n === 1 ? "oneOff" : "switchedOff", { n });
+
 /** A phrase with its gaps filled: t("of", {done: 3, total: 9}). */
 export function t(key, gaps = {}) {
   const phrase = words[language][key] ?? en[key] ?? key;

@@ -1,5 +1,5 @@
 // For a class: one map fills the screen, the photo stands beside it, large type, one method at a time, keys for all.
-import { app, failed, hear, methodOf, tell } from "./app.js";
+import { app, hear, methodOf, tell } from "./app.js";
 import { fill, h, number } from "./dom.js";
 import { t } from "./i18n.js";
 import { mapOf, paintMap, photoOf, plain, sheet } from "./minimap.js";
@@ -89,7 +89,7 @@ document.addEventListener("keydown", (event) => {
 /** Opens the camera: every frame goes through the network, and the rate is told. */
 export async function liveCamera(takePicture) {
   let stream;
-  try { stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 } } }); } catch (error) { failed(error); return; }
+  try { stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 } } }); } catch { tell(t("noCamera"), "error"); return; }
   const { overlay, scaled, table } = await import("./colour.js");
   const { parse } = await import("./api.js");
   const video = h("video", { autoplay: true, muted: true, playsinline: true, hidden: true });

@@ -114,6 +114,8 @@ async function draw(source, target) {
     if (piece) pen.drawImage(from, hand.x, hand.y, hand.side, hand.side, x * grow, y * grow, hand.side * grow, hand.side * grow);
     for (const [width, colour] of [[4, "#fff"], [2, "#d1232a"]]) { pen.lineWidth = width; pen.strokeStyle = colour; pen.strokeRect(x * grow, y * grow, hand.side * grow, hand.side * grow); }
   };
+  source.parentElement.dataset.at = `${hand.x},${hand.y}`;
+  target.parentElement.dataset.at = `${hand.toX},${hand.toY}`;
   paint(source, from, hand.x, hand.y, false);
   paint(target, onto, hand.toX, hand.toY, true);
 }

@@ -5,6 +5,7 @@ import { lang, speak, t } from "./i18n.js";
 import { turnTheme } from "./main.js";
 import { link } from "./state.js";
 import { openHelp } from "./about.js";
+import { present } from "./present.js";
 
 const large = (n) => (n >= 1e6 ? `${(n / 1e6).toFixed(1)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(0)} k` : String(n));
 
@@ -24,6 +25,7 @@ export function drawTop() {
     model.notes.map((note) => h("p", { class: "note warning" }, note)),
     h("div", { class: "tools" },
       h("button", { type: "button", onclick: () => say("tour") }, t("tour")),
+      h("button", { type: "button", class: "wide", title: t("presentTitle"), onclick: present }, t("presenter")),
       h("button", { type: "button", title: t("link"), onclick: copy }, lang() === "ko" ? "링크" : "Link"),
       h("button", { type: "button", title: lang() === "en" ? "한국어" : "English", lang: lang() === "en" ? "ko" : "en",
         onclick: () => { speak(lang() === "en" ? "ko" : "en"); say("language"); } }, lang() === "en" ? "한" : "EN"),
