@@ -71,6 +71,10 @@ class Handle:
         # what was seen of less than a second tells nothing of the rest
         return (now - began) * (total - done) / (done - first) if now - began >= 1 and done > first else None
 
+    def file(self, name: str, kind: str, content: bytes) -> None:
+        """A file that the job made, to be fetched by its name while the job is remembered."""
+        self._job.files[name] = (kind, content)
+
     def frame(self, data: dict[str, Any]) -> None:
         """An intermediate picture."""
         self._job.tell("frame", data)

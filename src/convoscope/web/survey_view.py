@@ -197,13 +197,13 @@ class SurveyView:
             "notes": [*self.store.notes, *(mistakes.notes if known else [mistakes])],
         }
 
-    def map(self, method: str, progress: Any = None) -> Any:
-        """The embedding map, made once and kept in the store."""
-        key = ("map", method)
+    def map(self, method: str, progress: Any = None, layer: str | None = None) -> Any:
+        """The embedding map of a layer (None: the survey's own), made once and kept in the store."""
+        key = ("map", method, layer)
         with self._lock:
             if key in self._kept:
                 return self._kept[key]
-        made = self.store.map(method, progress=progress)  # type: ignore[arg-type]
+        made = self.store.map(method, layer, progress=progress)  # type: ignore[arg-type]
         with self._lock:
             self._kept[key] = made
         return made

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...plain import plain
 from ..collection import Labelled
 from ..finding import Finding, ranked
 from ..look import accuracy
@@ -63,10 +64,24 @@ class Diagnosis:
         return {name: one.refused for name, one in self.stages.items() if one.refused is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of ``convoscope diagnose --json``."""
+        """The JSON document of ``convoscope diagnose --json``, which the page and ``repair --from`` read, too.
+
+        ``settings`` has the evidence of each finding, in their order.
+        """
         return {
             "findings": [one.to_dict() for one in self.findings], "tests": self.tests, "stopped": self.stopped,
-            "missed": self.missed,
+            "missed": self.missed, "model": self.model, "pictures": self.pictures,
+            "right": None if self.right is None else self.right.to_dict(),
+            "further": [one.to_dict() for one in self.further],
+            "settings": [plain(dict(one.evidence)) for one in self.findings],
+            "stages": [
+                {
+                    "name": name, "tests": _tests(one), "found": self.of_stage(name), "refused": one.refused,
+                    "could_miss": one.could_miss,
+                }
+                for name, one in self.stages.items()
+            ],
+            "interrupted": list(self.interrupted),
         }  # fmt: skip
 
     @property

@@ -421,7 +421,7 @@ class Store(Lists, Views):
 _OURS = frozenset(
     {"units.lance", "pictures.lance", "states.lance", "folded.lance", "files.lance", "plan.lance", "maps",
     "set-aside",
-     "lock", "writer.json", "index.json", "annotations.json"}
+     "lock", "writer.json", "index.json", "annotations.json", "marks.jsonl"}
 )  # fmt: skip
 
 
