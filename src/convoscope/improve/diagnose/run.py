@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...plain import plain
 from ..collection import Labelled
 from ..finding import Finding, ranked
 from ..look import accuracy
@@ -95,7 +96,7 @@ class Diagnosis:
         from ...html.render import write_whole
 
         target = Path(folder)
-        document = json.dumps(_plain(self.to_dict()), indent=2, ensure_ascii=False)
+        document = json.dumps(plain(self.to_dict()), indent=2, ensure_ascii=False)
         return [
             write_whole(target / "diagnosis.html", self.page()),
             write_whole(target / "diagnosis.json", document + "\n"),
@@ -200,7 +201,7 @@ def examine(case: Case, chosen: Sequence[str]) -> Diagnosis:
     try:
         _ = case.looked  # what no stage can do without: here it may raise
         for name, stage in available(chosen):
-            results[name] = _run(stage, case)
+            results[name] = run_stage(stage, case)
             left.remove(name)
             if results[name].stops:
                 stopped = name
@@ -212,7 +213,8 @@ def examine(case: Case, chosen: Sequence[str]) -> Diagnosis:
     return _concluded(case, results, stopped, interrupted)
 
 
-def _run(stage: Stage, case: Case) -> StageResult:
+def run_stage(stage: Stage, case: Case) -> StageResult:
+    """One stage; what it raises for a network that it does not fit becomes its refusal."""
     try:
         return stage.run(case)
     except ConvoscopeError as refusal:
@@ -223,8 +225,7 @@ def _concluded(
     case: Case, results: dict[str, StageResult], stopped: str | None, interrupted: tuple[str, ...]
 ) -> Diagnosis:
     looked = case.looked
-    kept = ranked(standing(results.values()))
-    tests = sum(_tests(one) for one in results.values())
+    kept, tests = concluded(list(results.values()))
     known = looked.pictures.known
     right = (
         share(int(looked.right[known].sum()), int(known.sum()))
@@ -236,6 +237,16 @@ def _concluded(
         _missed(case, results, stopped, interrupted), results, case.model.name, len(looked.pictures), right,
         looked.failed, interrupted, case,
     )  # fmt: skip
+
+
+def concluded(results: Sequence[StageResult]) -> tuple[list[Finding], int]:
+    """What is told of all stages' results, the largest first, and how many tests were made."""
+    return ranked(standing(results)), sum(_tests(one) for one in results)
+
+
+def measured_file() -> Path:
+    """The figures of ``benchmarks/diagnose.py``, by which the tool says how often it raises false alarms."""
+    return Path(__file__).with_name("measured.json")
 
 
 def _tests(result: StageResult) -> int:
@@ -289,15 +300,3 @@ def _store_of(pictures: Any) -> Any:
 
         return Store.open(pictures)
     return None
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON data: numbers of numpy as Python's, NaN as null."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, (bool, int, str)) or value is None:
-        return value
-    number = float(value)
-    return number if np.isfinite(number) else None

@@ -59,11 +59,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fault:
-    """What of a finding a repair needs: the family, the class, and the side of a spot."""
+    """What of a finding a repair needs: the family, the class, the side of a spot, the width of a border."""
 
     family: str
     kind: int
     side: int = 0
+    width: int = 0
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any], labels: Sequence[str] | None) -> Fault:
@@ -78,7 +79,7 @@ class Fault:
             raise UsageError("This finding is about the whole network, not about one class: name a class's finding.")
         if labels is not None and evidence.get("class") not in (None, labels[int(kind)]):
             raise UsageError(f"The finding is about {evidence['class']!r}, which is another class of this network.")
-        return cls(family, int(kind), int(evidence.get("side") or 0))
+        return cls(family, int(kind), int(evidence.get("side") or 0), int(evidence.get("width") or 0))
 
 
 def examples(fault: Fault, part: Bench, learnt: Bench, seed: int, again: int = 1) -> Examples:
@@ -118,7 +119,9 @@ def _change(fault: Fault, bench: Bench, seed: int) -> Change:
     if fault.family == "template":
         return template(whole, fault.kind, seed)
     if fault.family in ("jpeg", "blur"):
-        return families.round_trip(whole, fault.kind, fault.family)[0]
+        return families.round_trip(whole, fault.kind, fault.family)
+    if fault.family == "border":
+        return families.border(whole, fault.kind, seed, fault.width or None)
     maker: Callable[[Bench, int, int], Change] = getattr(families, fault.family)
     return maker(whole, fault.kind, seed)
 
