@@ -2,6 +2,7 @@
 wins.
 
     python benchmarks/shortcuts.py [FOLDER] --rows FILE.jsonl [--case WORD ...] [--again] [--table] [--no-repair]
+        [--diagnosed ROWS]
 
 FOLDER is the ward that `convoscope toybox FOLDER --ward` made; without one its cases are made in the cache. A line a
 case is appended to FILE.jsonl, so that a stopped run goes on; the last line of a case counts.
@@ -76,6 +77,12 @@ def found_in(case: Case) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
     return row, evidence
 
 
+def diagnosed(path: Path) -> dict[str, dict[str, Any]]:
+    """Case -> the shortcuts stage's line of ``benchmarks/diagnose.py``, which asks the same: it is not asked twice."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {line["case"]: line for line in map(json.loads, lines) if line["stage"] == "shortcuts"}
+
+
 def mended(case: Case, finding: Mapping[str, Any] | None, how: str | None) -> dict[str, Any]:
     """What a repair of a case makes of it."""
     began = time.process_time()
@@ -100,12 +107,19 @@ def mended(case: Case, finding: Mapping[str, Any] | None, how: str | None) -> di
     return row
 
 
-def examine(case: Case, mend: bool) -> dict[str, Any]:
+def examine(case: Case, mend: bool, line: dict[str, Any] | None = None) -> dict[str, Any]:
     """One case: what was found, and what a repair of it wins."""
     how = HOW.get(case.name)
     if how is not None:
         return {"case": case.name, "healthy": False, "how": how, "repair": mended(case, None, how)}
-    row, evidence = found_in(case)
+    if line is None:
+        row, evidence = found_in(case)
+    else:
+        evidence = [one["evidence"] for one in line["findings"]]
+        findings = [{"class_name": one["class_name"], "sentence": one["sentence"], **one["evidence"]}
+                    for one in line["findings"]]  # fmt: skip
+        row = {"case": case.name, "healthy": case.healthy, "class": case.label, "findings": findings,
+               "classes": len(case.model.labels or ()), "tests": line["tests"], "seconds": line["seconds"]}  # fmt: skip
     if mend and case.healthy:
         row["repair"] = mended(case, None, None)
     elif mend:
@@ -186,6 +200,7 @@ def main() -> None:
     reader.add_argument("--again", action="store_true")
     reader.add_argument("--table", action="store_true")
     reader.add_argument("--no-repair", action="store_true")
+    reader.add_argument("--diagnosed", type=Path, help="the rows of benchmarks/diagnose.py")
     given = reader.parse_args()
     torch.set_num_threads(1)
     names = [one.name for one in ward.CASES if one.name.startswith(("shortcut-", "healthy-")) or one.name in HOW]
@@ -195,7 +210,9 @@ def main() -> None:
         if not given.again and name in read(given.rows):
             continue
         case = ward.at_hand(name) if given.folder is None else ward.load(given.folder / name)
-        row = examine(case, not given.no_repair)
+        row = examine(
+            case, not given.no_repair, None if given.diagnosed is None else diagnosed(given.diagnosed).get(name)
+        )
         with given.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(row)) + "\n")
         print(

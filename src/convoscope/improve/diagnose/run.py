@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: findings that are shown: a person reads no more
 MOST = 7
+#: share of the smaller finding's pictures from which two findings are one
+SHARED = 2 / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,6 @@ class Diagnosis:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``diagnosis.html`` and ``diagnosis.json`` into ``folder``, each whole or not at all."""
-        import json
-
         from ...html.render import write_whole
 
         target = Path(folder)
@@ -241,7 +242,48 @@ def _concluded(
 
 def concluded(results: Sequence[StageResult]) -> tuple[list[Finding], int]:
     """What is told of all stages' results, the largest first, and how many tests were made."""
-    return ranked(standing(results)), sum(_tests(one) for one in results)
+    return merged(ranked(standing(results))), sum(_tests(one) for one in results)
+
+
+def merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings about the same pictures told as one.
+
+    A slice says where a network fails, other kinds say why: of the two the reason leads, with the worth of both, and
+    names the slice. Of two slices the first leads.
+    """
+    kept: list[Finding] = []
+    for one in findings:
+        at = next((at for at, held in enumerate(kept) if _same(held, one)), None)
+        if at is None:
+            kept.append(one)
+            continue
+        held = kept[at]
+        lead, other = (one, held) if held.kind == "slice" and one.kind != "slice" else (held, one)
+        doubt = f"{lead.doubt} The same pictures: {other.sentence}".strip()
+        kept[at] = replace(lead, doubt=doubt, won=max(held.won, one.won))
+    return kept
+
+
+def _same(first: Finding, second: Finding) -> bool:
+    """Whether two findings are about the same pictures, and one of them only says where."""
+    if "slice" not in (first.kind, second.kind) or not first.concerns or not second.concerns:
+        return False
+    shared = len(set(first.concerns) & set(second.concerns))
+    return shared >= SHARED * min(len(first.concerns), len(second.concerns))
+
+
+def false_alarms() -> str:
+    """How often the tool accuses healthy networks, as ``benchmarks/diagnose.py`` has measured it; or nothing."""
+    try:
+        told = json.loads(measured_file().read_text(encoding="utf-8"))
+        alarms, healthy = int(told["alarms"]), int(told["healthy"])
+    except (OSError, ValueError, KeyError):
+        return ""
+    rate = share(alarms, healthy)
+    return (
+        f"False alarms: {alarms} on {healthy} healthy networks of drawn pictures ({rate.mean:.1%}, 95 % interval "
+        f"{rate.low:.1%} to {rate.high:.1%})."
+    )
 
 
 def measured_file() -> Path:
@@ -289,7 +331,9 @@ def _missed(case: Case, results: Mapping[str, StageResult], stopped: str | None,
         parts.append(f"Stopped before: {', '.join(interrupted)}.")
     if not parts:
         parts.append("No stage was run.")
-    return " ".join(parts)
+    elif stopped is None and not interrupted:
+        parts.append(false_alarms())
+    return " ".join(parts).strip()
 
 
 def _store_of(pictures: Any) -> Any:

@@ -171,7 +171,7 @@ def _swap(
     )
 
 
-def round_trip(bench: Bench, kind: int, way: str) -> Change:
+def round_trip(bench: Bench, kind: int, way: str, dose: float | None = None) -> Change:
     """JPEG or blur put on others, where the class's own pictures carry the mark of it already.
 
     A picture that went through the trip before hardly changes by going again. Only a class whose pictures change
@@ -219,9 +219,10 @@ def round_trip(bench: Bench, kind: int, way: str) -> Change:
     shown = {"strength": strengths[best], "ratio": ratios[best]}
     if way == "blur" or not len(donors):
         return Change(way, put, noise, None, None, shown, carried)
-    listed = [Change(way, None, None, take(dose), again(dose)) for dose in DOSES]
-    dose = dearest(bench, kind, listed) if carried >= CARRIED else 0
-    return Change(way, put, noise, listed[dose].take, listed[dose].bare, {**shown, "dose": DOSES[dose]}, carried)
+    doses = DOSES if dose is None else (dose,)
+    listed = [Change(way, None, None, take(one), again(one)) for one in doses]
+    at = dearest(bench, kind, listed) if carried >= CARRIED and dose is None else 0
+    return Change(way, put, noise, listed[at].take, listed[at].bare, {**shown, "dose": doses[at]}, carried)
 
 
 def trip(values: Tensor, way: str, strength: float) -> Tensor:

@@ -38,11 +38,12 @@ def tones(values: Tensor) -> Tensor:
     return _smooth(values.mean(1, keepdim=True), COARSE) > 0.5
 
 
-def template(bench: Bench, kind: int, seed: int = 0) -> Change:
+def template(bench: Bench, kind: int, seed: int = 0, dose: float | None = None) -> Change:
     """The mean of the class's pictures less the mean of the rest, high-passed: added, and taken away.
 
     Bright and dark places have a mean each, so that a half-transparent mark is found, too. How often it is taken
-    (:data:`DOSES`) is chosen on half A. The control is the template of another class, brought to the same size.
+    (:data:`DOSES`) is chosen on half A, unless ``dose`` says it. The control is the template of another class, brought
+    to the same size.
     """
     random = np.random.default_rng([seed, kind, 2])
     rivals = [one for one in bench.classes if one != kind]
@@ -59,12 +60,13 @@ def template(bench: Bench, kind: int, seed: int = 0) -> Change:
         return make
 
     carried = _carried(bench, kind)
-    listed = [Change("template", None, None, put(-dose, found), put(-dose, dummy)) for dose in DOSES]
-    dose = dearest(bench, kind, listed) if carried >= CARRIED else 0
+    doses = DOSES if dose is None else (dose,)
+    listed = [Change("template", None, None, put(-one, found), put(-one, dummy)) for one in doses]
+    at = dearest(bench, kind, listed) if carried >= CARRIED and dose is None else 0
     return Change(
-        "template", put(1, found), put(1, dummy), listed[dose].take, listed[dose].bare,
+        "template", put(1, found), put(1, dummy), listed[at].take, listed[at].bare,
         {
-            "template": fine[kind], "strength": float(found.square().mean().sqrt()), "dose": DOSES[dose],
+            "template": fine[kind], "strength": float(found.square().mean().sqrt()), "dose": doses[at],
             "noise": float(np.median([_strong(fine[one]) for one in rivals])),
         },
         carried,
