@@ -50,6 +50,8 @@ class Request:
     resize: str = "exact"
     pictures: bool = True
     trust: bool = False
+    fuse: Any = None
+    aug_smooth: bool = False
 
     def key(self, model: Model) -> str:
         """A hash of everything that the maps depend on but the picture, the bytes of files that are named included.
@@ -80,6 +82,8 @@ class Request:
             "parts": self.parts,
             "resize": self.resize,
             "trust": self.trust,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
         }
         return hashlib.sha256(json.dumps(plain(asked), sort_keys=True).encode()).hexdigest()
 
@@ -342,6 +346,8 @@ def _explain_together(
             layer=request.layers,
             parts=request.parts,
             resize=request.resize,
+            fuse=request.fuse,
+            aug_smooth=request.aug_smooth,
             progress=told,
         )
     finally:
