@@ -9,12 +9,14 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 DEPENDS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all test-oldest check docs dist format clean
 
 help:
 	@echo "make demo      install with all extras into $(VENV) and run convoscope demo"
 	@echo "make test      install what the tests need and run the suite (under 20 minutes on two cores)"
-	@echo "make test-all  every long sweep, too"
+	@echo "make test-all  every long sweep, too, and the suite with the oldest versions allowed"
+	@echo "make docs      the site of documents, in site/ (strict: a broken link or an undocumented name fails)"
+	@echo "make dist      the wheel and the source package, in dist/"
 	@echo "make check     ruff (lint and format), mypy --strict, and the direction of imports"
 	@echo "make clean     remove what these commands made"
 
@@ -42,8 +44,18 @@ demo: $(VENV)/.all
 test: $(VENV)/.test
 	$(PYTEST)
 
-test-all: $(VENV)/.test
+test-all: $(VENV)/.test test-oldest
 	CONVOSCOPE_ALL=1 $(PYTEST)
+
+# a second environment (7 GB): what pyproject.toml allows must work, not only what we happen to have
+OLDEST := .venv-oldest
+$(OLDEST)/.test: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip --disable-pip-version-check install --quiet -c constraints-oldest.txt -e '.[all,test]'
+	@touch $@
+
+test-oldest: $(OLDEST)/.test
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 # mypy reads the types of what is installed
 check: $(VENV)/.check $(VENV)/.all
@@ -57,5 +69,5 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist convoscope-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) site build dist convoscope-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 #: the commands' modules in the order of the help; others follow by name
 _ORDER = (
     "explain",
+    "rerun",
     "look",
     "occlude",
     "visualize",
     "survey",
+    "diff",
     "trust",
     "diagnose",
     "serve",
@@ -34,7 +36,6 @@ _ORDER = (
     "toybox",
     "demo",
 )
-_ORDER = ("explain", "look", "occlude", "visualize", "survey", "diff", "trust", "serve", "report", "toybox", "demo")
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "
     "MODEL is toybox, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
@@ -87,6 +88,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ..errors import ConvoscopeError
+    from ..extras import missing
 
     _prepare_streams()
     try:
@@ -123,6 +125,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = getattr(error, "format_message", None)  # Typer's own usage errors
         if callable(message):
             complain(_usage(error, message()))
+        elif isinstance(error, ImportError) and (extra := missing(error)) is not None:
+            complain(str(extra))
         else:
             complain(_unexpected(error))
         return COULD_NOT_START

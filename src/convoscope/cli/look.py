@@ -179,7 +179,7 @@ def _method_page(row: dict[str, Any]) -> str:
 
 def doctor(json: JsonFlag = False) -> int:
     """Check this installation: versions, device, extras, and a self-test on the toybox."""
-    from ..doctor import examine
+    from ..doctor import examine, too_old
 
     found = examine()
     if json:
@@ -197,5 +197,7 @@ def doctor(json: JsonFlag = False) -> int:
                 f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}"
                 + (f": {check['said']}" if check["said"] else "")
             )
+        for sentence in too_old():
+            say(f"FAIL {sentence}")
         say("\nAll well." if found["ok"] else "\nSomething is wrong: see FAIL above.")
     return common.DONE if found["ok"] else common.SOME_FAILED

@@ -95,7 +95,7 @@ class Watch:
         self._side(self.pictures.take(range(min(2, len(self.pictures)))))
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / "watch.jsonl").write_text("")
+            (self.out / "watch.jsonl").write_text("", encoding="utf-8")
             self._film = Film(self.out / "film.webp")
 
     def __enter__(self) -> Watch:

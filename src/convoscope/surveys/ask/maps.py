@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import ConvoscopeError, UsageError
 from ...pictures.picture import Picture
 from ..gather.decode import encode, thumbnail
+from ..store.arrow import pa
 from ..store.lance_table import Table
 from . import project
 from .metrics import local_trust, map_metrics

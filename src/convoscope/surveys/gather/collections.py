@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...errors import MissingExtra, PictureError, StoreError, UsageError
+from ...errors import PictureError, StoreError, UsageError
+from ...extras import need
 from ...pictures.picture import SUFFIXES, Picture
 
 #: a column of this name, and of bytes, holds the pictures
@@ -106,10 +107,7 @@ def picture(uri: str) -> Picture:
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for a URI, and the path in it. Raises :class:`MissingExtra`, :class:`UsageError`."""
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingExtra("fsspec", "ray", "Reading pictures by URI") from None
+    fsspec = need("fsspec", "Reading pictures by URI")
     try:
         fs, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import StoreError, UsageError
 from ..ask.views import Views
 from .accumulators import State
+from .arrow import pa
 from .digests import COLUMN, row_digests, text_digest, with_digests
 from .lance_table import Table, _clear_errors, damaged_head, mend, sync_file
 from .ledger import _FILES, _PLAN, Lists
