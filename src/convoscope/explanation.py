@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value_doubts
@@ -18,6 +20,7 @@ from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture, Usage
 from .methods import Maps, Method, Query, method
 from .models.model import Model
 from .models.opening import open_model
+from .notebook import shows_progress
 from .pictures.door import sources_of
 from .pictures.picture import ModelInput, Picture
 from .results import Explanation, Explanations, Heatmap, Plan
@@ -40,8 +43,40 @@ _APART = (
 )
 
 
+#: one picture, as far as types can tell
+One = str | Path | Image.Image | Picture | np.ndarray[Any, Any]
+ModelLike = Model | torch.nn.Module | str
+
+
+class Asked(TypedDict, total=False):
+    """The settings of :func:`explain`, for type checkers."""
+
+    target: TargetLike | Sequence[TargetLike]
+    targets: Sequence[TargetLike] | None
+    against: TargetLike
+    layer: LayerLike | Sequence[LayerLike] | None
+    parts: int
+    resize: str
+    progress: Progress | None
+
+
+@overload
 def explain(
-    model: Model | torch.nn.Module | str,
+    model: ModelLike, pictures: One, methods: MethodLike | Sequence[MethodLike] = ..., **asked: Unpack[Asked]
+) -> Explanation: ...
+@overload
+def explain(
+    model: ModelLike, pictures: list[Any], methods: MethodLike | Sequence[MethodLike] = ..., **asked: Unpack[Asked]
+) -> Explanations: ...
+@overload
+def explain(
+    model: ModelLike, pictures: Any, methods: MethodLike | Sequence[MethodLike] = ..., **asked: Unpack[Asked]
+) -> Any: ...
+
+
+@shows_progress("Explaining")
+def explain(
+    model: ModelLike,
     pictures: Any,
     methods: MethodLike | Sequence[MethodLike] = DEFAULT_METHODS,
     *,

@@ -51,6 +51,25 @@ class Request:
     pictures: bool = True
     trust: bool = False
 
+    def asked(self, model: Model, path: Path | None) -> dict[str, Any]:
+        """The question in words, so that it can be asked again (:mod:`convoscope.rerun`).
+
+        ``targets`` is none where one of them is an object of Python, which no file can name.
+        """
+        from .surveys.store.recipe import absolute_spec
+
+        named = all(one is None or isinstance(one, (str, int)) for one in (*self.targets, self.against))
+        return {
+            "methods": [[one.about.name, dict(vars(one))] for one in self.methods],
+            "targets": list(self.targets) if named else None,
+            "against": self.against if named else None,
+            "layers": self.layers,
+            "parts": self.parts,
+            "resize": self.resize,
+            "spec": absolute_spec(model.spec),
+            "path": None if path is None else str(path.resolve()),
+        }
+
     def key(self, model: Model) -> str:
         """A hash of everything that the maps depend on but the picture, the bytes of files that are named included.
 
@@ -396,6 +415,8 @@ def write(
     if request.trust:
         record["trust"] = trust(model, explanation, request.targets[0])
     sizes = {name: _size(folder / name) for name in files}
+    source = explanation.fitted.picture.path
+    record["asked"] = request.asked(model, None if source is None else Path(source))
     record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
     record = dict(plain(record))
     partial = folder / f".{RECORD}.{os.getpid()}"

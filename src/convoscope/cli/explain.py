@@ -79,6 +79,9 @@ def explain(
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Only maps.npz and explain.json; for thousands.")
     ] = False,
+    bib: Annotated[
+        str | None, typer.Option("--bib", metavar="FILE.bib", help="BibTeX of all methods used, too.")
+    ] = None,
     ray: RayFlag = None,
     workers: WorkersFlag = None,
     json: JsonFlag = False,
@@ -98,6 +101,7 @@ def explain(
         complain(f"all leaves out {', '.join(left_out)}: they need hundreds of passes. Add them by name.")
     if resize not in ("exact", "plain"):
         raise UsageError(f"--resize must be exact or plain, not {resize!r}.")
+    papers = common.out_file(bib, (".bib",)) if bib else None
     spread = spread_over(model, options, ray, workers)
     paths = find_pictures(images)
     opened = open_from(model, options)
@@ -121,6 +125,11 @@ def explain(
         )  # fmt: skip
     for name, why in refused.items():
         complain(f"{name}: no map. {why}")
+    if papers is not None:
+        from ..html.render import write_whole
+        from ..methods import bibtex
+
+        write_whole(papers, bibtex(one.about.name for one in methods))
     if json:
         print_json(outcome.records)
     else:

@@ -33,7 +33,7 @@ def layers(
     from ..models.model import layers as rows_of
 
     opened = open_from(model, options)
-    rows = rows_of(opened)
+    rows = list(rows_of(opened))
     if layer is not None:
         chosen = set(match_layers(layer, [row["name"] for row in rows]))
         rows = [row for row in rows if row["name"] in chosen]

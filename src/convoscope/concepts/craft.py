@@ -170,6 +170,9 @@ def craft(
         seed: of the factorisation and the designs.
         progress: called with what is done, how much, and of how much.
 
+    Returns:
+        The parts with their pictures, how much of the score each carries, and what they leave out.
+
     Raises:
         UsageError: fewer than ten pictures of the class, or a setting that does not fit.
         MethodRefused: the layer has no grid.

@@ -47,12 +47,14 @@ def create_app(
     hosts: Iterable[str] = (),
     survey_into: str | None = None,
     title: str = "",
+    framed: bool = False,
 ) -> FastAPI:
     """The page of ``model`` (a :class:`~convoscope.Model` or a spec) as an ASGI app.
 
     ``images`` is the folder whose pictures are shown; nothing outside it is read. ``store`` is a survey's store (a
     path or an open one). ``token`` is asked of everybody. ``hosts`` are names that the server answers to besides the
     loopback's. ``survey_into``: where a survey of ``images`` may be written when somebody asks for one.
+    ``framed``: a notebook on this machine may show the page in a frame.
 
     Raises :class:`ConvoscopeError` subclasses: no such folder, a store of another network.
     """
@@ -84,7 +86,7 @@ def create_app(
         app.include_router(room.router)
     _page(app)
     _errors(app)
-    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES)
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES, framed=framed)
     return app
 
 

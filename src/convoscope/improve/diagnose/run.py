@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...notebook import shows_progress
 from ..collection import Labelled
 from ..finding import Finding, ranked
 from ..look import accuracy
@@ -111,6 +112,7 @@ class Diagnosis:
         return fragment(self)
 
 
+@shows_progress("Diagnosing")
 def diagnose(
     model: Any,
     pictures: Any,
