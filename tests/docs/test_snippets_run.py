@@ -49,7 +49,10 @@ REPLACED = {
     "docs/diagnose.md": [('"resnet50"', '"toybox"')],
 }
 #: what is run elsewhere, and why
-ELSEWHERE = {"docs/ward.md": "a case is trained for minutes: tests/unit/test_ward.py"}
+ELSEWHERE = {
+    "docs/ward.md": "a case is trained for minutes: tests/unit/test_ward.py",
+    "docs/architecture.md": "the sketch of a method whose whole is src/convoscope/methods/vargrad.py",
+}
 #: what a page shows and a test does not do: install, build, serve for ever, or all of it at once (test_demo does that)
 PASSED_OVER = ("pip", "make", "convoscope demo", "convoscope serve", "jupyter")
 
