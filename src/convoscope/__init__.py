@@ -51,6 +51,7 @@ _PUBLIC = {
     "Finding": "improve.finding",
     "evaluate": "trust.evaluate",
     "report": "reports.report",
+    "serve": "web.inline", "Served": "web.inline",
     "explain_folder": "folder",
     "tune_allocator": "allocator",
     "Instance": "targets", "Segment": "targets", "Likeness": "targets", "Target": "targets",
@@ -141,6 +142,8 @@ if TYPE_CHECKING:
     from .visualization import Visualizations as Visualizations
     from .visualization import visualize as visualize
     from .visualization import visualize_frames as visualize_frames
+    from .web.inline import Served as Served
+    from .web.inline import serve as serve
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..engine.passes.needs import Replaced
 from ..engine.recompute.perturb import replaced_scores
 from ..errors import LayerError, MethodRefused, UsageError
+from ..extras import need
 from ..improve.collection import Labelled
 from ..improve.look import look
 from ..improve.statistics import Interval, paired
@@ -187,6 +188,9 @@ def craft(
         seed: of the factorisation and the designs.
         progress: called with what is done, how much, and of how much.
 
+    Returns:
+        The parts with their pictures, how much of the score each carries, and what they leave out.
+
     Raises:
         UsageError: fewer than ten pictures of the class, or a setting that does not fit.
         MethodRefused: the layer has no grid.
@@ -231,9 +235,8 @@ def craft(
 
 def factorise(samples: NDArray[Any], parts: int, seed: int = 0, steps: int = 400) -> tuple[Floats, float]:
     """Non-negative factorisation of ``[N, C]``: the parts ``[parts, C]`` at unit length, and the relative error."""
-    from sklearn.decomposition import NMF
-
-    made = NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
+    library = need("sklearn.decomposition", "CRAFT")
+    made = library.NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
     with warnings.catch_warnings(action="ignore"):  # not converged: the stability tells
         weights = made.fit_transform(np.asarray(samples, np.float64))
     basis = np.asarray(made.components_, np.float64)

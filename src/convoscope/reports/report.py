@@ -26,6 +26,7 @@ from ..html.render import POLICY
 from ..methods import METHODS
 from ..methods.formulas import FORMULAS
 from ..names import in_json, shown
+from ..notebook import shows_progress
 from ..pictures.picture import Picture
 from ..plain import plain
 from ..targets import TargetLike
@@ -57,6 +58,7 @@ class Report:
         return write_whole(path, shown(self.html))
 
 
+@shows_progress("Report")
 def report(
     model: Model,
     pictures: Sequence[Any],
@@ -72,8 +74,22 @@ def report(
     """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
     and place among the collection.
 
-    ``trust`` adds a verdict to every map. ``progress(what, done, total)`` hears of each picture. Raises
-    :class:`ConvoscopeError` where no picture can be explained.
+    Args:
+        model: an open model.
+        pictures: paths, PIL images, arrays or :class:`Picture` objects.
+        methods: names or instances.
+        target: of all pictures; None is each one's predicted class.
+        against: a class to contrast with.
+        store: a survey of a collection by the same network.
+        trust: adds a verdict to every map.
+        title: heading of the report.
+        progress: ``progress(what, done, total)`` hears of each picture.
+
+    Returns:
+        The report: ``.save("report.html")`` writes one file that needs no network.
+
+    Raises:
+        ConvoscopeError: no picture can be explained.
     """
     if store is not None:
         store.use_model(model)
