@@ -175,11 +175,12 @@ def craft(
     """
     if not 2 <= parts <= 64:
         raise UsageError(f"parts must be between 2 and 64, not {parts}.")
-    if hasattr(model, "recipe"):
-        store: Any = model
-        pictures = store if pictures is None else pictures
-        model = store.model()
-    opened: Model = model  # type: ignore[assignment]
+    from ..surveys.store.store import Store
+
+    if isinstance(model, Store):
+        pictures = model if pictures is None else pictures
+        model = model.model()
+    opened = model
     if pictures is None:
         raise UsageError("Give pictures of the class, or the store of a survey.")
     index, chosen = _of_class(opened, Labelled.of(pictures, opened), target)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .craft import Craft
     from .directions import Directions
     from .dissection import Dissection
+    from .words import Words
 
 #: cards of units on a dissection's page
 CARDS = 24
@@ -83,6 +84,32 @@ def page_of_craft(found: Craft, path: str | Path) -> Path:
         f"{found.error:.0%} of the activations."
     )
     return _write(path, f"What a {found.target} is made of", lead, found.doubts, (), [], cards)
+
+
+def page_of_words(found: Words, path: str | Path) -> Path:
+    """Write the page of words: named units, and for each text the units that answer it."""
+    rows = [(row.unit, row.word, f"{row.score:.2f}", f"{row.p:.2g}") for row in found.named]
+    cards = [
+        {
+            "title": f"{row.unit}: {row.word}",
+            "sentence": f"fit {row.score:.2f}, p {row.p:.2g}",
+            "groups": [{"title": "pictures for which it fires most", "pictures": _thumbnails(row.pictures[:6])}],
+        }
+        for row in found.named[:CARDS]
+    ]
+    for text, ranked in found.ranked.items():
+        groups = [
+            {"title": f"{row.unit}: {row.likeness:+.3f}, p {row.p:.2g}", "pictures": _thumbnails(row.pictures[:6])}
+            for row in ranked[:5]
+            if row.p <= 0.05
+        ]
+        said = "" if groups else "No unit is more like it than random pictures are."
+        cards.append({"title": f"For “{text}”", "sentence": said, "groups": groups})
+    lead = (
+        f"{len(found.named)} of {found.units} units have a word that as many random pictures do not reach (p corrected "
+        f"over units). Likeness is measured by {found.text_model}: what it confuses is confused here, too."
+    )
+    return _write(path, "What the units are called", lead, found.doubts, ("unit", "word", "fit", "p"), rows, cards)
 
 
 def _maps(found: Craft, number: int, count: int = 3) -> list[Image.Image]:
