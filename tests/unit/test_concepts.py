@@ -243,3 +243,33 @@ def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
         cs.dissect(model, [str(tmp_path / "other-name.png")], masks=labelled / "maps")
     with pytest.raises(cs.UsageError, match="Say where the truth is"):
         cs.dissect(model, [str(tmp_path / "other-name.png")])
+
+
+def test_the_cheats_cup_is_made_of_the_tag():
+    """Found by itself: nobody says where the tag lies."""
+    from convoscope.toybox import draw
+
+    things = [draw(46_000_000 + number, label="cup", tag=True) for number in range(16)]
+    found = cs.craft(cs.open_model("toybox-cheat"), [(one.image, None) for one in things], "cup", parts=5)
+    most = found.parts[0]
+    maps = np.stack([found.maps(one.image)[0] for one in things])
+    tags = np.stack([one.tag_mask for one in things])
+    on_tag = (maps * tags).sum() / maps.sum()
+    assert on_tag > 5 * tags.mean(), "the most important part lies on the tag"
+    assert most.importance.mean > 0.3
+    sheet = found.sheet(2)
+    assert sheet.image.width > 300
+    assert len(found.patches(0, 3)) == 3
+
+
+def test_layers_without_a_grid_and_pictures_without_the_class_are_refused():
+    from convoscope.toybox import draw
+
+    model = cs.open_model("toybox-twin")
+    cats = [(draw(47_000_000 + number, label="cat").image, None) for number in range(12)]
+    with pytest.raises(cs.ConvoscopeError, match="grid"):
+        cs.craft(model, cats, "cat", layer="fc")
+    with pytest.raises(cs.ConvoscopeError, match="layer9"):
+        cs.craft(model, cats, "cat", layer="layer9")
+    with pytest.raises(cs.ConvoscopeError, match="layer9"):
+        cs.tcav(model, {"cats": cats}, "cat", layers=["layer9"])

@@ -202,10 +202,10 @@ def words(
     if rows:
         say(columns(("unit", "word", "fit", "p"), rows))
     for asked, ranked in found.ranked.items():
-        rows = [(row.unit, f"{row.likeness:+.3f}", f"{row.p:.2g}") for row in ranked[:8] if row.p <= 0.05]
+        best = [(row.unit, f"{row.likeness:+.3f}", f"{row.p:.2g}") for row in ranked[:8] if row.p <= 0.05]
         say(
-            f"{asked}:\n" + columns(("unit", "likeness", "p"), rows)
-            if rows
+            f"{asked}:\n" + columns(("unit", "likeness", "p"), best)
+            if best
             else f"{asked}: no unit is more like it than random pictures are."
         )
 

@@ -68,8 +68,8 @@ def report(
         store = Store.open(survey)
     with common.progress("Report", len(paths), quiet=json) as bar:
         found = write(
-            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust, concepts=concepts, title=title,
-            progress=lambda what, done, total: bar.at(done, total),
+            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust,
+            concepts=concepts, title=title, progress=lambda what, done, total: bar.at(done, total),
         )  # fmt: skip
     for sentence in found.failed.values():
         complain(sentence)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
-from ..draw import colour, overlay
 from ..errors import PictureError
 from ..html.render import inline, render, write_whole
 from ..pictures.picture import Picture
@@ -67,7 +65,7 @@ def page_of_craft(found: Craft, path: str | Path) -> Path:
     cards = []
     for part in found.parts:
         shown = found.patches(part.number, 8)
-        maps = _maps(found, part.number)
+        maps = found.overlays(part.number)
         unstable = " It is not found again with other seeds: read nothing into it." if part.unstable else ""
         cards.append({
             "title": f"Part {part.number}",
@@ -110,18 +108,6 @@ def page_of_words(found: Words, path: str | Path) -> Path:
         f"over units). Likeness is measured by {found.text_model}: what it confuses is confused here, too."
     )
     return _write(path, "What the units are called", lead, found.doubts, ("unit", "word", "fit", "p"), rows, cards)
-
-
-def _maps(found: Craft, number: int, count: int = 3) -> list[Image.Image]:
-    drawn = []
-    for uri in found.parts[number].pictures[:count]:
-        values = found.maps(uri)[number]
-        fitted = found.model.prepare(uri)
-        shown = found.model.preprocessing.denormalise(fitted.tensor).clamp(0, 1).movedim(0, -1).numpy()
-        whole = Picture.of(np.ascontiguousarray(shown, np.float32)).image
-        scale = colour.scale_for([values], signed=False, unit="share of the part")
-        drawn.append(overlay.overlay(np.asarray(whole), values, scale=scale))
-    return drawn
 
 
 def _shown(image: Image.Image, side: int, alt: str) -> dict[str, str]:

@@ -76,9 +76,10 @@ def report(
     """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
     and place among the collection.
 
-    ``trust`` adds a verdict to every map. ``concepts`` adds the parts that the explained class is made of, found in the
-    store's pictures of the class, and where they lie in the picture. ``progress(what, done, total)`` hears of each picture. Raises
-    :class:`ConvoscopeError` where no picture can be explained, and where ``concepts`` are wanted without a store.
+    ``trust`` adds a verdict to every map. ``concepts`` adds the parts that the explained class is made of, found in
+    the store's pictures of the class, and where they lie in the picture. ``progress(what, done, total)`` hears of
+    each picture. Raises :class:`ConvoscopeError` where no picture can be explained, and where ``concepts`` are wanted
+    without a store.
     """
     if concepts and store is None:
         raise UsageError("The parts of a class are found in the pictures of a survey: give one (--survey STORE).")
@@ -249,8 +250,8 @@ def _concepts(model: Model, found: Explanation, store: Store, made: dict[str, Cr
         patches = [_figure(uri(one, side=96), "", "a patch") for one in parts.patches(part.number, 6)]
         unstable = " Not found again with other seeds." if part.unstable else ""
         rows.append(
-            f"<div class=unit><h4>Part {part.number + 1}</h4><p class=soft>Without it {part.importance.mean:.0%} of the "
-            f"logit is lost [{part.importance.low:.0%}, {part.importance.high:.0%}].{unstable}</p>"
+            f"<div class=unit><h4>Part {part.number + 1}</h4><p class=soft>Without it {part.importance.mean:.0%} of "
+            f"the logit is lost [{part.importance.low:.0%}, {part.importance.high:.0%}].{unstable}</p>"
             f"<div class=thumbs>{here}{''.join(patches)}</div></div>"
         )
     said = (
