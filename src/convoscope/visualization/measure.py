@@ -127,7 +127,7 @@ def agreement(model: Model, groups: Sequence[Sequence[Visualization]]) -> list[d
         inputs = read_again(model, [one.pixels for one in everything[start : start + model.batch_size]])
         values = run(model, inputs, [layer], output=False)[1][layer].float()
         if values.ndim == 4:
-            values = values.movedim(-1, 1) if watched.layers[layer].channels_last else values
+            values = watched.layers[layer].layout.planes(values)
             values = values.mean((2, 3))
         vectors.append(values.flatten(1).cpu())
     stacked = torch.cat(vectors)

@@ -50,7 +50,7 @@ class Scores:
                 self.classes[item] = int(scorer.classes[0])
                 self.reading = scorer.reading
             elif isinstance(scorer, UnitScorer):
-                key = (scorer.layer, scorer.reduce, scorer.place, scorer.channels_last)
+                key = (scorer.layer, scorer.reduce, scorer.place, scorer.layout)
                 self.units.setdefault(key, {})[item] = scorer
             else:
                 self.others[item] = scorer

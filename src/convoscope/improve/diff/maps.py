@@ -196,9 +196,8 @@ def _peaks(model: Model, inputs: Any, units: Sequence[Unit]) -> dict[Unit, tuple
     watched = model.watched(tuple(inputs.shape[1:]))
 
     def visit(name: str, output: Any) -> None:
-        values = output.detach()[0].float()
-        if values.ndim == 3 and name in watched.layers and watched.layers[name].channels_last:
-            values = values.movedim(-1, 0)
+        values = output.detach()[:1].float()
+        values = (watched.layers[name].layout.planes(values) if name in watched.layers else values)[0]
         for unit in units:
             if unit.layer == name:
                 if values.ndim == 3:

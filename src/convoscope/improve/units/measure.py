@@ -189,11 +189,11 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
               if isinstance(module, _NORMS) and module.running_mean is not None}  # fmt: skip
 
     def visit(name: str, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.dim() not in (2, 4):
+        if not isinstance(output, Tensor) or output.dim() not in (2, 3, 4):
             return
         value = output.detach()
-        value = value.movedim(-1, 1) if layers[name].channels_last and value.dim() == 4 else value
-        value = value.float().flatten(2) if value.dim() == 4 else value.float()[:, :, None]
+        value = layers[name].layout.planes(value)
+        value = value.float().flatten(2) if value.dim() > 2 else value.float()[:, :, None]
         if name not in sums:
             sums[name] = _Sums(value.shape[1])
         sums[name].add(value, _ends(layers[name].kind))

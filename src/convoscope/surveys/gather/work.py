@@ -226,13 +226,12 @@ class Watch:
 
     def _look(self, span: Span, tensor: Tensor) -> None:
         assert self.running is not None
+        shape, tensor = tuple(tensor.shape), span.layout.planes(tensor)
         if tensor.ndim == 2:
             tensor = tensor[:, :, None, None]
-        elif span.channels_last:
-            tensor = tensor.movedim(-1, 1)
         if tensor.ndim != 4 or tensor.shape[1] != span.channels:
             raise LayerError(
-                f"Layer {span.name!r} gave {tuple(tensor.shape)} here and {span.channels} channels before: "
+                f"Layer {span.name!r} gave {shape} here and {span.channels} channels before: "
                 "leave it out of the survey."
             )
         running, start = self.running, span.start

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ...engine.fields.layout import Layout
 from ...errors import LayerError, ModelError, UsageError
 from ...models.model import Model
 from ...models.opening import open_model
@@ -34,6 +35,19 @@ class Span:
     channels_last: bool = False
     grid: bool = True
     kind: str = ""
+    prefix_tokens: int | None = None
+    """Of a transformer's tokens: the class and register tokens before the grid."""
+    cells: tuple[int, int] | None = None
+    """Rows and columns of that grid."""
+
+    def __post_init__(self) -> None:
+        if self.cells is not None:  # JSON gives a list
+            object.__setattr__(self, "cells", tuple(self.cells))
+
+    @property
+    def layout(self) -> Layout:
+        """Where the channels and the cells of the layer's output lie."""
+        return Layout(self.channels_last, self.prefix_tokens, self.cells)
 
     @property
     def end(self) -> int:
@@ -186,9 +200,14 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
     spans: list[Span] = []
     for name in names:
         layer = watched.layers[name]
-        channels = layer.shape[-1 if layer.channels_last else 1]
         start = spans[-1].end if spans else 0
-        spans.append(Span(name, start, channels, layer.channels_last, len(layer.shape) == 4, layer.kind))
+        tokens, layout = layer.prefix_tokens, layer.layout
+        spans.append(
+            Span(
+                name, start, layer.channels, layout.channels_last, layer.grid is not None, layer.kind,
+                tokens, layout.cells if tokens is not None else None,
+            )
+        )  # fmt: skip
     embeddings: list[Embedding] = []
     wanted = [name for name in (watched.embedding or watched.last_grid, *embed) if name is not None]
     for name in dict.fromkeys(wanted):
