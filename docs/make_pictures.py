@@ -35,7 +35,9 @@ def toybox_classes() -> None:
     for name, model in zip(names, models, strict=True):
         made = cs.visualize(model, list(CLASSES))
         rows.append((name, [(_on_white(one), f"p {one.probability:.2f}") for one in made]))
-    sheet(rows, columns=10, title="", size=84).image.save(PICTURES / "toybox-classes.png", optimize=True)
+    drawn = sheet(rows, columns=10, title="", size=84).image.convert("RGB")
+    drawn.thumbnail((1300, 1300), Image.Resampling.LANCZOS)
+    drawn.save(PICTURES / "toybox-classes.png", optimize=True)
     both = [cs.filters(model).image for model in models]
     width = max(one.width for one in both)
     page = Image.new("RGB", (width, sum(one.height for one in both)), "white")

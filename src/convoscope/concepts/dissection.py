@@ -258,7 +258,12 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
         if not kept:
             raise LayerError(f"Layer {layer!r} was not reached in this forward: choose another.")
         query = Query(model, inputs, [], watched)
-        yield rows, query.planes(layer, kept[0]).cpu(), query
+        planes = query.planes(layer, kept[0]).cpu()
+        if planes.shape[-1] * planes.shape[-2] == 1:
+            raise LayerError(
+                f"Layer {layer!r} has one cell for the whole picture, and so no place: choose one with a grid."
+            )
+        yield rows, planes, query
 
 
 def _counts(

@@ -153,7 +153,7 @@ def name_units(
             f"{len(listed)} pictures are too few to name units: give at least {FEWEST}, better some hundreds."
         )
     vocabulary = list(dict.fromkeys([*words] or [*(model.labels or ()), *texts]))
-    if vocabulary and len(vocabulary) < 3 and words:
+    if len(vocabulary) < 3 and (words or not texts):
         raise UsageError(f"{len(vocabulary)} words are too few to choose a unit's name from: give at least three.")
     looked = look(model, listed, names, progress=None if progress is None else lambda d, n: progress("units", d, n))
     listed = looked.pictures

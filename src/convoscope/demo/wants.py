@@ -22,9 +22,8 @@ def wanted(stage: Stage) -> Section:
     labels = ("house", "cat", "boat", "fish")
     # fewer crops and steps than by default: the demo is for a look, not for print
     recipe = Maco(steps=64, crops=2)
-    robust = stage.open("toybox-robust")
     plain = visualize(stage.model, list(labels), recipe=recipe, also=stage.open("toybox-twin"))
-    clear = visualize(robust, list(labels), recipe=recipe)
+    clear = visualize(stage.robust, list(labels), recipe=recipe)
     cells = []
     for one, other in zip(plain, clear, strict=True):
         for made, name in ((one, "toybox"), (other, "toybox-robust")):
