@@ -48,6 +48,7 @@ _PUBLIC = {
     "dissect": "concepts.dissection", "Dissection": "concepts.dissection",
     "tcav": "concepts.directions",
     "craft": "concepts.craft", "Craft": "concepts.craft",
+    "name_units": "concepts.words", "Words": "concepts.words",
     "Finding": "improve.finding",
     "evaluate": "trust.evaluate",
     "report": "reports.report",
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from .concepts.directions import tcav as tcav
     from .concepts.dissection import Dissection as Dissection
     from .concepts.dissection import dissect as dissect
+    from .concepts.words import Words as Words
+    from .concepts.words import name_units as name_units
     from .errors import ConvoscopeError as ConvoscopeError
     from .errors import LayerError as LayerError
     from .errors import MethodRefused as MethodRefused

@@ -41,7 +41,7 @@ _OUT_OF_MEMORY = (
 )
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "
-    "MODEL is toybox, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
+    "MODEL is toybox, toybox-robust, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
 )
 
 

@@ -252,7 +252,7 @@ def _score_interval(slopes: Floats, random: np.random.Generator, draws: int = 10
     cols = random.multinomial(sets, np.full(sets, 1 / sets), size=draws) / sets
     drawn = np.einsum("dp,ps,ds->d", rows, signs, cols, optimize=True)
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _covariance(centred: Floats) -> tuple[Floats, bool] | None:
