@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from .errors import UsageError
 
@@ -58,7 +58,7 @@ def read_text(path: str | Path) -> str:
 def sha256(path: str | Path) -> str:
     """The sha256 of a regular file's bytes, 64 hex digits; a large file is never held whole."""
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def digests(paths: Iterable[Path]) -> dict[str, str | None]:
