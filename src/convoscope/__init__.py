@@ -52,10 +52,12 @@ _PUBLIC = {
     "evaluate": "trust.evaluate",
     "report": "reports.report",
     "explain_folder": "folder",
+    "tune_allocator": "allocator",
     "Instance": "targets", "Segment": "targets", "Likeness": "targets", "Target": "targets",
 }  # fmt: skip
 
 if TYPE_CHECKING:
+    from .allocator import tune_allocator as tune_allocator
     from .concepts.craft import Craft as Craft
     from .concepts.craft import craft as craft
     from .concepts.directions import tcav as tcav

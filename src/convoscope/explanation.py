@@ -196,6 +196,8 @@ def outcomes(
 ) -> list[Outcome]:
     """As :func:`explain`, one :class:`Outcome` a picture: what some pictures cannot have is told, not raised.
 
+    ``pictures`` may be prepared already (:meth:`Model.prepare`).
+
     Raises:
         UsageError, TargetError, LayerError, PictureError: what was asked fits no picture.
     """
@@ -208,7 +210,7 @@ def outcomes(
         raise UsageError("No targets given.")
     targets = [parse(one, model, against) for one in listed]
     wanted = _methods(model, methods, layer, parts)
-    fitted = [model.prepare(Picture.of(source)) for source in pictures]
+    fitted = [one if isinstance(one, ModelInput) else model.prepare(Picture.of(one)) for one in pictures]
     plan = Plan(pictures=len(fitted))
     layers = [layer] if isinstance(layer, str) else list(layer or ())
     check_fuse(fuse, layers)

@@ -9,14 +9,15 @@ import io
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from .errors import UsageError
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """A regular file (or a link to one), open for reading its bytes.
 
     A pipe, a socket or a device would keep its reader waiting for ever, so none is ever read.
@@ -39,8 +40,42 @@ def open_regular(path: str | Path) -> BinaryIO:
         raise
 
 
-def read_regular(path: str | Path) -> bytes:
-    """The bytes of a regular file. Raises what :func:`open_regular` raises."""
+def read_regular(path: str | Path, seconds: float | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: the file.
+        seconds: after so many the read is given up (a network drive that went away answers never); None waits.
+
+    Returns:
+        All of its bytes.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: as :func:`open` does.
+        OSError: it is no regular file, cannot be read, or does not come in time; ``strerror`` says why.
+    """
+    if seconds is None:
+        return _read(path)
+    found: list[bytes | OSError] = []
+
+    def run() -> None:
+        try:
+            found.append(_read(path))
+        except OSError as error:
+            found.append(error)
+
+    # a read that hangs cannot be ended from within Python: its thread is left behind, and ends with the process
+    reader = threading.Thread(target=run, name="reading", daemon=True)
+    reader.start()
+    reader.join(seconds)
+    if not found:
+        raise OSError(errno.ETIMEDOUT, f"it did not come within {seconds:g} seconds", str(path))
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
+def _read(path: str | Path) -> bytes:
     with open_regular(path) as file:
         return file.read()
 
@@ -58,7 +93,7 @@ def read_text(path: str | Path) -> str:
 def sha256(path: str | Path) -> str:
     """The sha256 of a regular file's bytes, 64 hex digits; a large file is never held whole."""
     with open_regular(path) as file:
-        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(paths: Iterable[Path]) -> dict[str, str | None]:

@@ -2,6 +2,9 @@
 
 Python holds the bytes that are no UTF-8 as lone surrogates. They can be neither printed nor written as UTF-8: a person
 sees them as ``\\xfc``, JSON holds them as its own escape ``\\udcfc``, from which the name comes back as it was.
+
+Names that turn the direction of text (Unicode's overrides, embeddings, isolates and marks) read as other names than
+they are: ``gpj.exe`` for ``exe.jpg``. A person sees a mark in their place; JSON holds them as its own escapes.
 """
 
 from __future__ import annotations
@@ -11,10 +14,18 @@ import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 _LONE = re.compile("[\ud800-\udfff]")
+#: what turns the direction of text, or hides that it does
+_TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def upright(text: str) -> str:
+    """``text`` for people, with a mark (U+FFFD) in place of every character that turns its direction."""
+    return _TURNING.sub("\ufffd", text)
 
 
 def shown(text: str) -> str:
-    """``text`` for people: bytes that are not UTF-8 are shown escaped."""
+    """``text`` for people: bytes that are not UTF-8 are shown escaped, and nothing turns the direction of text."""
+    text = upright(text)
     if _LONE.search(text) is None:
         return text
     return text.encode("utf-8", "surrogateescape" if _from_bytes(text) else "backslashreplace").decode(
@@ -41,5 +52,9 @@ def path_of(uri: str) -> str:
 
 
 def in_json(document: str) -> str:
-    """A JSON document that can be written as UTF-8: what is no text stands as JSON's own escape."""
-    return _LONE.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+    """A JSON document that can be written as UTF-8: what is no text, or turns it, stands as JSON's own escape."""
+
+    def escaped(found: re.Match[str]) -> str:
+        return f"\\u{ord(found[0]):04x}"
+
+    return _TURNING.sub(escaped, _LONE.sub(escaped, document))

@@ -78,9 +78,16 @@ class Heatmap:
 
     def scale(self) -> Scale:
         """How values become colours when this map is drawn alone."""
-        from .draw import colour
+        from dataclasses import replace as changed
 
-        return colour.scale_for([self.values], signed=self.signed, unit=self.unit)
+        from .draw import scales
+
+        made = scales.for_map(
+            self.values, signed=self.signed, unit=self.unit, expected=self.facts.get("expected"),
+            patches="superpixels" in self.facts,
+        )  # fmt: skip
+        # maps of single pixels are drawn alone, the others over the photo
+        return changed(made, over=self.raw is None)
 
     def show(self) -> Image.Image:
         """The map over its photo, opened in the system's viewer (in a notebook the value shows itself)."""
@@ -240,9 +247,14 @@ class Explanation(Mapping[str, Heatmap]):
     def picture(self) -> str:
         return self.fitted.picture.name
 
-    def sheet(self, *, shared: bool = False, on: str = "photo") -> Sheet:
-        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale."""
-        return contact_sheet([self], shared=shared, on=on)
+    def sheet(
+        self, *, shared: bool = False, on: str = "photo", drawn: Mapping[int, Image.Image] | None = None
+    ) -> Sheet:
+        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale.
+
+        ``drawn`` holds overlays that are there already (:meth:`Heatmap.overlay` as it comes), by the maps' ``id()``.
+        """
+        return contact_sheet([self], shared=shared, on=on, drawn=drawn)
 
     def parts_sheet(self, name: str) -> Sheet:
         """The strongest channel × weight maps of a CAM (asked for with ``parts``)."""
@@ -324,7 +336,13 @@ class Explanations(list[Explanation]):
         return self.sheet()._repr_png_()
 
 
-def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, on: str = "photo") -> Sheet:
+def contact_sheet(
+    explanations: Sequence[Explanation],
+    *,
+    shared: bool = False,
+    on: str = "photo",
+    drawn: Mapping[int, Image.Image] | None = None,
+) -> Sheet:
     """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated."""
     from .draw import colour, sheet
 
@@ -334,8 +352,10 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
     if shared:
         for name in names:
             maps = [row[name] for row in rows if name in row]
-            scales[name] = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
-    drawn = []
+            made = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
+            scales[name] = replace(made, over=maps[0].raw is None)
+    there = {} if drawn is None or shared or on != "photo" else drawn
+    lines = []
     for row in rows:
         cells = []
         for name in names:
@@ -346,19 +366,32 @@ def contact_sheet(explanations: Sequence[Explanation], *, shared: bool = False, 
             scale = scales.get(name) or heatmap.scale()
             note = heatmap.doubts[0] if heatmap.doubts else ""
             alt = f"{heatmap.title} for {row.target}"
-            cells.append(sheet.Cell(heatmap.overlay(on=on, scale=scale), heatmap.title, scale, note, alt))
+            image = there.get(id(heatmap)) or heatmap.overlay(on=on, scale=scale)
+            cells.append(sheet.Cell(image, heatmap.title, scale, note, alt))
         photo = (
             row.fitted.picture.image
             if on == "photo"
             else input_image(row.fitted, row.provenance.get("preprocessing", {}))
         )
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
-        drawn.append(sheet.Row(photo, row.target, f"{chance}score {row.score:.3g}", cells))
-    first = rows[0]
-    model = first.provenance.get("model", "")
+        under = f"{row.picture} · {chance}score {row.score:.3g}"
+        lines.append(sheet.Row(photo, row.target, under, cells))
     scale_note = "One scale per column." if shared else "Each map on its own scale."
-    scale_note += " Over a photo, colours fade out towards zero."
-    return sheet.contact_sheet(drawn, title=f"{model}", footnote=scale_note)
+    scale_note += " Over a photo, colours fade out towards zero; a legend shows them over white and over black."
+    title, about = _about(explanations)
+    return sheet.contact_sheet(lines, title=title, footnote=f"{about} {scale_note}")
+
+
+def _about(explanations: Sequence[Explanation]) -> tuple[str, str]:
+    """A sheet's title (the picture and the network), and the sentence that names the network's weights."""
+    first = explanations[0].provenance
+    model, spec = str(first.get("model", "")), str(first.get("spec") or "")
+    names = list(dict.fromkeys(one.picture for one in explanations))
+    title = f"{names[0] if len(names) == 1 else f'{len(names)} pictures'} · {model}"
+    weights = str(first.get("weights") or "not named").replace("\\", "/").rsplit("/", 1)[-1]
+    network = model if spec in ("", model) else f"{model} ({spec.rsplit('/', 1)[-1]})"
+    digest = str(first.get("fingerprint", ""))[:12]
+    return title, f"Network {network}, weights {weights}" + (f" ({digest})." if digest else ".")
 
 
 def input_image(fitted: ModelInput, preprocessing: Mapping[str, Any]) -> Image.Image:

@@ -12,17 +12,23 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..allocator import tune_allocator
 from ..files import disk_trouble
+from . import contents
 from .common import COULD_NOT_START, DONE, STOPPED, complain, quieten
 
 if TYPE_CHECKING:
     import typer
 
 #: the commands' modules in the order of the help; others follow by name
-_ORDER = ("explain", "look", "occlude", "visualize", "survey", "diff", "trust", "serve", "report", "toybox", "demo")
+_ORDER = (
+    "explain", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report", "toybox",
+    "demo",
+)  # fmt: skip
 #: bytes of address space that torch and Lance together ask for, most of them never used
 _ADDRESSES = 6 * 2**30
 _OUT_OF_MEMORY = (
@@ -38,8 +44,11 @@ _HELP = (
 )
 
 
-def build() -> typer.Typer:
-    """The application with every module's commands."""
+def build(given: Sequence[str] | None = None) -> typer.Typer:
+    """The application, with the commands that these arguments can mean; with all of them where there are none given.
+
+    For the help of the whole program no module is imported; for a command, only its own.
+    """
     import typer
 
     app = typer.Typer(
@@ -58,12 +67,43 @@ def build() -> typer.Typer:
     ) -> None:
         pass
 
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    for name in sorted(names, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n)):
-        register = getattr(importlib.import_module(f".{name}", __name__), "register", None)
-        if register is not None:
-            register(app)
+    named = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = sorted(named, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
+    told = {name: contents.commands(Path(__path__[0]) / f"{name}.py") for name in names}
+    for name in _needed(told, given):
+        _register(app, name)
+    if given is not None and _is_help(given):
+        for name, found in told.items():
+            if found is None:
+                _register(app, name)
+            for command, sentence in (found or {}).items():
+                app.command(command, help=sentence)(_only_named)
     return app
+
+
+def _needed(told: Mapping[str, Mapping[str, str] | None], given: Sequence[str] | None) -> list[str]:
+    """The modules that must be imported for these arguments."""
+    if given is not None and _is_help(given):
+        return []
+    if given and not given[0].startswith("-") and not any(name.endswith("_COMPLETE") for name in os.environ):
+        for name, found in told.items():
+            if found is not None and given[0] in found:
+                return [name]
+    return list(told)
+
+
+def _is_help(given: Sequence[str]) -> bool:
+    return list(given) in ([], ["--help"], ["-h"])
+
+
+def _register(app: typer.Typer, name: str) -> None:
+    register = getattr(importlib.import_module(f".{name}", __name__), "register", None)
+    if register is not None:
+        register(app)
+
+
+def _only_named() -> None:
+    """A command in the program's help: it is never run."""
 
 
 def _print_version(value: bool) -> None:
@@ -93,7 +133,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             if not _wants_traceback():
                 # what libraries mumble of damaged EXIF data and the like means nothing to who runs a command
                 warnings.simplefilter("ignore")
-            code = build()(args=given, prog_name="convoscope", standalone_mode=False)
+            code = build(given)(args=given, prog_name="convoscope", standalone_mode=False)
         sys.stdout.flush()
         if code == STOPPED:  # Typer has made this of a KeyboardInterrupt
             raise KeyboardInterrupt
@@ -190,5 +230,6 @@ def _show_traceback() -> None:
 
 
 def main() -> None:
-    """The ``convoscope`` command."""
+    """The ``convoscope`` command, in a process of its own."""
+    tune_allocator()
     sys.exit(run())

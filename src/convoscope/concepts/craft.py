@@ -116,6 +116,24 @@ class Craft:
         """The parts as plain data."""
         return [part.to_dict() for part in self.parts]
 
+    def record(self, channels: int = 12) -> dict[str, Any]:
+        """What the page reads: the parts with their places, boxes in input pixels, and strongest channels."""
+        parts = []
+        for part in self.parts:
+            strongest = np.argsort(-part.vector, kind="stable")[:channels]
+            parts.append({
+                **part.to_dict(), "sobol": part.sobol.to_dict(), "unstable": part.unstable,
+                "boxes": [self._box(uri, *place) for uri, place in zip(part.pictures, part.places, strict=True)],
+                "channels": [[int(at), float(part.vector[at])] for at in strongest if part.vector[at] > 0],
+            })  # fmt: skip
+        return {"target": self.target, "layer": self.layer, "completeness": self.completeness.to_dict(),
+                "error": self.error, "doubts": list(self.doubts), "parts": parts}  # fmt: skip
+
+    def _box(self, picture: Any, row: int, col: int) -> list[int] | None:
+        tensor = self.model.prepare(picture).tensor
+        layer = self.model.watched(tuple(tensor.shape)).layers.get(self.layer)
+        return None if layer is None or layer.geometry is None else [int(v) for v in layer.geometry.box(row, col)]
+
     def direction(self, number: int) -> Direction:
         """A part as a target: every map and visualisation takes it."""
         return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number}")

@@ -94,6 +94,14 @@ class Directions:
         """The rows as plain data."""
         return [row.to_dict() for row in self.rows]
 
+    def record(self, channels: int = 12) -> dict[str, Any]:
+        """What the page reads: the rows with their strongest channels, and what was refused."""
+        rows = []
+        for row in self.rows:
+            strongest = np.argsort(-np.abs(row.vector), kind="stable")[:channels]
+            rows.append({**row.to_dict(), "channels": [[int(at), float(row.vector[at])] for at in strongest]})
+        return {"rows": rows, "refused": list(self.refused), "doubts": list(self.doubts)}
+
 
 def tcav(
     model: Model,

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from convoscope.draw import canvas, legend, pdf, raster, svg
+from convoscope.draw import canvas, legend, pdf, png, raster, svg
 from convoscope.draw.canvas import GREY, INK, PALE, Box, Drawing, Picture, Rule
 from convoscope.draw.colour import Scale, hatching, ordinal
 from convoscope.draw.overlay import as_image
@@ -86,8 +86,7 @@ class Sheet:
             fine = raster.affordable_dpi(self.drawing, dpi, longest=16_000)
             write_image(path, self.render(fine), quality=92, method=4)
         elif suffix == ".png":
-            picture = self.render(dpi)
-            write_image(path, picture, dpi=(dpi, dpi), compress_level=4)  # half the time of 6, as small
+            write_image(path, self.render(dpi), dpi=(dpi, dpi), **png.SETTINGS)
         else:
             write_image(path, self.render(dpi), quality=93, subsampling=0)
         return path
@@ -105,7 +104,7 @@ class Sheet:
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.image.save(buffer, "PNG")
+        png.save(self.image, buffer)
         return buffer.getvalue()
 
 

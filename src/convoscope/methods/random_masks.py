@@ -57,6 +57,7 @@ class RISE(Method):
         fill = fill_for(query, self.fill)
         total = torch.zeros((len(query.inputs), *query.size), dtype=torch.float64)
         done = torch.zeros(len(query.inputs), dtype=torch.int64)
+        reached = torch.zeros(len(query.inputs), dtype=torch.float64)
         asked, stopped = 0, False
         for kept in self.masks(query.size, query.seed):
             need = Perturbed(
@@ -68,7 +69,9 @@ class RISE(Method):
             # what was not computed any more, or has no finite score, counts for nothing, in that picture alone
             scores = got[need].cpu()
             known = scores.isfinite()
-            total += torch.einsum("bm,mhw->bhw", torch.where(known, scores, 0.0).double(), kept.double())
+            counted = torch.where(known, scores, 0.0).double()
+            total += torch.einsum("bm,mhw->bhw", counted, kept.double())
+            reached += counted.sum(1)
             done += known.sum(1)
             asked += len(kept)
             if query.reports[need].stopped:
@@ -79,6 +82,8 @@ class RISE(Method):
         # probabilities are never below zero, logits may be
         maps = Maps(values, self.score == "logit", self.about.unit, self.about.reduction)
         maps.fact("samples", done.tolist())
+        # a pixel that does not matter has the mean score of all masks: the colours show the difference from it
+        maps.fact("expected", (reached / done.clamp(min=1)).tolist())
         for row, count in enumerate(done.tolist()):
             if stopped and count < self.samples:
                 maps.doubt(row, f"Stopped after {count} of {self.samples} masks: the map is noisier than asked for.")

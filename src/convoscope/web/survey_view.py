@@ -104,6 +104,10 @@ class SurveyView:
                 return None
         return None
 
+    def holds_layer(self, layer: str) -> bool:
+        """Whether the survey knows a layer, by its own name or by another of the same numbers."""
+        return self._alias(layer) is not None
+
     def units(self, layer: str) -> dict[int, dict[str, Any]]:
         """Figures of a surveyed layer's units by channel; empty for a layer that was not surveyed."""
         known = self._alias(layer)
@@ -193,13 +197,13 @@ class SurveyView:
             "notes": [*self.store.notes, *(mistakes.notes if known else [mistakes])],
         }
 
-    def map(self, method: str, progress: Any = None) -> Any:
-        """The embedding map, made once and kept in the store."""
-        key = ("map", method)
+    def map(self, method: str, progress: Any = None, layer: str | None = None) -> Any:
+        """The embedding map of a layer (None: the survey's own), made once and kept in the store."""
+        key = ("map", method, layer)
         with self._lock:
             if key in self._kept:
                 return self._kept[key]
-        made = self.store.map(method, progress=progress)  # type: ignore[arg-type]
+        made = self.store.map(method, layer, progress=progress)  # type: ignore[arg-type]
         with self._lock:
             self._kept[key] = made
         return made

@@ -100,7 +100,7 @@ def repair(
             f"at least {FEWEST} (and better some hundreds)."
         )
     bench = Bench.of(
-        opened, labelled, per_class=PER_CLASS, seed=seed,
+        opened, labelled, per_class=PER_CLASS, seed=seed, lean=True,
         progress=lambda done, total: said("Reading pictures", done, total),
     )  # fmt: skip
     proof = None
