@@ -324,7 +324,7 @@ def test_a_detector_of_wheels_is_dissected_as_such_on_exact_part_masks(tmp_path)
         loss.backward()
         optimiser.step()
         schedule.step()
-    writer.write(tmp_path, 100, seed=47)
+    writer.write(tmp_path, 150, seed=47)
     model = cs.wrap(net, size=96, mean=loading.MEAN, std=loading.STD, labels=["a", "b"])
     found = cs.dissect(model, str(tmp_path), parts=tmp_path, layers=["seen"])
     best = found.of("seen:0")[0]
