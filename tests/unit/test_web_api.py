@@ -157,7 +157,7 @@ def test_layers_tell_shape_field_and_place(web: Any, toybox_model: Any) -> None:
     assert rows["layer3"]["channels"] == 96
     assert rows["layer3"]["grid"] == [12, 12]
     assert rows["fc"]["grid"] is None
-    assert rows["layer1"]["rf"]["size"] is not None
+    assert rows["layer1"]["rf"]["size"] == list(toybox_model.watched().layers["layer1"].geometry.size)
 
 
 def test_slow_methods_are_left_to_jobs(web: Any) -> None:
@@ -228,7 +228,7 @@ def test_maps_are_shared_between_questions(toybox_model: Any, toybox_folder: Pat
     original = module.explain
 
     def counting(model: Any, picture: Any, methods: Any, **settings: Any) -> Any:
-        asked.append([one.about.name for one in methods])
+        asked.append([one.about.name for one in methods.values()])
         return original(model, picture, methods, **settings)
 
     monkeypatch.setattr(module, "explain", counting)

@@ -232,9 +232,9 @@ def _tell(found: Any, doubts: list[str], json: bool, out: str | None, name: str)
     for doubt in doubts:
         common.complain(doubt)
     if out is not None:
-        from ..html.render import write_whole
+        from ..files import write_whole
 
-        write_whole(Path(out, f"{name}.json"), common.dump_json(found.to_dict()) + "\n")
+        write_whole(Path(out, f"{name}.json"), common.dump_json(found.record()) + "\n")
         if not json:
             say(f"Written: {Path(out, f'{name}.html')}")
     if json:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..engine.passes.needs import Replaced
 from ..engine.recompute.perturb import replaced_scores
 from ..errors import LayerError, MethodRefused, UsageError
+from ..extras import need
 from ..improve.collection import Labelled
 from ..improve.look import look
 from ..improve.statistics import Interval, paired
@@ -121,6 +122,24 @@ class Craft:
         """The parts as plain data."""
         return [part.to_dict() for part in self.parts]
 
+    def record(self, channels: int = 12) -> dict[str, Any]:
+        """What the page reads: the parts with their places, boxes in input pixels, and strongest channels."""
+        parts = []
+        for part in self.parts:
+            strongest = np.argsort(-part.vector, kind="stable")[:channels]
+            parts.append({
+                **part.to_dict(), "sobol": part.sobol.to_dict(), "unstable": part.unstable,
+                "boxes": [self._box(uri, *place) for uri, place in zip(part.pictures, part.places, strict=True)],
+                "channels": [[int(at), float(part.vector[at])] for at in strongest if part.vector[at] > 0],
+            })  # fmt: skip
+        return {"target": self.target, "layer": self.layer, "completeness": self.completeness.to_dict(),
+                "error": self.error, "doubts": list(self.doubts), "parts": parts}  # fmt: skip
+
+    def _box(self, picture: Any, row: int, col: int) -> list[int] | None:
+        tensor = self.model.prepare(picture).tensor
+        layer = self.model.watched(tuple(tensor.shape)).layers.get(self.layer)
+        return None if layer is None or layer.geometry is None else [int(v) for v in layer.geometry.box(row, col)]
+
     def direction(self, number: int) -> Direction:
         """A part as a target: every map and visualisation takes it."""
         return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number}")
@@ -206,6 +225,9 @@ def craft(
         seed: of the factorisation and the designs.
         progress: called with what is done, how much, and of how much.
 
+    Returns:
+        The parts with their pictures, how much of the score each carries, and what they leave out.
+
     Raises:
         UsageError: fewer than ten pictures of the class, or a setting that does not fit.
         MethodRefused: the layer has no grid.
@@ -253,9 +275,8 @@ def craft(
 
 def factorise(samples: NDArray[Any], parts: int, seed: int = 0, steps: int = 400) -> tuple[Floats, float]:
     """Non-negative factorisation of ``[N, C]``: the parts ``[parts, C]`` at unit length, and the relative error."""
-    from sklearn.decomposition import NMF
-
-    made = NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
+    library = need("sklearn.decomposition", "CRAFT")
+    made = library.NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
     with warnings.catch_warnings(action="ignore"):  # not converged: the stability tells
         weights = made.fit_transform(np.asarray(samples, np.float64))
     basis = np.asarray(made.components_, np.float64)

@@ -93,6 +93,15 @@ class Dissection:
         """The rows as plain data."""
         return [row.to_dict() for row in self.rows]
 
+    def record(self) -> dict[str, Any]:
+        """What the page reads: the rows with what chance reaches and their pictures, and what was looked at."""
+        rows = [
+            {**row.to_dict(), "chance": row.chance, "threshold": row.threshold, "pictures": list(row.pictures)}
+            for row in self.rows
+        ]
+        return {"rows": rows, "units": self.units, "concepts": list(self.concepts), "pictures": self.pictures,
+                "doubts": list(self.doubts)}  # fmt: skip
+
     def of(self, unit: str) -> list[Dissected]:
         """What one unit stands for: several things, one, or none."""
         return [row for row in self.rows if row.unit == unit]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..errors import PictureError
-from ..html.render import inline, render, write_whole
+from ..files import write_whole
+from ..html.render import inline, render
 from ..pictures.picture import Picture
 from ..version import __version__
 
