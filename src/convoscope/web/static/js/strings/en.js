@@ -65,4 +65,5 @@ export default {
   noLabels: "No labels are known of these pictures, so nothing is said of right and wrong.", rarer: "{n} rarer ones",
   unitMax: "largest {value}", unitMean: "mean {value}, the score that is explained",
   linkShort: "Link", insertion: "insertion", deletion: "deletion",
+  skip: "Skip to the view", centred: "centred on {value}", clipped: "clipped at percentile {p}",
 };

@@ -65,4 +65,5 @@ export default {
   noLabels: "이 사진들의 정답(레이블)을 몰라 맞고 틀림은 말하지 않습니다.", rarer: "드문 것 {n}개",
   unitMax: "최대 {value}", unitMean: "평균 {value} (설명하는 점수)",
   linkShort: "링크", insertion: "삽입", deletion: "삭제",
+  skip: "본문으로 건너뛰기", centred: "{value} 중심", clipped: "백분위 {p}에서 자름",
 };
