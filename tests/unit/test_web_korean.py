@@ -20,7 +20,8 @@ PAIRS = {
 #: where the sentences that the page shows are written
 FILES = [
     SOURCE / "doubts.py", SOURCE / "ask.py", *sorted((SOURCE / "targets").glob("*.py")),
-    *sorted((SOURCE / "engine").rglob("*.py")), *sorted((SOURCE / "methods").glob("*.py")), *sorted((SOURCE / "web").glob("*.py")),
+    *sorted((SOURCE / "engine").rglob("*.py")), *sorted((SOURCE / "methods").glob("*.py")),
+    *sorted((SOURCE / "web").glob("*.py")),
     *sorted((SOURCE / "web" / "routes").glob("*.py")), *(SOURCE / "surveys" / "ask" / name for name in
     ("maps.py", "patches.py", "tables.py")),
 ]  # fmt: skip
