@@ -28,7 +28,7 @@ from .plain import dump_json, plain
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from .explanation import Outcome as PictureOutcome
+    from .outcomes import Outcome as PictureOutcome
     from .methods import Method
     from .models.model import Model
     from .parallel import RayPool
