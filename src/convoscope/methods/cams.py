@@ -265,8 +265,7 @@ class EigenCAM(Method):
         size, _, height, width = a.shape
         cells = a.flatten(2).transpose(1, 2)
         centred = cells - cells.mean(1, keepdim=True)
-        first = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
-        grid = torch.einsum("bnc,bc->bn", centred, first)
+        grid = _first_component(centred)
         # a principal component has no sign of its own: bright is where the layer is more active
         energy = cells.sum(2)
         sign = torch.sign((grid * (energy - energy.mean(1, keepdim=True))).sum(1, keepdim=True))
@@ -319,3 +318,20 @@ class GuidedGradCAM(Method):
             cam.geometry,
             cam.doubts,
         )
+
+
+def _first_component(centred: Tensor) -> Tensor:
+    """Each cell's share of the first principal component, ``[B, cells, channels]`` to ``[B, cells]``.
+
+    By the smaller of the two products of the matrix with itself, in double precision: a tenth of the time of a
+    singular value decomposition, of which all other components would be thrown away.
+    """
+    import torch
+
+    x = centred.double()
+    if x.shape[1] <= x.shape[2]:
+        values, vectors = torch.linalg.eigh(x @ x.mT)
+        first: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
+    else:
+        first = (x @ torch.linalg.eigh(x.mT @ x)[1][:, :, -1:]).squeeze(2)
+    return first.float()
