@@ -28,9 +28,9 @@ from .plain import dump_json, plain
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from .outcomes import Outcome as PictureOutcome
     from .methods import Method
     from .models.model import Model
+    from .outcomes import Outcome as PictureOutcome
     from .parallel import RayPool
     from .pictures.picture import ModelInput
     from .results import Explanation
