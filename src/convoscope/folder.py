@@ -50,6 +50,8 @@ class Request:
     resize: str = "exact"
     pictures: bool = True
     trust: bool = False
+    fuse: Any = None
+    aug_smooth: bool = False
 
     def asked(self, model: Model, path: Path | None) -> dict[str, Any]:
         """The question in words, so that it can be asked again (:mod:`convoscope.rerun`).
@@ -66,6 +68,8 @@ class Request:
             "layers": self.layers,
             "parts": self.parts,
             "resize": self.resize,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
             "spec": absolute_spec(model.spec),
             "path": None if path is None else str(path.resolve()),
         }
@@ -99,6 +103,8 @@ class Request:
             "parts": self.parts,
             "resize": self.resize,
             "trust": self.trust,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
         }
         return hashlib.sha256(json.dumps(plain(asked), sort_keys=True).encode()).hexdigest()
 
@@ -361,6 +367,8 @@ def _explain_together(
             layer=request.layers,
             parts=request.parts,
             resize=request.resize,
+            fuse=request.fuse,
+            aug_smooth=request.aug_smooth,
             progress=told,
         )
     finally:

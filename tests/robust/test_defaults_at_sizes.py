@@ -113,8 +113,8 @@ def test_noise_has_no_superpixels_and_gets_squares(kind: Method) -> None:
 
 
 def test_windows_follow_the_input() -> None:
-    assert cs.Occlusion().measures(224, 224) == (32, 16)
-    assert cs.Occlusion().measures(28, 28) == (4, 2)
-    assert cs.Occlusion(window=9).measures(224, 224) == (9, 4)
-    assert cs.Occlusion(stride=3).measures(224, 300) == (32, 3)
-    assert cs.Occlusion().measures(1, 5) == (1, 1)
+    assert cs.Occlusion().measures(224, 224) == ((32, 32), (16, 16))
+    assert cs.Occlusion().measures(28, 28) == ((4, 4), (2, 2))
+    assert cs.Occlusion(window=9).measures(224, 224) == ((9, 9), (4, 4))
+    assert cs.Occlusion(stride=3).measures(224, 300) == ((32, 32), (3, 3))
+    assert cs.Occlusion().measures(1, 5) == ((1, 1), (1, 1))

@@ -149,7 +149,7 @@ def test_measures_and_methods_by_name() -> None:
     names = methods_for("all")
     assert "occlusion" not in names
     assert "occlusion" in methods_for("all", slow=True)
-    assert list(methods_for([GradCAM(), GradCAM(layer="layer2")])) == ["grad-cam", "grad-cam-2"]
+    assert list(methods_for([GradCAM(), GradCAM(layer="layer2")])) == ["grad-cam", "grad-cam@layer2"]
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"tolerance": -1}, {"deletion_fill": "sky"}, {"share": 1.0}])

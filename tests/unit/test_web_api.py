@@ -228,7 +228,7 @@ def test_maps_are_shared_between_questions(toybox_model: Any, toybox_folder: Pat
     original = module.explain
 
     def counting(model: Any, picture: Any, methods: Any, **settings: Any) -> Any:
-        asked.append([one.about.name for one in methods])
+        asked.append([one.about.name for one in methods.values()])
         return original(model, picture, methods, **settings)
 
     monkeypatch.setattr(module, "explain", counting)

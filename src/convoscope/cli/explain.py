@@ -75,6 +75,14 @@ def explain(
     resize: Annotated[
         str, typer.Option("--resize", help="exact: at the cells' true centres; plain: the usual resize.")
     ] = "exact",
+    fuse: Annotated[
+        str | None,
+        typer.Option("--fuse", help="One map over several layers: mean or max of their shares."),
+    ] = None,
+    aug_smooth: Annotated[
+        bool,
+        typer.Option("--aug-smooth", help="Average each map over six forms of the picture (mirrored, brighter)."),
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Add how far each map can be trusted.")] = False,
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Only maps.npz and explain.json; for thousands.")
@@ -92,6 +100,7 @@ def explain(
     already with the same settings are skipped, so a stopped run goes on where it was. With --ray several processes
     share the work; all of them must see the pictures and DIR.
     """
+    from ..averaging import check_fuse
     from ..explanation import DEFAULT_METHODS
     from ..folder import Request, explain_files
     from ..pictures.picture import find_pictures
@@ -106,7 +115,10 @@ def explain(
     paths = find_pictures(images)
     opened = open_from(model, options)
     layers = _layers(opened, layer)
-    request = Request(methods, read_targets(target), against, layers, parts, resize, not no_pictures, trust)
+    check_fuse(fuse, layers or [])
+    request = Request(
+        methods, read_targets(target), against, layers, parts, resize, not no_pictures, trust, fuse, aug_smooth
+    )
     folder = out_folder(out)
     _estimate(opened, methods, len(paths))
     refused: dict[str, str] = {}

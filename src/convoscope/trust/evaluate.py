@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
 from ..methods import METHODS, Method, method
+from ..methods.naming import named
 from ..models.model import Model
 from ..models.outputs import scores_of
 from ..notebook import shows_progress
@@ -97,21 +98,15 @@ def measures(names: str | Sequence[str] | None) -> tuple[str, ...]:
 def methods_for(names: str | Sequence[MethodLike] | None, slow: bool = False) -> dict[str, Method]:
     """Methods by name; ``None`` and ``all`` are every method but the slow ones (``slow=True``: those too)."""
     listed: list[MethodLike] = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
-    found: dict[str, Method] = {}
+    chosen: list[Method] = []
     for name in listed:
         if name == "all":
-            kinds = [kind for kind in METHODS.values() if slow or not kind.about.slow]
-            found.update({kind.about.name: kind() for kind in kinds})
-            continue
-        one = method(name)
-        key, number = one.about.name, 1
-        while key in found and found[key] != one:
-            number += 1
-            key = f"{one.about.name}-{number}"
-        found[key] = one
-    if not found:
+            chosen += [kind() for kind in METHODS.values() if slow or not kind.about.slow]
+        else:
+            chosen.append(method(name))
+    if not chosen:
         raise UsageError("No methods given: `convoscope methods` lists them.")
-    return found
+    return named(chosen, merge=True)
 
 
 @dataclass(frozen=True, eq=False)

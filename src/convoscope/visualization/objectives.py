@@ -82,9 +82,9 @@ class Scores:
             self.chance[views] = shares.cpu()
             self.spread = torch.ones(len(items))
             self.spread[views] = mine.detach().float().std(1, unbiased=False).cpu()
-        for (layer, reduce, place, last), group in self.units.items():
+        for (layer, reduce, place, layout), group in self.units.items():
             views = _views(items, group)
-            values = layers[layer].movedim(-1, 1) if last and layers[layer].ndim == 4 else layers[layer]
+            values = layout.planes(layers[layer])
             channels = torch.tensor([group[int(i)].channel for i in items[views]], device=values.device)
             one = values[views.to(values.device), channels]
             if place is not None:

@@ -106,7 +106,8 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
     handle.progress(0, None, "a first, coarse map")
     picture = app_state.album.picture(ask.picture)
     window, stride = chosen.measures(*app_state.model.prepare(picture).tensor.shape[-2:])
-    coarse = dataclasses.replace(chosen, stride=max(window, 4 * stride), engine="dense")
+    apart = (max(window[0], 4 * stride[0]), max(window[1], 4 * stride[1]))
+    coarse = dataclasses.replace(chosen, stride=apart, engine="dense")
     found = explain(app_state.twin(), picture, [coarse], target=ask.target, against=ask.against)
     handle.check()
     kept = keep(found[name], name, coarse)
@@ -114,7 +115,7 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
     np.save(small, np.ascontiguousarray(kept.heatmap.values))
     about = dict(plain(kept.about)) | {
         "data": _data_uri(small.getvalue(), "application/x-npy"),
-        "stride": coarse.stride,
+        "stride": max(apart),
     }
     handle.frame({"map": about})
 
