@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from . import allocator
 from .extras import EXTRAS
 
 _CORE = ("torch", "torchvision", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")
@@ -103,14 +104,19 @@ def extras() -> dict[str, dict[str, Any]]:
 
 
 def device() -> dict[str, Any]:
-    """The device that would be used, and the CPU threads of torch."""
+    """The device that would be used, the CPU threads of torch, and what becomes of memory between passes."""
     import torch
 
     from .models.opening import choose_device
 
     chosen = choose_device(None)
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine() or "unknown"
-    return {"type": chosen.type, "name": f"{chosen.type} ({name})", "threads": torch.get_num_threads()}
+    return {
+        "type": chosen.type,
+        "name": f"{chosen.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "memory": allocator.in_force(),
+    }
 
 
 def _timed(name: str, check: Callable[[], str]) -> dict[str, Any]:

@@ -263,3 +263,58 @@ def test_a_survey_is_made_by_a_job(toybox_model: Any, toybox_folder: Path, tmp_p
         assert about["there"]
         assert about["pictures"] == 24
         assert 0.5 < about["accuracy"] <= 1
+
+
+def endless(handle: Handle) -> dict[str, Any]:
+    for step in range(100_000):
+        handle.progress(step, 100_000)
+        time.sleep(0.005)
+    return {}
+
+
+def test_work_that_nobody_watches_any_more_ends() -> None:
+    jobs = Jobs(abandoned=0.1)
+    try:
+        watched = jobs.submit("map", "w", "W", endless)
+        told: list[str] = []
+
+        def listener(event: str, data: Any) -> None:
+            told.append(event)
+
+        watched.listen(listener)
+        end = time.monotonic() + 20
+        while len(told) < 60 and time.monotonic() < end:  # many times longer than it would be left alone
+            time.sleep(0.01)
+        assert watched.state == "running"
+        after = jobs.submit("map", "n", "N", counting(2))
+        assert after.to_dict()["ahead"] == 1
+        after.listen(lambda event, data: None)
+        watched.unlisten(listener)
+        assert wait(watched).state == "cancelled"
+        assert wait(after).state == "done"
+    finally:
+        jobs.close()
+
+
+def test_what_others_use_goes_on_without_a_watcher() -> None:
+    jobs = Jobs(abandoned=0.01)
+    try:
+        assert wait(jobs.submit("survey", "s", "S", counting(60), lasting=True)).state == "done"
+    finally:
+        jobs.close()
+
+
+def test_the_time_that_is_left_follows_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("convoscope.web.jobs.time.monotonic", lambda: now[0])
+    job = Job("a" * 16, "k", "map", "T", lambda handle: {})
+    handle = Handle(job)
+    left = []
+    for step in range(60):
+        # the first ten steps take ten times as long: they build what the others use
+        now[0] += 2.0 if step < 10 else 0.2
+        handle.progress(step, 200)
+        left.append(job.latest["left"])
+    assert left[0] is None
+    truth = (200 - 59) * 0.2
+    assert truth / 1.5 < left[-1] < truth * 1.5

@@ -64,7 +64,7 @@ def diff(
         )  # fmt: skip
     document = found.to_dict()
     found.save(folder / "index.html")
-    from ..html.render import write_whole
+    from ..files import write_whole
 
     if table is not None:
         write_whole(table, found.latex())

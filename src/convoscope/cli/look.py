@@ -188,6 +188,7 @@ def doctor(json: JsonFlag = False) -> int:
         versions = [(name, version) for name, version in found["versions"].items()]
         say(columns(("package", "version"), versions))
         say(f"\nDevice: {found['device']['name']} ({found['device']['threads']} threads)")
+        say(f"Memory: {found['device']['memory']}")
         for extra, state in found["extras"].items():
             missing = ", ".join(state["missing"])
             say(f"Extra {extra:<8} " + ("present" if not missing else f"missing: {missing} ({state['install']})"))

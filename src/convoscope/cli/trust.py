@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..html.render import write_whole
+from ..files import write_whole
 from . import common
 from .common import (
     DONE,
@@ -93,8 +93,8 @@ def evaluate(
     """Compare methods on pictures with known truth: a league table with confidence intervals.
 
     Writes league.json, league.csv, league.md and league.png into DIR. Every case is written down as soon as it is
-    measured, so a stopped run goes on where it was. toybox and toybox-cheat bring their own pictures with exact
-    masks.
+    measured, so a stopped run goes on where it was. toybox, toybox-robust and toybox-cheat bring their own pictures
+    with exact masks.
     """
     from ..methods import METHODS
     from ..trust.evaluate import Settings, evaluate_cases, measures, methods_for
@@ -108,7 +108,7 @@ def evaluate(
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different truths: give one.")
     own = not given and images is None
-    if own and model not in ("toybox", "toybox-cheat"):
+    if own and model not in ("toybox", "toybox-robust", "toybox-cheat"):
         raise UsageError("Give pictures to measure on: --boxes FILE, --masks FILE, --voc FOLDER or --images FOLDER.")
     table = common.out_file(latex, (".tex",)) if latex else None
     papers = common.out_file(bib, (".bib",)) if bib else None
@@ -134,7 +134,7 @@ def evaluate(
         _show(league)
     if own and cheat:
         document["cheat"] = _cheat(opened, chosen, folder, limit, json)
-    (folder / "league.json").write_text(common.dump_json(document) + "\n", encoding="utf-8")
+    write_whole(folder / "league.json", common.dump_json(document) + "\n")
     for key, why in league.failed.items():
         complain(f"{key}: {why}")
     for name, why in league.refused.items():

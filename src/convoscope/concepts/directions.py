@@ -95,6 +95,14 @@ class Directions:
         """The rows as plain data."""
         return [row.to_dict() for row in self.rows]
 
+    def record(self, channels: int = 12) -> dict[str, Any]:
+        """What the page reads: the rows with their strongest channels, and what was refused."""
+        rows = []
+        for row in self.rows:
+            strongest = np.argsort(-np.abs(row.vector), kind="stable")[:channels]
+            rows.append({**row.to_dict(), "channels": [[int(at), float(row.vector[at])] for at in strongest]})
+        return {"rows": rows, "refused": list(self.refused), "doubts": list(self.doubts)}
+
 
 def tcav(
     model: Model,
@@ -244,7 +252,7 @@ def _score_interval(slopes: Floats, random: np.random.Generator, draws: int = 10
     cols = random.multinomial(sets, np.full(sets, 1 / sets), size=draws) / sets
     drawn = np.einsum("dp,ps,ds->d", rows, signs, cols, optimize=True)
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _covariance(centred: Floats) -> tuple[Floats, bool] | None:

@@ -161,7 +161,7 @@ class Audit:
         """Write ``audit.html``, ``audit.csv`` and ``audit.json``, each whole or not at all."""
         import json
 
-        from ..html.render import write_whole
+        from ..files import write_whole
 
         target = Path(folder)
         document = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)

@@ -249,6 +249,7 @@ def _tested(case: Case, one: Group, wrong: Flags, b: Flags, taken: Flags) -> Fin
         size.mean, size.low, size.high, one.label, tuple(uris[:10]), doubt,
         case.command("repair", "--how", "head", "--out", "fixed.safetensors"), max(0.0, size.low) * part, p,
         {"what": "slice", "members": uris, "described": bool(one.words) or "look alike" not in words},
+        tuple(case.looked.pictures.uris[row] for row in order if wrong[row]),
     )  # fmt: skip
 
 

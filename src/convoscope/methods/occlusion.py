@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..engine.passes.needs import Perturbed, Scores
-from ..errors import UsageError
+from ..errors import MethodRefused, UsageError
 from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
 
@@ -135,6 +135,13 @@ class Occlusion(Method):
 
     def _maps(self, query: Query, values: Tensor, reports: list[Report]) -> Maps:
         unit = "probability drop per pixel" if self.score == "probability" else self.about.unit
+        flat = values.flatten(1)
+        if bool(flat.isfinite().all()) and bool((flat.amax(1) == flat.amin(1)).all()):
+            hint = " Probabilities near 1 hardly move: score=logit may." if self.score == "probability" else ""
+            raise MethodRefused(
+                f"Covering any part changes the score by the same {float(flat[0, 0]):.3g} per pixel: there is no place "
+                f"to show.{hint}"
+            )
         maps = Maps(values, True, unit, self.about.reduction)
         for name in reports[0].to_dict():
             if name != "doubt":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
+from ..files import write_whole
 from ..methods import METHODS, Method, method
 from ..methods.naming import named
 from ..models.model import Model
@@ -243,6 +244,12 @@ def _measure_group(
     target = EachItsOwn({id(p): case.target for p, case in zip(pictures, read, strict=True)})
     found = explain(model, pictures, list(methods.values()), target=target, resize=settings.resize)
     for case, one in zip(read, found, strict=True):
+        if not np.isfinite(one.score):
+            yield (
+                case.key,
+                {"failed": f"{one.picture}: the score is {one.score} (NaN or infinite): nothing to measure."},
+            )
+            continue
         arrays = {name: heatmap.values for name, heatmap in one.items()}
         row: dict[str, Any] = {"measures": measure_case(model, case, one, arrays, settings)}
         if one.refused:
@@ -359,14 +366,16 @@ class _Ledger:
             ledger._agree(known, header)
             ledger._read()
         else:
-            known.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+            write_whole(known, json.dumps({**header, "digest": _seal(header)}, indent=2) + "\n")
         return ledger
 
     def _agree(self, known: Path, header: dict[str, Any]) -> None:
         try:
-            before = json.loads(known.read_text(encoding="utf-8"))
+            before = json.loads(known.read_text(encoding="utf-8", errors="replace"))
         except ValueError:
-            before = {}
+            before = None
+        if not isinstance(before, dict) or before.pop("digest", None) not in (None, _seal(before)):
+            raise UsageError(f"{known}: this file is damaged: remove the folder, or choose another one.")
         other = [name for name in header if before.get(name) != header[name]]
         if other:
             raise UsageError(
@@ -377,23 +386,31 @@ class _Ledger:
         if self.file is None or not self.file.is_file():
             return
         kept = []
-        text = self.file.read_text(encoding="utf-8")
+        text = self.file.read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines():
             try:
                 row = json.loads(line)
+                if row.pop("digest") != _seal(row):
+                    continue  # another bit than was written: measured again
                 self.rows[row.pop("case")] = row
                 kept.append(line)
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         whole = "".join(line + "\n" for line in kept)
         if whole != text:  # a line that was cut off must not swallow the next one
-            self.file.write_text(whole, encoding="utf-8")
+            write_whole(self.file, whole)
 
     def add(self, key: str, row: dict[str, Any]) -> None:
         self.rows[key] = row
         if self.file is not None:
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"case": key, **row}) + "\n")
+                said = json.loads(json.dumps({"case": key, **row}))
+                file.write(json.dumps({**said, "digest": _seal(said)}) + "\n")
+
+
+def _seal(row: dict[str, Any]) -> int:
+    """A checksum of a line, as it is read back."""
+    return zlib.crc32(json.dumps(row, sort_keys=True).encode())
 
 
 def plainly(settings: Settings) -> Settings:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..files import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -275,9 +276,9 @@ class League:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"league.{ending}" for ending in ("json", "csv", "md", "png")]
-        files[0].write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        files[1].write_text(self.csv(), encoding="utf-8")
-        files[2].write_text(self.markdown() + "\n", encoding="utf-8")
+        write_whole(files[0], json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_whole(files[1], self.csv())
+        write_whole(files[2], self.markdown() + "\n")
         chart(self).save(files[3])
         return files
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..files import write_arrays, write_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,14 +105,9 @@ class Visualization:
         """
         path = Path(path)
         if path.suffix == ".npy":
-            np.save(path, self.pixels)
-            return path
+            return write_arrays(path, pixels=self.pixels)
         image = self.transparent if transparent else self.image
-        if path.suffix.lower() == ".webp":
-            image.save(path, lossless=True)
-        else:
-            image.save(path)
-        return path
+        return write_image(path, image, **({"lossless": True} if path.suffix.lower() == ".webp" else {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""

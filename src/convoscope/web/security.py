@@ -88,7 +88,7 @@ class Guard:
         own = {f"http://{host}", f"https://{host}"}
         if origin is not None and origin not in own and not path.startswith(OPEN):
             return 403, "Another site's page asked: only the page of this server may."
-        if headers.get("sec-fetch-site") == "cross-site" and path.startswith("/api"):
+        if headers.get("sec-fetch-site") == "cross-site" and path.startswith(("/api", "/b/")):
             return 403, "Another site's page asked: only the page of this server may."
         length = headers.get("content-length", "0")
         limit = self.upload if path == "/api/pictures" else self.body

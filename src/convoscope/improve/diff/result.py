@@ -141,7 +141,7 @@ class Diff:
 
     def save(self, path: str | Path) -> Path:
         """Write the page to a file, whole or not at all."""
-        from ...html.render import write_whole
+        from ...files import write_whole
 
         return write_whole(path, self.page())
 

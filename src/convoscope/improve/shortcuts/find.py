@@ -152,13 +152,14 @@ def _of_class(
                 found[family] = transplant(bench, kind, seed)
                 continue
             if family in ("jpeg", "blur"):
-                change, carries = families.round_trip(bench, kind, family)
-                carried[kind, family] = carries
+                change = families.round_trip(bench, kind, family)
             elif family == "template":
                 change = template(bench, kind, seed)
             else:
                 change = getattr(families, family)(bench, kind, seed)
-            found[family] = effect(bench, kind, change, seed)
+            carried[kind, family] = change.carries
+            if change.carries or not bench.lean:
+                found[family] = effect(bench, kind, change, seed)
         except ConvoscopeError as refused:
             notes.append(f"{family}: {refused}")
     return found

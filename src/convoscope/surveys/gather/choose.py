@@ -95,6 +95,10 @@ def default_layers(model: Model, shape: Sequence[int]) -> list[str]:
         kind = _word(layer)
         if kind in _ACTIVATIONS or (not any(word in kind for word in _REPEATS) and _is_end(node, following)):
             chosen.append(name)
+    last = watched.last_grid
+    if chosen and last in grids and not any(made.get(last) is made.get(name) for name in chosen):
+        # what `explain` looks at when nobody names a layer is known to the survey, too
+        chosen = [name for name in grids if name in chosen or name == last]
     return chosen or list(grids)
 
 

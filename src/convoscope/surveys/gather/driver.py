@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ...engine.passes.untouched import untouched
 from ...errors import StoreError
 from ...models.model import Model
 from ...models.opening import open_model
 from ...notebook import shows_progress
+from ...session import protected
 from ..store.recipe import Recipe, make_recipe, reopen
 from ..store.store import Store, begun
 from .collections import is_collection, read_text
@@ -239,7 +239,7 @@ def choose_format(model: Model, batch_size: int, memory_format: str = "auto") ->
                 wide += work if module.groups == 1 and module.in_channels >= 16 else 0
                 plain += work
         chosen = "channels_last" if model.device.type == "cpu" and plain and wide > plain / 2 else "contiguous"
-    with untouched(model.module, gradients=False):
+    with protected(model):
         for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs
             try:

@@ -248,6 +248,11 @@ def _clear_errors(path: str) -> Iterator[None]:
             raise StoreError(
                 f"The disk of {path} is full. What was committed before is kept: make room and run again."
             ) from error
+        if getattr(error, "errno", None) == 27 or "os error 27" in lower or "file too large" in lower:
+            raise StoreError(
+                f"{path}: a file would become larger than is allowed here (ulimit -f, or the disk's own limit). What "
+                "was committed before is kept."
+            ) from error
         raise StoreError(f"{path}: {text[:240]}") from error
 
 

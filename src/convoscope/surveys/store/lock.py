@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import StoreError
 from ...extras import need
+from ...files import write_whole
 
 #: seconds after which a lease that was not renewed is void: its writer has died
 LEASE = 600.0
@@ -52,7 +53,7 @@ class Lock:
         if not wait:
             who = {"process": os.getpid(), "host": socket.gethostname(), "since": time.time()}
             with contextlib.suppress(OSError):  # only for the sentence of whoever comes second
-                Path(path, "writer.json").write_text(json.dumps(who), encoding="utf-8")
+                write_whole(Path(path, "writer.json"), json.dumps(who))
         return cls(held)
 
     @staticmethod

@@ -57,20 +57,23 @@ FOLD_AFTER = 16
 
 
 class Store(Lists, Views):
-    """An open store: :meth:`open` reads one; :func:`convoscope.surveys.survey` makes and fills one.
+    """An open store: ``Store(path)`` reads one; :func:`convoscope.survey` makes and fills one.
 
     ``notes`` are sentences about what had to be mended on opening.
     """
 
     def __init__(
         self,
-        path: str,
-        tables: dict[str, Table],
-        recipe: Recipe,
-        notes: Sequence[str],
-        lock: Lock | Lease | None,
+        path: str | Path,
+        tables: dict[str, Table] | None = None,
+        recipe: Recipe | None = None,
+        notes: Sequence[str] = (),
+        lock: Lock | Lease | None = None,
     ):
-        self.path = path
+        if tables is None or recipe is None:
+            self.__dict__.update(self.open(path).__dict__)
+            return
+        self.path = str(path)
         self.recipe = recipe
         self.notes = list(notes)
         self._tables = tables
@@ -424,7 +427,7 @@ class Store(Lists, Views):
 _OURS = frozenset(
     {"units.lance", "pictures.lance", "states.lance", "folded.lance", "files.lance", "plan.lance", "maps",
     "set-aside",
-     "lock", "writer.json", "index.json", "annotations.json"}
+     "lock", "writer.json", "index.json", "annotations.json", "marks.jsonl"}
 )  # fmt: skip
 
 
