@@ -78,8 +78,6 @@ class Heatmap:
 
     def scale(self) -> Scale:
         """How values become colours when this map is drawn alone."""
-        from dataclasses import replace as changed
-
         from .draw import scales
 
         made = scales.for_map(
@@ -87,7 +85,7 @@ class Heatmap:
             patches="superpixels" in self.facts,
         )  # fmt: skip
         # maps of single pixels are drawn alone, the others over the photo
-        return changed(made, over=self.raw is None)
+        return replace(made, over=self.raw is None)
 
     def show(self) -> Image.Image:
         """The map over its photo, opened in the system's viewer (in a notebook the value shows itself)."""

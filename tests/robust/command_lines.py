@@ -74,7 +74,7 @@ def draw_line(draw: random.Random, place: Path, out: Path) -> list[str]:
                 continue
             line.append(_argument(draw, str(parameter.name), kinds, out))
             continue
-        if parameter.name in ("help", "ray", "workers", "port", "host"):
+        if parameter.name in ("help", "ray", "workers", "ward"):  # processes of their own, and minutes
             continue
         names = [name for name in parameter.opts if name.startswith("-")]
         wanted = 0.9 if parameter.name == "out" else 0.3 if parameter.name == "json" else 0.07

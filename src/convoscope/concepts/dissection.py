@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from ..surveys.store.store import Store
 
-#: shares of a unit's cells above its threshold that are tried; the paper's is 0.005
-QUANTILES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15)
+#: shares of a unit's cells above its threshold that are tried, close together, since a detector's overlap cannot be
+#: larger than the ratio of its area to the concept's; the paper's share is 0.005
+QUANTILES = tuple(0.0005 * 2 ** (step / 2) for step in range(17))
 PUBLISHED = 0.005
 #: a picture's map is compared at most at so many pixels a side
 SIDE = 112
@@ -318,16 +319,15 @@ def _masks(model: Model, pictures: Labelled, row: int, truth: Truth, query: Quer
 
 
 def _count(values: Tensor, masks: NDArray[np.float32], thresholds: NDArray[np.float32]) -> _Counts:
+    levels = torch.from_numpy(thresholds)
     size = masks.sum(0).astype(np.float64)
-    shown = np.flatnonzero(size)  # most concepts are not on most pictures
-    there = torch.from_numpy(np.ascontiguousarray(masks[:, shown]))
     inter = np.zeros((len(values), thresholds.shape[1], masks.shape[1]))
-    on = np.empty((len(values), thresholds.shape[1]))
-    for at in range(thresholds.shape[1]):
-        above = (values > torch.from_numpy(thresholds[:, at : at + 1])).float()
-        inter[:, at, shown] = (above @ there).numpy()
-        on[:, at] = above.sum(1).numpy()
-    return _Counts(inter, on, size)
+    for name in np.flatnonzero(size):  # most concepts are not on most pictures, and cover little of the others
+        there = values[:, torch.from_numpy(np.flatnonzero(masks[:, name]))]
+        for at in range(thresholds.shape[1]):
+            inter[:, at, name] = (there > levels[:, at : at + 1]).sum(1).numpy()
+    on = torch.stack([(values > levels[:, at : at + 1]).sum(1) for at in range(thresholds.shape[1])], 1)
+    return _Counts(inter, on.double().numpy(), size)
 
 
 def _summed(counts: Iterator[_Counts]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:

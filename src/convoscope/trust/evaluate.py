@@ -179,7 +179,8 @@ def evaluate_cases(
     if duplicates:
         raise UsageError(f"{duplicates} cases share a key with another.")
     ledger = _Ledger.open(out, _header(model, chosen, settings))
-    wanted = [case for case in cases if case.key not in ledger.rows]
+    # a failure is not a result: what could not be read may be back
+    wanted = [case for case in cases if "failed" in ledger.rows.get(case.key, {"failed": ""})]
     done = len(cases) - len(wanted)
     if progress is not None:
         progress(done, len(cases))
