@@ -81,6 +81,8 @@ class Request:
             "layers": self.layers,
             "parts": self.parts,
             "resize": self.resize,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
             "spec": absolute_spec(model.spec),
             "path": None if path is None else str(path.resolve()),
         }
