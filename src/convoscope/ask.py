@@ -166,6 +166,109 @@ def _switches(model: Model, session: Session, units: Sequence[str]) -> dict[str,
     return replace
 
 
+@dataclass(eq=False)
+class Pasted:
+    """A piece of one picture put onto another, with an equally large piece from elsewhere as its control.
+
+    ``take`` and ``control_take`` are (x0, y0) of the pieces in the source, ``put`` is where they went, all in input
+    pixels; ``side`` is their width and height. ``target`` is the class that the network sees in the source.
+    """
+
+    before: Reading
+    after: Reading
+    control: Reading
+    target: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the piece made the picture the source's class, which it was not before."""
+        return _best(self.after) == self.target != _best(self.before)
+
+    @property
+    def control_flipped(self) -> bool:
+        """Whether the other piece did."""
+        return _best(self.control) == self.target != _best(self.before)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "before": self.before.to_dict(), "after": self.after.to_dict(), "control": self.control.to_dict(),
+            "target": self.target, "flipped": self.flipped, "control_flipped": self.control_flipped,
+            "facts": self.facts,
+        }  # fmt: skip
+
+
+def _best(reading: Reading) -> str | None:
+    return str(reading.classes[0]["label"]) if reading.classes else None
+
+
+def paste(
+    model: Model,
+    source: Any,
+    onto: Any,
+    take: tuple[int, int],
+    put: tuple[int, int],
+    side: int,
+    *,
+    target: TargetLike = None,
+    count: int = 5,
+) -> Pasted:
+    """Cut a square out of ``source``, put it onto ``onto``, and ask the network again: a patch transplant by hand.
+
+    Everything happens in the network's input, as :func:`convoscope.shortcuts` does it. The control is the square of
+    the source that lies farthest from ``take``, at the same place: only what the piece does beyond it tells anything.
+
+    Args:
+        model: a classifier, left as it was.
+        source: the picture that the piece is cut from.
+        onto: the picture that it is put onto.
+        take: x and y of the piece's first pixel in the source's input.
+        put: x and y of where it goes; brought inside where it reaches over the edge, like ``take``.
+        side: width and height in input pixels.
+        target: the class that is watched; default what the network sees in ``source``.
+        count: classes that are listed.
+
+    Returns:
+        the receiving picture's reading before, after, and with the control.
+
+    Raises:
+        UsageError: inputs of different sizes, or a side that the input cannot hold.
+    """
+    fitted = [model.prepare(Picture.of(one)) for one in (source, onto)]
+    if fitted[0].tensor.shape != fitted[1].tensor.shape:
+        raise UsageError(
+            "The two pictures make inputs of different sizes: a piece can only go from one input to an equal one."
+        )
+    session = Session(model, fitted, gradients=False)
+    inputs = session.batch
+    height, width = int(inputs.shape[-2]), int(inputs.shape[-1])
+    if not 1 <= side <= min(height, width):
+        raise UsageError(f"A piece of {side} pixels does not fit: the network's input is {width}×{height} pixels.")
+    x, y = (min(max(0, value), limit - side) for value, limit in zip(take, (width, height), strict=True))
+    to_x, to_y = (min(max(0, value), limit - side) for value, limit in zip(put, (width, height), strict=True))
+    away = max(
+        ((left, top) for left in (0, width - side) for top in (0, height - side)),
+        key=lambda corner: (corner[0] - x) ** 2 + (corner[1] - y) ** 2,
+    )
+    made = inputs[[0, 1, 1, 1]].clone()
+    for row, (left, top) in ((2, (x, y)), (3, away)):
+        made[row, ..., to_y : to_y + side, to_x : to_x + side] = inputs[0, ..., top : top + side, left : left + side]
+    four = Session(model, [fitted[0], fitted[1], fitted[1], fitted[1]], gradients=False)
+    with four:
+        recorded = four.record(made)
+        said = four.predictions(recorded.output, count)
+        if target is None:
+            label = str(said.rows[0][0]["label"]) if said.rows[0] else ""
+        else:
+            label = four.resolve(parse(target, model), recorded.output).labels[0]
+    readings = [Reading(said.kind, rows, label, notes=said.notes) for rows in said.rows]
+    return Pasted(
+        readings[1], readings[2], readings[3], label,
+        {"take": [x, y], "put": [to_x, to_y], "control_take": list(away), "side": side, "source": _best(readings[0])},
+    )  # fmt: skip
+
+
 def _check_channels(info: Layer, units: list[Unit]) -> None:
     layer, have, grid = info.name, info.channels, info.grid
     for unit in units:
@@ -201,4 +304,4 @@ def _reading(session: Session, recorded: Recorded, scorer: Scorer, count: int) -
     return Reading(said.kind, said.rows[0], scorer.labels[0], float(score[0]), probability, said.notes)
 
 
-__all__ = ["Change", "Reading", "cover", "read", "switch_off"]
+__all__ = ["Change", "Pasted", "Reading", "cover", "paste", "read", "switch_off"]

@@ -140,7 +140,7 @@ def test_oblong_windows_cover_every_pixel_and_give_each_patch_its_share() -> Non
 
     model = cs.wrap(Additive().eval(), size=(12, 20))
     picture = torch.rand(3, 12, 20, generator=torch.Generator().manual_seed(3))
-    method = cs.Occlusion(window=(3, 5), stride=(3, 5), fill="black")
+    method = cs.Occlusion(window=(3, 5), stride=(3, 5))  # the mean is zero here
     made = cs.explain(model, picture, [method], target=0)["occlusion"].values
     share = (picture * model.module.weight.detach()).sum(0)
     wanted = share.reshape(4, 3, 4, 5).sum((1, 3))
@@ -150,3 +150,9 @@ def test_oblong_windows_cover_every_pixel_and_give_each_patch_its_share() -> Non
     for bad in ("3x", "3x5x7", "0x5", (3, 0), (1, 2, 3), "x", "3.5x2"):
         with pytest.raises(cs.UsageError):
             cs.methods.method("occlusion", {"window": bad})
+
+
+def test_frames_come_once_each(model: cs.Model) -> None:
+    frames = list(cs.visualize_frames(model, 1, steps=6, every=2))
+    assert [frame.step for frame in frames] == [2, 4, 6]
+    assert [frame.results is not None for frame in frames] == [False, False, True]

@@ -157,7 +157,7 @@ def test_layers_tell_shape_field_and_place(web: Any, toybox_model: Any) -> None:
     assert rows["layer3"]["channels"] == 96
     assert rows["layer3"]["grid"] == [12, 12]
     assert rows["fc"]["grid"] is None
-    assert rows["layer1"]["rf"]["size"] is not None
+    assert rows["layer1"]["rf"]["size"] == list(toybox_model.watched().layers["layer1"].geometry.size)
 
 
 def test_slow_methods_are_left_to_jobs(web: Any) -> None:

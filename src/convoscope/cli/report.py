@@ -40,6 +40,9 @@ def report(
         list[str] | None, typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A setting of one method.")
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Add how far each map can be trusted.")] = False,
+    concepts: Annotated[
+        bool, typer.Option("--concepts", help="Add the parts that the explained class is made of (with --survey).")
+    ] = False,
     title: Annotated[str | None, typer.Option("--title", help="The heading.")] = None,
     json: JsonFlag = False,
 ) -> int:
@@ -65,8 +68,8 @@ def report(
         store = Store.open(survey)
     with common.progress("Report", len(paths), quiet=json) as bar:
         found = write(
-            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust, title=title,
-            progress=lambda what, done, total: bar.at(done, total),
+            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust,
+            concepts=concepts, title=title, progress=lambda what, done, total: bar.at(done, total),
         )  # fmt: skip
     for sentence in found.failed.values():
         complain(sentence)

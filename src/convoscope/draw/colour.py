@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ SEQUENTIAL = "inferno"
 
 DIVERGING = "RdBu_r"
 """Signed values: blue below zero, white at zero, red above (ColorBrewer, safe for colour-blind eyes)."""
+
+TABLES = Path(__file__).parent / "colour_tables"
+"""The colour maps that the program uses by itself, as bytes: ``docs/make_colour_tables.py`` writes them."""
 
 HATCH_LIGHT = (214, 214, 214)
 HATCH_DARK = (168, 168, 168)
@@ -240,6 +244,27 @@ def colours(name: str) -> Pixels:
     ``NAME@over`` and ``NAME@over-signed`` are the part of its colours that is brighter (darker) than any photo beneath
     it is drawn, so that more is brighter (darker) on every photo; where the map has no such part, all of its colours.
     """
+    base, _, part = name.partition("@")
+    if part in ("over", "over-signed"):
+        table = _over(colours(base), part == "over-signed")
+    else:
+        shipped = _shipped(name)
+        table = computed(name) if shipped is None else shipped
+    table.setflags(write=False)
+    return table
+
+
+def _shipped(name: str) -> Pixels | None:
+    """The table that comes with the program, for the maps it uses by itself."""
+    file = TABLES / f"{name}.rgb"
+    if not name.isidentifier() or not file.is_file():
+        return None
+    table: Pixels = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(_LEVELS, 3).copy()
+    return table
+
+
+def computed(name: str) -> Pixels:
+    """The colours by matplotlib itself, for every other map."""
     import matplotlib  # here, and not pyplot: no window, and nothing at import time
 
     name, _, part = name.partition("@")
@@ -253,7 +278,6 @@ def colours(name: str) -> Pixels:
         ) from None
     shares = cmap.resampled(_LEVELS)(np.linspace(0.0, 1.0, _LEVELS))[:, :3]
     table: Pixels = np.rint(shares * 255).astype(np.uint8)
-    table.setflags(write=False)
     return table
 
 

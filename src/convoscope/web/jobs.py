@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
 from .request_queue import BusyError
 
 #: jobs in line, and jobs that are remembered when they have ended
@@ -69,6 +70,10 @@ class Handle:
         began, first = self._pace[0]
         # what was seen of less than a second tells nothing of the rest
         return (now - began) * (total - done) / (done - first) if now - began >= 1 and done > first else None
+
+    def file(self, name: str, kind: str, content: bytes) -> None:
+        """A file that the job made, to be fetched by its name while the job is remembered."""
+        self._job.files[name] = (kind, content)
 
     def frame(self, data: dict[str, Any]) -> None:
         """An intermediate picture."""
@@ -248,7 +253,8 @@ class Jobs:
                 job.error = str(error)
                 self._end(job, "failed")
             except Exception as error:  # one job that breaks must not end the line
-                job.error = f"{type(error).__name__}: {error}"[:400]
+                said = disk_trouble(error) if isinstance(error, OSError) else ""
+                job.error = said or f"{type(error).__name__}: {error}"[:400]
                 self._end(job, "failed")
             finally:
                 self._busy = False

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..errors import PictureError
 from ..files import read_regular
+from ..names import shown
 from ..pictures.picture import Picture, find_pictures
 
 #: formats that are decoded; Pillow knows dozens more, some of them little tested
@@ -103,7 +104,8 @@ class PictureLibrary:
             known += 1
             name = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
             label = path.relative_to(folder).parts[0] if len(path.relative_to(folder).parts) > 1 else None
-            self._entries.setdefault(digest[:16], Entry(digest[:16], name, "folder", label, path))
+            label = None if label is None else shown(label)
+            self._entries.setdefault(digest[:16], Entry(digest[:16], shown(name), "folder", label, path))
 
     def _inside(self, path: Path) -> bool:
         """Whether the file is really in the folder: a link may lead out of it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from ..errors import ConvoscopeError, MethodRefused, UsageError
 from ..methods import METHODS, Method, method
 from ..models.model import Model
 from ..results import Heatmap
+from ..surveys.marks import Marks
 from ..targets import parse
 from .cache import Cache, key_of
 from .picture_library import PictureLibrary
 from .request_queue import RequestQueue
+from .shelf import Shelf
 
 if TYPE_CHECKING:
     from .jobs import Jobs
@@ -80,6 +84,13 @@ class AppState:
     jobs: Jobs = field(init=False)
     desk: RequestQueue = field(init=False)
     fingerprint: str = field(init=False)
+    #: the network that it is compared with, on the same pictures; None where there is only one
+    rival: AppState | None = None
+    #: documents of the third question
+    shelf: Shelf = field(default_factory=lambda: Shelf())
+    #: model flags that next commands repeat
+    flags: tuple[str, ...] = ()
+    _marks: Marks | None = field(default=None, init=False)
     _twin: Model | None = field(default=None, init=False)
     _twin_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -92,6 +103,26 @@ class AppState:
     def survey_stamp(self) -> str:
         """Changes when the collection does: part of the key of all that is read from it."""
         return "" if self.gathered is None else self.gathered.stamp
+
+    def marks(self) -> Marks:
+        """What people note of pictures and units: kept in the store where it lies here, else beside its findings."""
+        from ..surveys.marks import FILE
+
+        place = None
+        if self.gathered is not None and "://" not in str(self.gathered.store.path):
+            place = Path(str(self.gathered.store.path)) / FILE
+            if not os.access(place if place.exists() else place.parent, os.W_OK):
+                place = None
+        if self._marks is None or self._marks.path != place:
+            kept = self._marks
+            self._marks = Marks(place)
+            if kept is not None and kept.path is None and place is not None:  # noted before there was a store
+                for about, mark in kept.all().items():
+                    for tag in mark.tags:
+                        self._marks.add("tag", [about], tag)
+                    if mark.note:
+                        self._marks.add("note", [about], mark.note)
+        return self._marks
 
     def twin(self) -> Model:
         """A copy of the network for long work, so that a click is answered while an occlusion map is made.
@@ -209,6 +240,8 @@ class AppState:
 
     def close(self) -> None:
         """End all work."""
+        if self.rival is not None:
+            self.rival.close()
         self.jobs.close()
         self.desk.close()
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import UsageError
 from ..plain import plain
+from . import examine, exports
 from .cache import key_of
 from .jobs import Handle
 from .picture_library import encoded
@@ -232,13 +233,13 @@ def _embedding(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
     from .routes.collection import columns, gathered_of
 
     gathered = gathered_of(app_state)
-    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, asked.method)
+    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, asked.method, asked.layer or None)
 
     def work(handle: Handle) -> dict[str, Any]:
         def told(what: str, done: int, total: int) -> None:
             handle.progress(done, total, what)
 
-        found = columns(gathered, asked.method, told)
+        found = columns(gathered, asked.method, told, asked.layer or None)
         app_state.cache.put(key, found, 200 * len(found["ids"]))
         return {"method": asked.method, "pictures": len(found["ids"])}
 
@@ -251,6 +252,8 @@ _KINDS: dict[str, Callable[[AppState, JobRequest], tuple[str, str, Work]]] = {
     "trust": _trust,
     "survey": _survey,
     "embedding": _embedding,
+    **examine.KINDS,
+    **exports.KINDS,
 }
 
 __all__ = ["prepare"]

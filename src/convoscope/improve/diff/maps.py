@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from ...engine.passes.naming import observe
-from ...engine.passes.untouched import untouched
 from ...errors import ConvoscopeError, PictureError
 from ...explanation import explain
 from ...models.model import Model
 from ...results import Heatmap
+from ...session import forward, protected
 from .sides import Side, common_classes
 from .units import Unit
 
@@ -206,8 +205,8 @@ def _peaks(model: Model, inputs: Any, units: Sequence[Unit]) -> dict[Unit, tuple
                 else:
                     found[unit] = (0, 0)
 
-    with untouched(model.module, gradients=False), observe(model.module, visit, only={u.layer for u in units}):
-        model.run(inputs)
+    with protected(model, visit, {u.layer for u in units}):
+        forward(model, inputs)
     return found
 
 

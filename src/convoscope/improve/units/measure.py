@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...engine.passes.naming import module_paths, observe
-from ...engine.passes.untouched import untouched
+from ...engine.passes.naming import module_paths
 from ...errors import PictureError
 from ...models.model import Model
+from ...session import forward, protected
 from ...surveys.gather.choose import default_layers
 from ..collection import Labelled
-from ..look import batches, run_once
+from ..look import batches
 
 Floats = NDArray[np.float64]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -216,8 +216,8 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     handles = [module.register_forward_pre_hook(given(name)) for name, module in normal.items()]
     try:
         for at, inputs in batches(model, pictures, failed):
-            with untouched(model.module, gradients=False), observe(model.module, visit, only=set(names)):
-                run_once(model, inputs)
+            with protected(model, visit, names):
+                forward(model, inputs)
             rows.extend(at)
             if progress is not None:
                 progress(at[-1] + 1, len(pictures))

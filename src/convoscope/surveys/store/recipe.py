@@ -15,6 +15,7 @@ from typing import Any
 
 from ...engine.fields.layout import Layout
 from ...errors import LayerError, ModelError, UsageError
+from ...files import sha256
 from ...models.model import Model
 from ...models.opening import open_model
 from ...pictures.picture import Preprocessing
@@ -134,7 +135,11 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        made: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for span in made["layers"]:
+            if span["prefix_tokens"] is None:  # so that a survey of grids alone has the ids that it always had
+                del span["prefix_tokens"], span["cells"]
+        return made
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
@@ -253,8 +258,7 @@ def absolute_spec(spec: str | None) -> str | None:
 
 def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's bytes, 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def reopen(recipe: Recipe, device: Any = None) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from .. import schemas
@@ -54,6 +54,23 @@ async def cancel(request: Request, id: JobId) -> schemas.Job:
     found = _job(request, id)
     bench_of(request).jobs.cancel(found)
     return schemas.Job(**found.to_dict())
+
+
+@router.get(
+    "/{id}/files/{name}",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}, "description": "The file."}},
+)
+async def job_file(
+    request: Request, id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9.-]{1,60}$")]
+) -> Response:
+    """A file that a job made: a report, a zip file of sheets."""
+    found = _job(request, id).files.get(name)
+    if found is None:
+        raise HTTPException(404, "This job has made no such file.")
+    kind, content = found
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=kind, headers=headers)
 
 
 @router.get(

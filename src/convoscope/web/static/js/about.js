@@ -97,7 +97,7 @@ export function openTrust(name, about, verdict, judge) {
 }
 
 export function openHelp() {
-  const keys = [["← →", t("keyArrows")], ["1 2 3", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
+  const keys = [["← →", t("keyArrows")], ["1 2 3 4", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["p", t("keyPresent")], ["n", t("keyMistake")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
   open(t("help"), words().page.map((text) => h("p", {}, text)), h("h3", {}, t("keys")), h("dl", { class: "keys" }, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, what)])),
     h("p", { class: "soft" }, `convoscope ${app.model.version} · ${app.model.name} · ${app.model.fingerprint.slice(0, 12)}`), lang() === "en" ? null : null);
 }

@@ -2,6 +2,9 @@
 import { get, job } from "./api.js";
 import { app, failed, hear, layerOf, say } from "./app.js";
 import { aboutUnit } from "./about.js";
+import { conceptsOfUnit } from "./concepts.js";
+import { notesOf } from "./notes.js";
+import { unitSheet } from "./unitsheet.js";
 import { fill, h, number, percent, s } from "./dom.js";
 import { photoBox, rectangle } from "./frames.js";
 import { offWords, t, told } from "./i18n.js";
@@ -39,7 +42,7 @@ async function unitCard(body) {
     const patches = h("div", { class: "patches" });
     const ablation = h("p", { class: "change", "aria-live": "polite" });
     fill(body,
-      h("h2", {}, unit, " ", h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutUnit(card) }, "?")),
+      h("h2", {}, unit, " ", h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutUnit(card) }, "?"), " ", h("button", { type: "button", class: "small", onclick: () => unitSheet(unit) }, t("largeCard"))),
       h("p", { class: "soft" }, [card.kind, card.field?.size ? t("cellSees", { size: card.field.size.join("×") }) : card.field ? t("wholePicture") : null,
         survey ? t("activeIn", { p: percent(survey.active), n: survey.pictures }) : null].filter(Boolean).join(" · ")),
       survey?.dead ? h("p", { class: "warning" }, t("deadOne")) : null,
@@ -55,7 +58,9 @@ async function unitCard(body) {
         set({ off: (event.target.checked ? [...rest, unit] : rest).join(",") });
       } }), t("switchOff")), ablation,
       h("button", { type: "button", class: "small", onclick: () => set({ target: unit, against: "", tab: "decide" }) }, t("explainUnit"))));
+    body.append(notesOf(unit));
     markBest(card);
+    conceptsOfUnit(unit).then((parts) => { if (mine === asked) patches.after(...parts); }, () => {});
     ablate(ablation);
     if (survey) showPatches(patches, card.survey.unit_there ?? unit, mine);
   } catch (error) {
@@ -174,14 +179,14 @@ async function pictureCard(body) {
     best ? h("p", {}, h("b", {}, best.label), ` ${best.probability != null ? best.probability.toFixed(2) : number(best.score)}`,
       picture.label && app.model.classes?.includes(picture.label) ? h("span", { class: picture.label === best.label ? "right" : "wrong" }, picture.label === best.label ? ` ✓ ${t("kept")}` : ` ✗ ${t("wrongWord")}`) : null) : null,
     h("section", {}, h("h3", {}, t("sees")), h("img", { class: "input pixelated", alt: t("sees"), src: `/api/pictures/${picture.id}/input` }), h("p", { class: "soft" }, `${picture.input[1]}×${picture.input[0]}`)),
-    neighbours);
+    neighbours, notesOf(picture.id));
   if (!app.model.survey) return;
   fill(neighbours, h("h3", {}, t("neighbours")), h("p", { class: "soft" }, t("computing")));
   try {
     const found = await get("/api/collection/neighbors", { picture: picture.id, k: 9 });
     if (mine !== asked) return;
     fill(neighbours, h("h3", { title: t("neighboursTitle") }, t("neighbours")), h("div", { class: "near" }, found.neighbors.map((one) => near(one))),
-      h("p", { class: "soft" }, t("similarityAt", { layer: found.layer, metric: t(found.metric === "cosine" ? "cosine" : "distance") })), h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection" }) }, t("whereOnMap")));
+      h("p", { class: "soft" }, t("similarityAt", { layer: found.layer, metric: t(found.metric === "cosine" ? "cosine" : "distance") })), h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection", view: "map" }) }, t("whereOnMap")), " ", h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection", view: "grid", alike: picture.id }) }, t("neighbourhood")));
   } catch (error) { if (mine === asked) fill(neighbours, h("h3", {}, t("neighbours")), h("p", { class: "soft" }, error.message)); }
 }
 

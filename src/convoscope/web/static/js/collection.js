@@ -3,7 +3,7 @@ import { get, job } from "./api.js";
 import { app, failed, hear, say } from "./app.js";
 import { aboutCollection } from "./about.js";
 import { near } from "./card.js";
-import { choice, fill, h, number, percent, upright } from "./dom.js";
+import { choice, debounce, fill, h, number, percent, upright } from "./dom.js";
 import { t, told } from "./i18n.js";
 import { on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
@@ -31,11 +31,13 @@ export function collectionTab(node) {
   frame = h("iframe", { class: "plot", title: t("map"), sandbox: "allow-scripts", src: "/plot/frame.html" });
   side = h("div", { class: "side" });
   const hover = h("div", { class: "hover-picture", hidden: true });
-  fill(panel, h("div", { class: "bar" }, choice(t("map"), methods, state.map, (value) => set({ map: value })),
+  const layers = app.model.survey.embeddings ?? [];
+  const find = h("input", { type: "search", value: state.search, placeholder: t("findOnMap"), "aria-label": t("findOnMap"), oninput: (event) => slowFind(event.target.value) });
+  fill(panel, h("div", { class: "bar" }, find, layers.length > 1 ? h("select", { "aria-label": t("mapLayerWord"), title: t("mapLayerWord"), onchange: (event) => set({ mapLayer: event.target.value, lasso: "" }) }, layers.map((name, i) => h("option", { value: i === layers.length - 1 && !state.mapLayer ? "" : name, selected: state.mapLayer ? state.mapLayer === name : i === layers.length - 1 }, name))) : null, choice(t("map"), methods, state.map, (value) => set({ map: value })),
     choice(t("colourBy"), colours, colour, (value) => set({ colour: value }, true)),
     h("label", { class: "switch" }, h("input", { type: "checkbox", checked: state.thumbs === "1", onchange: (event) => set({ thumbs: event.target.checked ? "1" : "" }, true) }), t("thumbnails")),
     h("span", { class: "spacer" }), h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutCollection(made) }, "?")),
-  h("div", { class: "map-area" }, h("div", { class: "plot-box" }, app.model.can.plot ? frame : h("p", { class: "empty" }, t("noMapHere")), hover, h("p", { class: "soft wait map-words" }, t("makingMap"))), side));
+  h("div", { class: "map-area" }, h("div", { class: "plot-box" }, app.model.can.plot ? frame : h("p", { class: "empty" }, t("noMapHere")), hover, h("p", { class: "soft found-count", "aria-live": "polite" }), h("p", { class: "soft wait map-words" }, t("makingMap"))), side));
   load();
   mistakes();
 }
@@ -67,11 +69,14 @@ async function load() {
   const mine = ++asked;
   const words = panel.querySelector(".map-words");
   try {
-    work = job({ kind: "embedding", method: state.map }, { progress: (at) => { if (words) words.textContent = `${t("makingMap")} ${at.total > 1 ? t("of", { done: at.done, total: at.total }) : ""}`; } });
+    work = job({ kind: "embedding", method: state.map, layer: state.mapLayer || null }, { progress: (at) => { if (words) words.textContent = `${t("makingMap")} ${at.total > 1 ? t("of", { done: at.done, total: at.total }) : ""}`; } });
     await work.done;
-    const found = await get("/api/collection/map", { method: state.map, picture: state.picture });
+    const found = await get("/api/collection/map", { method: state.map, picture: state.picture, layer: state.mapLayer });
     if (mine !== asked || !panel.isConnected) return;
     made = found;
+    place = new Map(made.ids.map((id, i) => [id, i]));
+    lookFor();
+    lines();
     words.textContent = [t("mapFigures", { p: percent(keptShare()), t: number(made.metrics.trustworthiness) }), app.model.survey.labelled ? null : t("noLabels"), t("mapHint"), ...made.notes.map(told)].filter(Boolean).join(" ");
     drawSide();
     send();
@@ -90,9 +95,9 @@ async function send() {
   if (!ready || !made || !frame?.contentWindow) return;
   const style = getComputedStyle(document.documentElement);
   const tokens = Object.fromEntries(["page", "ink", "soft", "line", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
-  const here = made.ids.indexOf(state.picture);
+  const here = place.get(state.picture) ?? -1;
   const message = {
-    kind: "draw", groups: groups(), lasso: state.lasso ? state.lasso.split(";").map((corner) => corner.split(",").map(Number)) : null, narrow: innerWidth < 700, x: made.x, y: made.y, ids: made.ids, style: tokens, colour: colourNow(),
+    kind: "draw", names: names(), hits, near: nearIds.map((id) => place.get(id)).filter((i) => i !== undefined), groups: groups(), lasso: state.lasso ? state.lasso.split(";").map((corner) => corner.split(",").map(Number)) : null, narrow: innerWidth < 700, x: made.x, y: made.y, ids: made.ids, style: tokens, colour: colourNow(),
     label: made.label.map(named), prediction: made.prediction.map(named), wrong: made.wrong, trust: made.trust, here, placed: here < 0 && made.placed?.x != null ? made.placed : null,
     words: { right: t("kept"), wrong: t("wrongWord"), here: t("here"), none: "–", trust: t("byTrust") },
     thumbs: state.thumbs === "1" ? await thumbs() : null,
@@ -163,21 +168,63 @@ window.addEventListener("message", (event) => {
   const { kind, ids, at } = event.data;
   if (kind === "ready") { ready = true; send(); }
   if (kind === "hover") hover(Array.isArray(ids) ? ids[0] : null, at);
-  if (kind === "choose" && made?.ids.includes(ids?.[0])) set({ picture: ids[0] });
+  if (kind === "choose" && place.has(ids?.[0])) set({ picture: ids[0] });
   if (kind === "lasso") set({ lasso: Array.isArray(at) ? at.slice(0, 48).map(([x, y]) => `${Number(x).toFixed(2)},${Number(y).toFixed(2)}`).join(";") : "" }, true);
-  if (kind === "select") { selected = (ids ?? []).filter((id) => made?.ids.includes(id)).slice(0, 5000); drawSide(); }
+  if (kind === "select") { selected = (ids ?? []).filter((id) => place.has(id)); drawSide(); }
 });
 
 function hover(id, at) {
   const box = panel?.querySelector(".hover-picture");
   if (!box) return;
-  const i = made?.ids.indexOf(id) ?? -1;
+  const i = place.get(id) ?? -1;
   box.hidden = i < 0;
   if (i < 0) return;
   const wrong = made.wrong[i];
   fill(box, h("img", { src: thumbnail(id, "stored"), alt: "" }), h("span", {}, made.label[i] ?? made.prediction[i] ?? ""), wrong ? h("span", { class: "wrong" }, `✗ ${made.prediction[i]}`) : null);
   box.style.left = `${Math.min((at?.x ?? 0) + 12, box.parentElement.clientWidth - 110)}px`;
   box.style.top = `${Math.max(0, (at?.y ?? 0) - 40)}px`;
+}
+
+let place = new Map(); // id -> its place in the columns
+let hits = null; // places of the points that are looked for
+let nearIds = []; // the true neighbours of the chosen picture
+
+const slowFind = debounce((value) => { set({ search: value }, true); lookFor(); }, 150);
+
+/** Which points the words are about: name, label, prediction, tags and notes, as in the grid. */
+async function lookFor() {
+  if (!state.search.trim()) { if (hits) { hits = null; send(); } return; }
+  try {
+    const found = await get("/api/collection/ids", { search: state.search });
+    hits = found.ids.map((id) => place.get(id)).filter((i) => i !== undefined);
+    const words = panel?.querySelector(".found-count");
+    if (words) words.textContent = t("foundCount", { n: hits.length });
+    send();
+  } catch (error) { failed(error); }
+}
+
+/** Lines from the chosen picture to its true neighbours in the layer's own space: what the plane tears apart. */
+async function lines() {
+  const picture = state.picture;
+  nearIds = [];
+  if (place.has(picture)) {
+    try {
+      const found = await get("/api/collection/near", { picture, k: 10, layer: state.mapLayer || made.layer });
+      if (picture !== state.picture) return;
+      nearIds = found.ids.filter((id) => id !== picture);
+    } catch { /* without neighbours there are no lines */ }
+  }
+  send();
+}
+
+/** The name of each larger group where most of it lies. */
+function names() {
+  const by = colourNow() === "label" && app.model.survey.labelled ? "label" : "prediction";
+  const members = new Map();
+  made[by].forEach((name, i) => { if (name !== null) { if (!members.has(name)) members.set(name, []); members.get(name).push(i); } });
+  const middle = (values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
+  return [...members].filter(([, which]) => which.length >= 3).sort((a, b) => b[1].length - a[1].length).slice(0, 30)
+    .map(([name, which]) => ({ text: upright(name), x: middle(which.map((i) => made.x[i])), y: middle(which.map((i) => made.y[i])) }));
 }
 
 let errors = null;
@@ -195,11 +242,11 @@ function drawSide() {
   if (!side?.isConnected) return;
   const parts = [];
   if (selected.length) {
-    const rows = selected.map((id) => { const i = made.ids.indexOf(id); return { id, name: "", label: made.label[i], prediction: made.prediction[i] }; });
+    const rows = selected.map((id) => { const i = place.get(id); return { id, name: "", label: made.label[i], prediction: made.prediction[i] }; });
     const counts = new Map();
     for (const row of rows) counts.set(row.label ?? row.prediction ?? "–", (counts.get(row.label ?? row.prediction ?? "–") ?? 0) + 1);
     parts.push(h("section", { class: "selected" }, h("h3", {}, t("selected", { n: selected.length })), h("p", { class: "soft" }, [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([name, n]) => `${name} ${n}`).join(" · ")),
-      h("div", { class: "near" }, rows.slice(0, 24).map(near))));
+      h("div", { class: "near" }, rows.slice(0, 24).map(near)), state.lasso ? h("button", { type: "button", class: "small", onclick: () => set({ view: "grid" }) }, t("inGrid")) : null));
   }
   if (errors?.note) parts.push(h("p", { class: "soft" }, app.model.survey.labelled ? told(errors.note) : t("noLabels")));
   else if (errors && !errors.wrong) parts.push(h("p", { class: "soft" }, t("noMistakes", { n: errors.pictures })));
@@ -226,7 +273,7 @@ function asList() {
     h("div", { class: "near" }, members.slice(0, 60).map(({ id, i }) => near({ id, name, label: made.label[i], prediction: made.prediction[i] }))))));
 }
 
-on("map", () => { if (state.tab === "collection" && panel?.isConnected) collectionTab(panel); });
+on("map mapLayer", () => { if (state.tab === "collection" && panel?.isConnected) collectionTab(panel); });
 on("colour thumbs", () => {
   if (state.tab !== "collection") return;
   for (const one of panel.querySelectorAll(".choice button")) {
@@ -236,8 +283,9 @@ on("colour thumbs", () => {
   send();
 });
 hear("reading", async () => {
+  if (state.tab === "collection" && made && panel?.isConnected) lines();
   if (state.tab !== "collection" || !made || !panel?.isConnected) return;
-  if (!made.ids.includes(state.picture) && made.placed?.of !== state.picture) {
+  if (!place.has(state.picture) && made.placed?.of !== state.picture) {
     try { made.placed = { ...(await get("/api/collection/map", { method: state.map, picture: state.picture })).placed, of: state.picture }; } catch { made.placed = null; }
   }
   send();

@@ -50,6 +50,7 @@ export async function photo() {
 export class Frame {
   constructor({ title, about = null, tools = [] }) {
     this.values = null;
+    this.matrix = null; // from its own network's input to the photo, where that is not the page's network
     this.canvas = h("canvas", { class: "pixels", role: "img", "aria-label": title });
     this.marks = s("svg", { class: "marks", "aria-hidden": "true", preserveAspectRatio: "none" });
     this.cross = h("div", { class: "cross", "aria-hidden": "true" }, h("i"), h("b"));
@@ -79,7 +80,7 @@ export class Frame {
     const alone = about.pixels && opacity === null;
     const named = { cmap: about.scale.cmap, ...scale };
     const [photoBase, colours] = await Promise.all([photo(), table(alone ? named.cmap : over(named))]);
-    const matrix = scaled(photoBase.over.matrix, ...photoBase.factor);
+    const matrix = scaled(this.own(), ...photoBase.factor);
     this.put(overlay(photoBase.image, array.data, array.shape, matrix, scale, colours,
       { mode: alone ? "alone" : "over", opacity: opacity ?? OPACITY, sharp: photoBase.grown }));
     this.values = array;
@@ -90,6 +91,15 @@ export class Frame {
     this.legend.replaceChildren(h("span", {}, number(scale.low)), ...(middle ? [h("span", { class: "barred" }, line, middle)] : [line]), h("span", {}, number(scale.high)));
     this.legend.title = scaleWords(about.scale);
     this.says.textContent = about.scale.note ? told(about.scale.note) : "";
+  }
+
+  /** From its own network's input to what the maps lie over. */
+  own() {
+    const over = canvas();
+    if (!this.matrix) return over.matrix;
+    if (over.whole) return this.matrix;
+    const [a, b] = [app.picture.input_to_photo, this.matrix];
+    return [0, 1].map((axis) => { const row = [0, 0, (b[axis][2] - a[axis][2]) / a[axis][axis]]; row[axis] = b[axis][axis] / a[axis][axis]; return row; });
   }
 
   put(image) {
@@ -111,7 +121,7 @@ export class Frame {
     this.cross.firstChild.style.transform = `translateX(${place.x * width}px)`;
     this.cross.lastChild.style.transform = `translateY(${place.y * height}px)`;
     if (!this.values) { this.under.textContent = ""; return; }
-    const value = at(this.values, place);
+    const value = at(this.values, place, this.own());
     this.under.textContent = value === undefined ? t("outside") : `${number(value)} ${told(this.about.unit ?? "")}`;
   }
 
@@ -125,8 +135,9 @@ function scaleWords(scale) {
 }
 
 /** Input pixel (x, y) under a place of the photo (0..1). */
-export function inputAt(place) {
-  const { width, height, matrix: m } = canvas();
+export function inputAt(place, matrix = null) {
+  const { width, height } = canvas();
+  const m = matrix ?? canvas().matrix;
   return { x: (place.x * width - 0.5 - m[0][2]) / m[0][0], y: (place.y * height - 0.5 - m[1][2]) / m[1][1] };
 }
 
@@ -137,8 +148,8 @@ export function photoBox([x0, y0, x1, y1]) {
   return [edge(0, x0), edge(1, y0), edge(0, x1), edge(1, y1)];
 }
 
-function at(array, place) {
-  const { x, y } = inputAt(place);
+function at(array, place, matrix = null) {
+  const { x, y } = inputAt(place, matrix);
   const column = Math.round(x);
   const row = Math.round(y);
   const [rows, columns] = array.shape.slice(-2);

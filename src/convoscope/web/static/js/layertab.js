@@ -5,6 +5,7 @@ import { aboutLayer } from "./about.js";
 import { DIVERGING, SEQUENTIAL, bar, paint, scaleFor, table } from "./colour.js";
 import { choice, fill, h, number } from "./dom.js";
 import { Frame, canvas, inputAt, photoBox, rectangle } from "./frames.js";
+import { howtoView } from "./howto.js";
 import { cellWords } from "./layerlist.js";
 import { t } from "./i18n.js";
 import { on, set, state } from "./state.js";
@@ -26,7 +27,7 @@ export function layerTab(node) {
   const layer = layerOf(state.layer);
   if (!layer) { fill(panel, h("p", { class: "empty" }, t("noLayer"))); return; }
   tiles = h("div", { class: "tiles", role: "group", "aria-label": state.layer });
-  const modes = [["activation", t("activation")], ["wants", t("visualisation")], ["patch", t("patchTiles")], ["filter", t("filters")]];
+  const modes = [["activation", t("activation")], ["wants", t("visualisation")], ["patch", t("patchTiles")], ["filter", t("filters")], ["how", t("howItComputes")]];
   const orders = [["strength", t("strength")], ["index", t("index")], ["selectivity", t("selectivity")], ["likeness", t("likeness")]];
   photoFrame = new Frame({ title: t("photo") });
   fill(panel,
@@ -49,6 +50,7 @@ async function show() {
   const layer = layerOf(state.layer);
   if (!panel?.isConnected || !layer || !state.picture) return;
   if (state.tiles === "filter") { showFilters(layer); return; }
+  if (state.tiles === "how") { const node = h("div", { class: "how-root" }); fill(tiles, node); below(); if (app.picture?.id === state.picture) howtoView(node); return; }
   if (app.picture?.id !== state.picture) return;
   photoFrame.plain().catch(failed);
   if (state.tiles === "patch" && !layer.surveyed) { noPatches(layer); return; }

@@ -55,7 +55,7 @@ function keys(event) {
   if (step && !tourOpen()) {
     event.preventDefault();
     walk(step).catch(failed);
-  } else if (["1", "2", "3"].includes(event.key)) set({ tab: ["decide", "layer", "collection"][Number(event.key) - 1] });
+  } else if (["1", "2", "3", "4"].includes(event.key)) set({ tab: ["decide", "layer", "collection", "improve"][Number(event.key) - 1] });
   else if (event.key === "+" || event.key === "=") zoom(1);
   else if (event.key === "-") zoom(-1);
   else if (event.key === "?") openHelp();

@@ -4,6 +4,9 @@ const DEFAULTS = {
   model: "", picture: "", target: "", against: "", methods: "", layer: "", unit: "", tab: "decide",
   tiles: "activation", order: "strength", like: "", scale: "own", off: "", set: "",
   map: "tsne", colour: "label", thumbs: "", opacity: "", mask: "", region: "", lasso: "",
+  part: "findings", finding: "", spot: "",
+  view: "map", search: "", label: "", prediction: "", right: "", low: "", high: "", suspected: "", duplicate: "", tag: "", noted: "", removed: "", alike: "", sort: "name", mapLayer: "",
+  present: "", blocks: "",
 };
 // what stands for a key that an address does not name: the network's own methods and layer, the first picture
 let usual = {};

@@ -3,6 +3,7 @@ import { get, upload } from "./api.js";
 import { app, failed, tell } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
+import { liveCamera } from "./present.js";
 import { on, set, state } from "./state.js";
 
 const PAGE = 120;
@@ -91,22 +92,13 @@ async function addAll(files) {
   }
 }
 
-async function camera() {
-  let stream;
-  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch { tell(t("noCamera"), "error"); return; }
-  const video = h("video", { autoplay: true, muted: true, playsinline: true });
-  video.srcObject = stream;
-  const stop = () => { stream.getTracks().forEach((track) => track.stop()); dialog.close(); dialog.remove(); };
-  const take = () => {
+function camera() {
+  liveCamera((video, end) => {
     const canvas = h("canvas");
     canvas.width = video.videoWidth; canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
-    canvas.toBlob((blob) => { stop(); addAll([new File([blob], "camera.png", { type: "image/png" })]); }, "image/png");
-  };
-  const dialog = h("dialog", { class: "sheet", onclose: stop }, video,
-    h("div", { class: "row" }, h("button", { type: "button", class: "main", onclick: take }, t("takePicture")), h("button", { type: "button", onclick: stop }, t("close"))));
-  document.body.append(dialog);
-  dialog.showModal();
+    canvas.toBlob((blob) => { end(); addAll([new File([blob], "camera.png", { type: "image/png" })]); }, "image/png");
+  });
 }
 
 export function startStrip() {

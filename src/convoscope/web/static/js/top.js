@@ -5,6 +5,7 @@ import { lang, speak, t, told } from "./i18n.js";
 import { turnTheme } from "./main.js";
 import { link } from "./state.js";
 import { openHelp } from "./about.js";
+import { present } from "./present.js";
 
 /** 463 k, 25.6 M; in Korean by ten thousands: 약 46만 3천, 약 2,560만. */
 function large(n) {
@@ -27,7 +28,7 @@ export function drawTop() {
     survey?.accuracy != null ? t("accuracy", { p: percent(survey.accuracy), n: survey.labelled }) : null,
   ].filter(Boolean);
   const skip = document.querySelector(".skip");
-  if (skip) skip.textContent = t("skip");
+  if (skip) skip.textContent = t("skipLink");
   fill(document.getElementById("top"),
     h("h1", {}, h("a", { href: "/", class: "brand" }, "convoscope"), h("span", { class: "dot", "aria-hidden": "true" }, "·"),
       h("span", { class: "model" }, model.name)),
@@ -35,6 +36,7 @@ export function drawTop() {
     model.notes.map((note) => h("p", { class: "note warning" }, told(note))),
     h("div", { class: "tools" },
       h("button", { type: "button", onclick: () => say("tour") }, t("tour")),
+      h("button", { type: "button", class: "wide", title: t("presentTitle"), onclick: present }, t("presenter")),
       h("button", { type: "button", title: t("link"), onclick: copy }, t("linkShort")),
       h("button", { type: "button", title: lang() === "en" ? "한국어" : "English", lang: lang() === "en" ? "ko" : "en",
         onclick: () => { speak(lang() === "en" ? "ko" : "en"); say("language"); } }, lang() === "en" ? "한" : "EN"),

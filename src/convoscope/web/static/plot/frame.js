@@ -61,7 +61,18 @@
       data.push({ type: "scatter", mode: "markers+text", name: given.words.here, x: [spot[0]], y: [spot[1]], text: [given.words.here], textposition: "top center", textfont: { color: style.ink, size: 12 }, hoverinfo: "skip", showlegend: false, selected: { marker: { opacity: 1 }, textfont: { color: style.ink } }, unselected: { marker: { opacity: 1 }, textfont: { color: style.ink } },
         marker: { size: 17, symbol: "circle-open", color: style.ink, line: { width: 2 } } });
     }
-    const range = (values) => Math.max(...values) - Math.min(...values) || 1;
+    // the true neighbours of the chosen picture, wherever the plane has put them
+    if (spot && given.near?.length) {
+      const ends = given.near.flatMap((i) => [[spot[0], spot[1]], [given.x[i], given.y[i]], [null, null]]);
+      data.unshift({ type: "scatter", mode: "lines", name: "near", x: ends.map((one) => one[0]), y: ends.map((one) => one[1]), hoverinfo: "skip", line: { color: style.accent, width: 1 }, selectedpoints: null });
+    }
+    if (given.hits) {
+      data.push({ type: given.ids.length > 4000 ? "scattergl" : "scatter", mode: "markers", name: "found", x: given.hits.map((i) => given.x[i]), y: given.hits.map((i) => given.y[i]), customdata: given.hits.map((i) => given.ids[i]), hoverinfo: "none",
+        marker: { size: 13, symbol: "circle-open", color: style.ink, line: { width: 1.5 } } });
+    }
+    const annotations = (given.names ?? []).map((one) => ({ x: one.x, y: one.y, text: one.text.replace(/[<>&]/g, " "), showarrow: false, font: { color: style.ink, size: 12 }, bgcolor: style.page, opacity: 0.8, borderpad: 1, captureevents: false }));
+    // thousands of numbers cannot be handed over as arguments
+    const range = (values) => values.reduce((most, one) => Math.max(most, one), -Infinity) - values.reduce((least, one) => Math.min(least, one), Infinity) || 1;
     const side = Math.max(range(given.x), range(given.y)) / 26;
     const images = given.thumbs ? given.ids.flatMap((id, i) => given.thumbs[id] ? [{ source: given.thumbs[id], x: given.x[i], y: given.y[i], sizex: side, sizey: side, xanchor: "center", yanchor: "middle", xref: "x", yref: "y", layer: "below" }] : []) : [];
     const axis = { showgrid: false, zeroline: false, showticklabels: false, fixedrange: false };
@@ -70,7 +81,7 @@
     }
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style.ink, family: "system-ui, sans-serif", size: 12 }, margin: { l: 8, r: 8, t: 8, b: 8 },
-      xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, dragmode: drawn?.dragmode ?? "lasso", hovermode: "closest", images, uirevision: `${given.ids.length}-${given.x[0]}`,
+      xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, dragmode: drawn?.dragmode ?? "lasso", hovermode: "closest", images, annotations, uirevision: `${given.ids.length}-${given.x[0]}`,
       showlegend: false, modebar: { color: style.soft, activecolor: style.accent, bgcolor: "rgba(0,0,0,0)" },
     };
     Plotly.react(map, data, layout, { displaylogo: false, showSendToCloud: false, plotlyServerURL: "", responsive: true, scrollZoom: true, modeBarButtonsToRemove: ["sendChartToCloud", "toImage", "autoScale2d"] }).then(() => {
