@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .engine.fields.layout import Layout
 from .engine.passes.runner import Recorded
 from .errors import LayerError, UsageError
 from .methods.base import Query
@@ -161,7 +162,7 @@ def _switches(model: Model, session: Session, units: Sequence[str]) -> dict[str,
     for layer, listed in by_layer.items():
         info = layer_of(watched, layer)
         _check_channels(info, listed)
-        replace[layer] = _zero(listed, info.channels_last)
+        replace[layer] = _zero(listed, info.layout)
     return replace
 
 
@@ -269,28 +270,28 @@ def paste(
 
 
 def _check_channels(info: Layer, units: list[Unit]) -> None:
-    layer, shape = info.name, info.shape
-    last = info.channels_last and len(shape) == 4
-    have = shape[-1] if last else shape[1] if len(shape) > 1 else 0
-    grid = shape[1:3] if last else shape[2:]
+    layer, have, grid = info.name, info.channels, info.grid
     for unit in units:
         if unit.channel >= have:
             raise LayerError(
                 f"Layer {layer} has {have} channels (0 to {have - 1}): there is no channel {unit.channel}."
             )
-        if unit.place is not None and (len(grid) != 2 or unit.place[0] >= grid[0] or unit.place[1] >= grid[1]):
+        if unit.place is not None and (grid is None or unit.place[0] >= grid[0] or unit.place[1] >= grid[1]):
             raise LayerError(f"Layer {layer} has no neuron at row {unit.place[0]}, column {unit.place[1]}.")
 
 
-def _zero(units: list[Unit], channels_last: bool) -> Callable[[Tensor], Tensor]:
+def _zero(units: list[Unit], layout: Layout) -> Callable[[Tensor], Tensor]:
     def replace(output: Tensor) -> Tensor:
         new = output.clone()
         for unit in units:
-            planes = new.movedim(-1, 1) if channels_last and new.ndim == 4 else new
+            axis = layout.axis(new.ndim)
+            one = new.select(axis, unit.channel)  # a view: [B], [B, rows, columns] or [B, tokens]
             if unit.place is None:
-                planes[:, unit.channel] = 0
+                one.zero_()
+            elif one.ndim == 2 and layout.cells is not None:
+                one[:, (layout.prefix_tokens or 0) + unit.place[0] * layout.cells[1] + unit.place[1]] = 0
             else:
-                planes[:, unit.channel, unit.place[0], unit.place[1]] = 0
+                one[:, unit.place[0], unit.place[1]] = 0
         return new
 
     return replace

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConvoscopeError, NotInPicture
-from .files import digests, read_regular
+from .errors import ConvoscopeError, NotInPicture, UsageError
+from .files import digests, sha256, write_arrays, write_image, write_whole
 from .parallel import Task
+from .pipeline import Later, ahead
 from .plain import dump_json, plain
 from .progress import Bar
 
@@ -31,10 +32,15 @@ if TYPE_CHECKING:
     from .methods import Method
     from .models.model import Model
     from .parallel import RayPool
+    from .pictures.picture import ModelInput
     from .results import Explanation
 
 #: pictures explained together at least, where their passes are few: the plan then counts whole batches
 _TOGETHER = 32
+#: the same on a CPU: larger batches leave its caches, and the drawing of the last pictures has nothing beside it
+_TOGETHER_CPU = 8
+#: what may be drawn of each picture, from nothing to everything
+PICTURES = ("none", "sheet", "all")
 RECORD = "explain.json"
 
 
@@ -48,8 +54,36 @@ class Request:
     layers: list[str] | None = None
     parts: int = 0
     resize: str = "exact"
-    pictures: bool = True
+    #: what is drawn: ``none``, the ``sheet`` alone, or ``all``; ``True`` is all, ``False`` none
+    pictures: str | bool = "all"
     trust: bool = False
+    fuse: Any = None
+    aug_smooth: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pictures, bool):
+            self.pictures = "all" if self.pictures else "none"
+        if self.pictures not in PICTURES:
+            raise UsageError(f"pictures must be {', '.join(PICTURES)}, not {self.pictures!r}.")
+
+    def asked(self, model: Model, path: Path | None) -> dict[str, Any]:
+        """The question in words, so that it can be asked again (:mod:`convoscope.rerun`).
+
+        ``targets`` is none where one of them is an object of Python, which no file can name.
+        """
+        from .surveys.store.recipe import absolute_spec
+
+        named = all(one is None or isinstance(one, (str, int)) for one in (*self.targets, self.against))
+        return {
+            "methods": [[one.about.name, dict(vars(one))] for one in self.methods],
+            "targets": list(self.targets) if named else None,
+            "against": self.against if named else None,
+            "layers": self.layers,
+            "parts": self.parts,
+            "resize": self.resize,
+            "spec": absolute_spec(model.spec),
+            "path": None if path is None else str(path.resolve()),
+        }
 
     def key(self, model: Model) -> str:
         """A hash of everything that the maps depend on but the picture, the bytes of files that are named included.
@@ -80,6 +114,8 @@ class Request:
             "parts": self.parts,
             "resize": self.resize,
             "trust": self.trust,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
         }
         return hashlib.sha256(json.dumps(plain(asked), sort_keys=True).encode()).hexdigest()
 
@@ -112,7 +148,7 @@ def explain_folder(
     target: Any = None,
     against: Any = None,
     layer: str | None = None,
-    pictures: bool = True,
+    pictures: str | bool = "all",
 ) -> Outcome:
     """Explain every picture of a folder into ``out``, a folder each; what is done already is not done again.
 
@@ -124,7 +160,8 @@ def explain_folder(
         target: as :func:`convoscope.explain` takes it; a list gives a row each.
         against: a class to contrast with.
         layer: of all methods that have one.
-        pictures: whether maps are drawn.
+        pictures: what is drawn: ``none`` (maps and records alone), ``sheet`` (one drawing a picture), or ``all``;
+            ``True`` is all, ``False`` none.
 
     Returns:
         the records in the pictures' order, and the sentence for each picture that failed.
@@ -197,23 +234,13 @@ def _answers(
     """Every picture's record, its files written; or the sentence that says why there is none."""
     size = _chunk_size(model, request)
     if spread is None:
-        for chunk in _chunks(waiting, size):
-            for place, answer in _explain_chunk(model, chunk, request, bar):
-                if isinstance(answer, str):
-                    yield place, answer
-                else:
-                    whole = not interrupt.stopped
-                    yield place, write(model, place.folder, answer, request, key, complete=whole)
-            if interrupt.stopped:
-                return
+        yield from _overlapped(model, waiting, size, request, key, bar, interrupt)
         return
 
     def work(opened: Model, chunk: list[_Place]) -> list[dict[str, Any] | str]:
         quiet = Bar("", None, quiet=True)
-        return [
-            answer if isinstance(answer, str) else write(opened, place.folder, answer, request, key, complete=True)
-            for place, answer in _explain_chunk(opened, chunk, request, quiet)
-        ]
+        no_interrupt = Interrupt()
+        return [answer for _, answer in _overlapped(opened, chunk, len(chunk), request, key, quiet, no_interrupt)]
 
     # eight chunks at least, so that there is something to share out; workers may stand in another folder
     chunks = list(_chunks(waiting, min(size, max(1, len(waiting) // 8))))
@@ -223,6 +250,45 @@ def _answers(
     ]
     for done in spread.run(model, work, tasks):
         yield from zip(chunks[int(done.id)], done.value, strict=True)
+
+
+def _overlapped(
+    model: Model, waiting: list[_Place], size: int, request: Request, key: str, bar: Bar, interrupt: Interrupt
+) -> Iterator[tuple[_Place, dict[str, Any] | str]]:
+    """A chunk goes through the network while the next is read, and while what the last one gave is drawn and written.
+
+    With ``size`` 1 (methods of many passes) every picture is written before the next begins.
+    """
+    chunks = list(_chunks(waiting, size))
+    with (
+        Later[tuple[_Place, "dict[str, Any] | str"]](0 if size == 1 else size) as later,
+        closing(ahead(lambda chunk: _read_chunk(model, chunk), chunks)) as reads,
+    ):
+        for chunk, read in zip(chunks, reads, strict=True):
+            for place, answer in _explain_chunk(model, chunk, read, request, bar):
+                if isinstance(answer, str):
+                    later.put(partial(_told, place, answer))
+                    continue
+                # the verdicts run the network, which belongs to this thread
+                source = answer.fitted.picture.path
+                more = {"asked": request.asked(model, None if source is None else Path(source))}
+                if request.trust:
+                    more["trust"] = trust(model, answer, request.targets[0])
+                later.put(partial(_written, place, answer, request, key, not interrupt.stopped, more))
+            yield from later.ready()
+            if interrupt.stopped:
+                break
+        yield from later.rest()
+
+
+def _told(place: _Place, sentence: str) -> tuple[_Place, dict[str, Any] | str]:
+    return place, sentence
+
+
+def _written(
+    place: _Place, explanation: Explanation, request: Request, key: str, whole: bool, more: dict[str, Any]
+) -> tuple[_Place, dict[str, Any] | str]:
+    return place, write(place.folder, explanation, request, key, complete=whole, more=more)
 
 
 def _places(paths: Sequence[Path], out: Path) -> list[_Place]:
@@ -260,7 +326,7 @@ def _same_picture(record: dict[str, Any], path: Path) -> bool:
 
 def _digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(read_regular(path)).hexdigest()
+        return sha256(path)
     except OSError:
         return None
 
@@ -270,26 +336,38 @@ def _is_done(place: _Place, key: str, request: Request) -> bool:
     if record is None or record.get("key") != key or not record.get("complete", False):
         return False
     files = record.get("files", [])
-    if request.pictures and "sheet.png" not in files:
+    if PICTURES.index(str(request.pictures)) > PICTURES.index(_drawn(files)):
         return False
-    # a file that was cut off, or never finished, is no result
-    sizes = record.get("sizes", {})
-    if not all(_size(place.folder / str(name)) == sizes.get(name) for name in files):
+    # a file that was cut off, never finished, or that the disk gives back with another bit, is no result
+    if record.get("digest") != _seal(record):
+        return False
+    digests = record.get("digests", {})
+    if not all(digests.get(name) and _digest(place.folder / str(name)) == digests[name] for name in files):
         return False
     return record.get("sha256") == _digest(place.path)
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+def _seal(record: dict[str, Any]) -> str:
+    """A hash of all that a record says, as it is read back."""
+    said = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _drawn(files: Sequence[str]) -> str:
+    """How much of a picture was drawn, by its files."""
+    drawings = [name for name in files if name.endswith(".png")]
+    if "sheet.png" not in drawings:
+        return "none"
+    return "all" if len(drawings) > 1 else "sheet"
 
 
 def _chunk_size(model: Model, request: Request) -> int:
     if any(one.about.slow for one in request.methods):
         return 1  # hundreds of passes a picture fill the batches anyway, and little is lost when stopped
-    return -(-_TOGETHER // model.batch_size) * model.batch_size
+    together = _TOGETHER_CPU if model.device.type == "cpu" else _TOGETHER
+    if model.batch_size < together:  # whole batches
+        return -(-together // model.batch_size) * model.batch_size
+    return together
 
 
 def _chunks(places: list[_Place], size: int) -> Iterator[list[_Place]]:
@@ -297,24 +375,28 @@ def _chunks(places: list[_Place], size: int) -> Iterator[list[_Place]]:
         yield places[start : start + size]
 
 
-def _explain_chunk(
-    model: Model, chunk: list[_Place], request: Request, bar: Bar
-) -> Iterator[tuple[_Place, Explanation | str]]:
-    """Every picture of the chunk with its explanation, or with the sentence that says why there is none."""
+def _read_chunk(model: Model, chunk: list[_Place]) -> list[ModelInput | str]:
+    """Every picture as the network takes it, or the sentence that says why it cannot be."""
     from .pictures.picture import Picture
 
-    pictures: dict[int, Any] = {}
-    failed: dict[int, str] = {}
-    for index, place in enumerate(chunk):
+    found: list[ModelInput | str] = []
+    for place in chunk:
         try:
-            picture = Picture.of(place.path)
-            picture.prepare(model.preprocessing)  # what does not fit the network must not take its neighbours along
-            pictures[index] = picture
+            # what does not fit the network must not take its neighbours along
+            found.append(Picture.of(place.path).prepare(model.preprocessing))
         except ConvoscopeError as error:
-            failed[index] = str(error)
+            found.append(str(error))
         except MemoryError:
-            failed[index] = f"{place.path}: too large for the memory."
-    found: dict[int, Explanation | str] = dict(failed)
+            found.append(f"{place.path}: too large for the memory.")
+    return found
+
+
+def _explain_chunk(
+    model: Model, chunk: list[_Place], read: list[ModelInput | str], request: Request, bar: Bar
+) -> Iterator[tuple[_Place, Explanation | str]]:
+    """Every picture of the chunk with its explanation, or with the sentence that says why there is none."""
+    pictures = {index: one for index, one in enumerate(read) if not isinstance(one, str)}
+    found: dict[int, Explanation | str] = {index: one for index, one in enumerate(read) if isinstance(one, str)}
     if pictures:
         found.update(_explain_together(model, pictures, request, bar))
     for index, place in enumerate(chunk):
@@ -323,7 +405,7 @@ def _explain_chunk(
 
 
 def _explain_together(
-    model: Model, pictures: dict[int, Any], request: Request, bar: Bar
+    model: Model, pictures: dict[int, ModelInput], request: Request, bar: Bar
 ) -> dict[int, Explanation | str]:
     from .explanation import outcomes
 
@@ -342,6 +424,8 @@ def _explain_together(
             layer=request.layers,
             parts=request.parts,
             resize=request.resize,
+            fuse=request.fuse,
+            aug_smooth=request.aug_smooth,
             progress=told,
         )
     finally:
@@ -349,7 +433,7 @@ def _explain_together(
     if not bar.done and all(_is_no_pictures_fault(one) for one in made):
         raise made[0].errors[0]  # the first pictures already: the network or the method, not the pictures
     return {
-        index: f"{pictures[index].path}: {one.reason}" if one.without_maps else one.explanation
+        index: f"{pictures[index].picture.path}: {one.reason}" if one.without_maps else one.explanation
         for index, one in zip(pictures, made, strict=True)
     }
 
@@ -366,41 +450,42 @@ def _is_no_pictures_fault(one: PictureOutcome) -> bool:
 
 
 def write(
-    model: Model, folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool
+    folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool, more: dict[str, Any]
 ) -> dict[str, Any]:
-    """All files of one picture; ``explain.json`` last. Returns what it holds."""
-    import numpy as np
+    """All files of one picture; ``explain.json`` last, with ``more`` in it. Returns what it holds."""
+    from .draw import png
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
     # on Ray two workers may be at one picture: each file comes into its place whole
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
-        np.savez_compressed(making / "maps.npz", **explanation.arrays())  # type: ignore[arg-type]
+        write_arrays(making / "maps.npz", **explanation.arrays())
         files = ["maps.npz"]
-        if request.pictures:
+        drawn: dict[int, Any] = {}
+        if request.pictures == "all":
             for name, heatmap in explanation.items():
                 files.append(f"{file_name(name)}.png")
-                heatmap.overlay().save(making / files[-1], compress_level=4)
+                drawn[id(heatmap)] = heatmap.overlay()
+                write_image(making / files[-1], drawn[id(heatmap)], **png.SETTINGS)
                 if heatmap.parts:
                     files.append(f"{file_name(name)}-parts.png")
                     explanation.parts_sheet(name).save(making / files[-1])
-            if any(explanation.rows):
-                files.append("sheet.png")
-                explanation.sheet().save(making / files[-1])
+        if request.pictures != "none" and any(explanation.rows):
+            files.append("sheet.png")
+            explanation.sheet(drawn=drawn).save(making / files[-1])
+        # only now what was there before gives way
+        (folder / RECORD).unlink(missing_ok=True)
         for name in files:
             (making / name).replace(folder / name)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     record = explanation.to_dict()
-    if request.trust:
-        record["trust"] = trust(model, explanation, request.targets[0])
-    sizes = {name: _size(folder / name) for name in files}
-    record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
+    record.update(more)
+    made = {name: _digest(folder / name) for name in files}
+    record.update(sha256=explanation.fitted.picture.sha256, files=files, digests=made, key=key, complete=complete)
     record = dict(plain(record))
-    partial = folder / f".{RECORD}.{os.getpid()}"
-    partial.write_text(dump_json(record) + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    record["digest"] = _seal(json.loads(dump_json(record)))
+    write_whole(folder / RECORD, dump_json(record) + "\n")
     return record
 
 

@@ -9,7 +9,9 @@ they are: ``gpj.exe`` for ``exe.jpg``. A person sees a mark in their place; JSON
 
 from __future__ import annotations
 
+import os
 import re
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 _LONE = re.compile("[\ud800-\udfff]")
 #: what turns the direction of text, or hides that it does
@@ -33,6 +35,20 @@ def shown(text: str) -> str:
 
 def _from_bytes(text: str) -> bool:
     return all("\udc80" <= lone <= "\udcff" for lone in _LONE.findall(text))
+
+
+def uri_of(path: str) -> str:
+    """What a store keeps of a local path: the path itself; of one that is not UTF-8 a ``file://`` URI (RFC 8089)."""
+    if _LONE.search(path) is None:
+        return path
+    return "file://" + quote_from_bytes(os.fsencode(path))
+
+
+def path_of(uri: str) -> str:
+    """The local path that :func:`uri_of` has made a ``file://`` URI of; anything else as it is."""
+    if not uri.startswith("file://"):
+        return uri
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
 
 
 def in_json(document: str) -> str:

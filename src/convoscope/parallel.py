@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from .allocator import tune_allocator
 from .errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from .models.model import Model
 
@@ -76,6 +77,7 @@ class Worker:
     def __init__(
         self, opening: Callable[[str], Model], do: Callable[[Model, Any], Any], fingerprint: str, threads: int
     ) -> None:
+        tune_allocator()  # a process of ours, before its first pass
         import torch
 
         torch.set_num_threads(threads)

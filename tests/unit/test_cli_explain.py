@@ -73,7 +73,8 @@ def test_json_is_the_records_and_nothing_else(cli, pictures, tmp_path):
         assert record == json.loads((out / Path(record["path"]).stem / "explain.json").read_text())
 
 
-def test_thirty_two_pictures_are_one_plan(cli, toys, tmp_path):
+def test_pictures_are_explained_in_chunks_of_whole_batches(cli, toys, tmp_path):
+    """On a CPU eight at a time, so that the drawing of one chunk goes on beside the network's next."""
     folder = tmp_path / "many"
     folder.mkdir()
     originals = sorted(toys.glob("*.png"))
@@ -83,7 +84,7 @@ def test_thirty_two_pictures_are_one_plan(cli, toys, tmp_path):
         "explain", "toybox", folder, "-m", "grad-cam", "--batch-size", 4, "-o", tmp_path / "o", "--json"
     ).json
     assert len(records) == 10
-    assert {record["plan"]["forwards"] for record in records} == {3}
+    assert [record["plan"]["forwards"] for record in records] == [2] * 8 + [1] * 2
 
 
 def test_the_same_command_again_does_nothing_again(cli, pictures, tmp_path):
@@ -346,3 +347,29 @@ def test_trust(cli, pictures, tmp_path):
     assert all(verdict["sentence"].endswith(".") for verdict in record["trust"].values())
     plain = cli("explain", "toybox", picture, "-m", "grad-cam", "--trust", "-o", tmp_path / "other")
     assert record["trust"]["grad-cam"]["sentence"] in plain.out
+
+
+def test_pictures_says_how_much_is_drawn(cli, pictures, tmp_path):
+    """And asked for more than is there, the picture is done again; for less, it is not."""
+    out = tmp_path / "out"
+
+    def asked(*how):
+        return cli("explain", "toybox", pictures, "-m", "cam,saliency", "-o", out, *how, "--json").json
+
+    def drawn():
+        return [sorted(p.name for p in folder.glob("*.png")) for folder in sorted(out.iterdir())]
+
+    count = len(list(pictures.iterdir()))
+    none = asked("--pictures", "none")
+    assert drawn() == [[]] * count
+    assert asked("--no-pictures") == none
+    sheets = asked("--pictures", "sheet")
+    assert drawn() == [["sheet.png"]] * count
+    assert [r["maps"] for r in sheets] == [r["maps"] for r in none]
+    sheet = {p.parent.name: p.read_bytes() for p in out.glob("*/sheet.png")}
+    everything = asked()
+    assert drawn() == [["cam.png", "saliency.png", "sheet.png"]] * count
+    assert sheet == {p.parent.name: p.read_bytes() for p in out.glob("*/sheet.png")}, "drawn once or twice, the same"
+    assert asked("--pictures", "sheet") == everything  # what is there is enough
+    assert cli("explain", "toybox", pictures, "-o", out, "--pictures", "some").code == 2
+    assert cli("explain", "toybox", pictures, "-o", out, "--pictures", "all", "--no-pictures").code == 2

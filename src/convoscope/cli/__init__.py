@@ -12,9 +12,13 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..allocator import tune_allocator
+from ..files import disk_trouble
+from . import contents
 from .common import COULD_NOT_START, DONE, STOPPED, complain, quieten
 
 if TYPE_CHECKING:
@@ -22,27 +26,30 @@ if TYPE_CHECKING:
 
 #: the commands' modules in the order of the help; others follow by name
 _ORDER = (
-    "explain",
-    "look",
-    "occlude",
-    "visualize",
-    "survey",
-    "trust",
-    "diagnose",
-    "serve",
-    "report",
+    "explain", "rerun", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report",
     "toybox",
     "demo",
+)  # fmt: skip
+#: bytes of address space that torch and Lance together ask for, most of them never used
+_ADDRESSES = 6 * 2**30
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "can't start new thread",
 )
-_ORDER = ("explain", "look", "occlude", "visualize", "survey", "diff", "trust", "serve", "report", "toybox", "demo")
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "
-    "MODEL is toybox, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
+    "MODEL is toybox, toybox-robust, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
 )
 
 
-def build() -> typer.Typer:
-    """The application with every module's commands."""
+def build(given: Sequence[str] | None = None) -> typer.Typer:
+    """The application, with the commands that these arguments can mean; with all of them where there are none given.
+
+    For the help of the whole program no module is imported; for a command, only its own.
+    """
     import typer
 
     app = typer.Typer(
@@ -61,12 +68,43 @@ def build() -> typer.Typer:
     ) -> None:
         pass
 
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    for name in sorted(names, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n)):
-        register = getattr(importlib.import_module(f".{name}", __name__), "register", None)
-        if register is not None:
-            register(app)
+    named = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = sorted(named, key=lambda n: (_ORDER.index(n) if n in _ORDER else len(_ORDER), n))
+    told = {name: contents.commands(Path(__path__[0]) / f"{name}.py") for name in names}
+    for name in _needed(told, given):
+        _register(app, name)
+    if given is not None and _is_help(given):
+        for name, found in told.items():
+            if found is None:
+                _register(app, name)
+            for command, sentence in (found or {}).items():
+                app.command(command, help=sentence)(_only_named)
     return app
+
+
+def _needed(told: Mapping[str, Mapping[str, str] | None], given: Sequence[str] | None) -> list[str]:
+    """The modules that must be imported for these arguments."""
+    if given is not None and _is_help(given):
+        return []
+    if given and not given[0].startswith("-") and not any(name.endswith("_COMPLETE") for name in os.environ):
+        for name, found in told.items():
+            if found is not None and given[0] in found:
+                return [name]
+    return list(told)
+
+
+def _is_help(given: Sequence[str]) -> bool:
+    return list(given) in ([], ["--help"], ["-h"])
+
+
+def _register(app: typer.Typer, name: str) -> None:
+    register = getattr(importlib.import_module(f".{name}", __name__), "register", None)
+    if register is not None:
+        register(app)
+
+
+def _only_named() -> None:
+    """A command in the program's help: it is never run."""
 
 
 def _print_version(value: bool) -> None:
@@ -87,15 +125,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ..errors import ConvoscopeError
+    from ..extras import missing
 
     _prepare_streams()
+    complain(_limits())
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():
             if not _wants_traceback():
                 # what libraries mumble of damaged EXIF data and the like means nothing to who runs a command
                 warnings.simplefilter("ignore")
-            code = build()(args=given, prog_name="convoscope", standalone_mode=False)
+            code = build(given)(args=given, prog_name="convoscope", standalone_mode=False)
         sys.stdout.flush()
         if code == STOPPED:  # Typer has made this of a KeyboardInterrupt
             raise KeyboardInterrupt
@@ -123,6 +163,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = getattr(error, "format_message", None)  # Typer's own usage errors
         if callable(message):
             complain(_usage(error, message()))
+        elif isinstance(error, ImportError) and (extra := missing(error)) is not None:
+            complain(str(extra))
         else:
             complain(_unexpected(error))
         return COULD_NOT_START
@@ -143,6 +185,21 @@ def _prepare_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def _limits() -> str:
+    """What must be known of a limit on the address space: libraries that hit it abort, and nobody can say so then."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return ""
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if allowed == resource.RLIM_INFINITY or allowed >= _ADDRESSES:
+        return ""
+    return (
+        f"Note: this process may use only {allowed / 2**30:.1f} GB of addresses (ulimit -v). Lance, which keeps a "
+        f"survey's store, wants {_ADDRESSES / 2**30:.0f} GB, and ends the program (Aborted) where it gets less."
+    )
+
+
 def _usage(error: Exception, message: str) -> str:
     if not message.strip():  # `convoscope` alone has printed its help
         return ""
@@ -152,16 +209,12 @@ def _usage(error: Exception, message: str) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    lower = str(error).lower()
+    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or short or any(one in lower for one in _OUT_OF_MEMORY):
         return "Out of memory: use a smaller --batch-size or --size, or --device cpu."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}the disk is full. Make room and run the same command again: what was done is kept."
-    if isinstance(error, OSError) and error.errno == errno.EIO:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}the disk, or standard output, reported an error (input/output error)."
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and (why := disk_trouble(error)):
+        return why
     said = " ".join(str(error).split())[:300]
     return (
         f"Something went wrong that should not ({type(error).__name__}{': ' + said if said else ''}). "
@@ -181,5 +234,6 @@ def _show_traceback() -> None:
 
 
 def main() -> None:
-    """The ``convoscope`` command."""
+    """The ``convoscope`` command, in a process of its own."""
+    tune_allocator()
     sys.exit(run())

@@ -48,6 +48,9 @@ def report(
         list[str] | None, typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A setting of one method.")
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Add how far each map can be trusted.")] = False,
+    concepts: Annotated[
+        bool, typer.Option("--concepts", help="Add the parts that the explained class is made of (with --survey).")
+    ] = False,
     title: Annotated[str | None, typer.Option("--title", help="The heading.")] = None,
     json: JsonFlag = False,
 ) -> int:
@@ -75,8 +78,8 @@ def report(
         store = Store.open(survey)
     with common.progress("Report", len(paths), quiet=json) as bar:
         found = write(
-            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust, title=title,
-            found_before=documents,
+            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust,
+            concepts=concepts, title=title, found_before=documents,
             progress=lambda what, done, total: bar.at(done, total),
         )  # fmt: skip
     for sentence in found.failed.values():

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from convoscope.errors import UsageError
+from convoscope.files import write_whole
 from convoscope.names import shown
 
 _CSS = """
@@ -120,7 +121,7 @@ def write(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
-    path.write_text(shown(_html(folder, title, intro, sections, footer, lang, embedded=False)), encoding="utf-8")
+    write_whole(path, shown(_html(folder, title, intro, sections, footer, lang, embedded=False)))
     return path
 
 
@@ -145,7 +146,7 @@ def embed(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     base = Path(folder) if folder is not None else path.parent
-    path.write_text(shown(_html(base, title, intro, sections, footer, lang, embedded=True)), encoding="utf-8")
+    write_whole(path, shown(_html(base, title, intro, sections, footer, lang, embedded=True)))
     return path
 
 

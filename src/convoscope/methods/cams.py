@@ -264,6 +264,9 @@ class EigenCAM(Method):
         a = query.planes(here, got[need]).float().cpu()
         size, _, height, width = a.shape
         cells = a.flatten(2).transpose(1, 2)
+        # a layer that overflowed on one picture takes no other along
+        lost = ~cells.flatten(1).isfinite().all(1)
+        cells = torch.where(lost[:, None, None], torch.zeros_like(cells), cells)
         centred = cells - cells.mean(1, keepdim=True)
         first = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
         grid = torch.einsum("bnc,bc->bn", centred, first)
@@ -271,6 +274,7 @@ class EigenCAM(Method):
         energy = cells.sum(2)
         sign = torch.sign((grid * (energy - energy.mean(1, keepdim=True))).sum(1, keepdim=True))
         grid = grid * torch.where(sign == 0, torch.ones_like(sign), sign)
+        grid = torch.where(lost[:, None], torch.full_like(grid, torch.nan), grid)
         return query.heatmap(
             grid.view(size, height, width),
             at=here,

@@ -236,25 +236,8 @@ def _method_of(heatmap: Heatmap) -> Method:
 def _maps(
     model: Model, pictures: list[Picture], methods: dict[str, Method], target: Target
 ) -> list[dict[str, NDArray[np.float32]]]:
-    """Maps under our own names: explain names what it is given anew, in the same order."""
-    found = explain(model, pictures, list(methods.values()), target=target)
-    rows = []
-    for one in found:
-        made = {**dict.fromkeys(one.refused), **{key: one[key].values for key in one}}
-        order = [key for key in _explain_names(methods) if key in made]
-        rows.append({name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None})
-    return rows  # type: ignore[return-value]
-
-
-def _explain_names(methods: dict[str, Method]) -> list[str]:
-    names: list[str] = []
-    for one in methods.values():
-        number, unique = 1, one.about.name
-        while unique in names:
-            number += 1
-            unique = f"{one.about.name}-{number}"
-        names.append(unique)
-    return names
+    found = explain(model, pictures, methods, target=target)
+    return [{name: heatmap.values for name, heatmap in one.items()} for one in found]
 
 
 def _survives(

@@ -19,6 +19,8 @@ except ImportError:
     raise MissingExtra("fastapi", "web", "The page") from None
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
+from ..names import shown
 from ..version import __version__
 from . import schemas
 from .jobs import Jobs
@@ -52,6 +54,7 @@ def create_app(
     diagnosis: Iterable[str | Path] = (),
     findings_into: str | Path | None = None,
     flags: Iterable[str] = (),
+    framed: bool = False,
 ) -> FastAPI:
     """The page of ``model`` (a :class:`~convoscope.Model` or a spec) as an ASGI app.
 
@@ -61,6 +64,7 @@ def create_app(
     ``against`` is a second network that is shown beside it on the same pictures. ``diagnosis`` are folders of what
     ``diagnose``, ``diff``, ``shortcuts``, ``audit`` and ``concepts`` wrote with ``--out``; what the page finds itself
     is kept in ``findings_into`` (None: while it runs). ``flags`` are the model's flags that next commands repeat.
+    ``framed``: a notebook on this machine may show the page in a frame.
 
     Raises :class:`ConvoscopeError` subclasses: no such folder, a store of another network.
     """
@@ -97,7 +101,7 @@ def create_app(
         _rival(app, against)
     _page(app)
     _errors(app)
-    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES)
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES, framed=framed)
     return app
 
 
@@ -194,11 +198,17 @@ def _file(path: str) -> Response:
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 429, {"retry-after": "1"})
+        return JSONResponse({"detail": shown(str(error))}, 429, {"retry-after": "1"})
 
     @app.exception_handler(ConvoscopeError)
     async def refused(request: Request, error: ConvoscopeError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 400)
+        return JSONResponse({"detail": shown(str(error))}, 400)
+
+    @app.exception_handler(OSError)
+    async def disk(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse(
+            {"detail": shown(disk_trouble(error)) or "The disk, or the network, reported an error."}, 500
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConvoscopeError, UsageError
+from ..improve.documents import FILES
 from .cache import key_of
 from .examine import Telling
 from .jobs import Handle
 from .material import names_of
 from .schemas import JobRequest
-from .shelf import FILES
 from .state import AppState
 
 Work = Callable[[Handle], dict[str, Any]]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
 from .request_queue import BusyError
 
 #: jobs in line, and jobs that are remembered when they have ended
@@ -36,6 +37,8 @@ class Handle:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._pace: deque[tuple[float, int]] = deque(maxlen=40)
+        self._stage = ""
 
     def check(self) -> None:
         """Raise :class:`StopWork` where somebody asked to stop, or nobody watches any more."""
@@ -49,9 +52,24 @@ class Handle:
         return self._job.stop.is_set()
 
     def progress(self, done: int, total: int | None, what: str = "", left: float | None = None) -> None:
-        """``done`` of ``total`` steps; stops the work where that was asked for."""
+        """``done`` of ``total`` steps; stops the work where that was asked for.
+
+        Without a time that is ``left`` it is taken from the pace of the last steps, where there are enough of them.
+        """
+        if left is None and total is not None and total > 4:
+            left = self._left(done, total, what)
         self._job.tell("progress", {"done": done, "total": total, "what": what, "left": left})
         self.check()
+
+    def _left(self, done: int, total: int, what: str) -> float | None:
+        now = time.monotonic()
+        if what != self._stage or (self._pace and done < self._pace[-1][1]):
+            self._pace.clear()
+            self._stage = what
+        self._pace.append((now, done))
+        began, first = self._pace[0]
+        # what was seen of less than a second tells nothing of the rest
+        return (now - began) * (total - done) / (done - first) if now - began >= 1 and done > first else None
 
     def file(self, name: str, kind: str, content: bytes) -> None:
         """A file that the job made, to be fetched by its name while the job is remembered."""
@@ -235,7 +253,8 @@ class Jobs:
                 job.error = str(error)
                 self._end(job, "failed")
             except Exception as error:  # one job that breaks must not end the line
-                job.error = f"{type(error).__name__}: {error}"[:400]
+                said = disk_trouble(error) if isinstance(error, OSError) else ""
+                job.error = said or f"{type(error).__name__}: {error}"[:400]
                 self._end(job, "failed")
             finally:
                 self._busy = False

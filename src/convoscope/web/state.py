@@ -204,7 +204,7 @@ class AppState:
             picture = self.album.picture(ask.picture)
             try:
                 found = explain(
-                    model or self.model, picture, list(missing.values()), target=ask.target, against=ask.against,
+                    model or self.model, picture, missing, target=ask.target, against=ask.against,
                     progress=progress,
                 )  # fmt: skip
             except MethodRefused as error:
@@ -212,13 +212,12 @@ class AppState:
             else:
                 decision = _decision(found)
                 self.cache.put(decision_key, decision, 4096)
-                # explain numbers methods that are asked twice; the order is ours
-                for name, own in zip(missing, _names(missing.values()), strict=True):
-                    if own in found.heatmaps:
-                        kept = keep(found.heatmaps[own], name, missing[name])
+                for name in missing:
+                    if name in found.heatmaps:
+                        kept = keep(found.heatmaps[name], name, missing[name])
                         self.cache.put(ask.key(name), kept, kept.nbytes)
                     else:
-                        refused[name] = found.refused.get(own, "There is no map.")
+                        refused[name] = found.refused.get(name, "There is no map.")
         if decision is None:
             decision = self._decide(ask)
             self.cache.put(decision_key, decision, 4096)
@@ -281,18 +280,6 @@ def _read_methods(
     return found, unread
 
 
-def _names(methods: Any) -> list[str]:
-    """The names that explain gives these methods, in order."""
-    names: list[str] = []
-    for one in methods:
-        number, unique = 1, one.about.name
-        while unique in names:
-            number += 1
-            unique = f"{one.about.name}-{number}"
-        names.append(unique)
-    return names
-
-
 def _decision(found: Any) -> dict[str, Any]:
     return {
         "target": found.target,
@@ -330,6 +317,7 @@ def scale_dict(scale: Any) -> dict[str, Any]:
         "low": scale.low,
         "high": scale.high,
         "signed": scale.signed,
+        "centre": scale.centre,
         "cmap": scale.cmap,
         "percentile": scale.clip_percentile,
         "note": scale.note,

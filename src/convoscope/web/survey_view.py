@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConvoscopeError, LayerError, UsageError
+from ..names import path_of, shown
 from .picture_library import Entry
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ class SurveyView:
         if row is None:
             return None
         uri = self.store.uri(row["sha256"], row["uri"])
-        return Entry(id, Path(uri).name, "collection", row["label"], Path(uri))
+        path = Path(path_of(uri))
+        return Entry(id, shown(path.name), "collection", row["label"], path)
 
     def name_of(self, row: dict[str, Any]) -> str:
         """A file's name without its folder: paths of this machine are nobody's business on the page."""
-        return Path(str(row.get("uri") or "")).name
+        return shown(Path(path_of(str(row.get("uri") or ""))).name)
 
     def surveyed(self, layer: str) -> str:
         """The surveyed layer that holds the same numbers as ``layer``: itself, or the last one inside it.

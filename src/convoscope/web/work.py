@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import io
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -74,12 +73,10 @@ def _map(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
 
 
 class _Teller:
-    """Progress of passes, at most ten times a second, with the time that is left."""
+    """Progress of passes, at most ten times a second."""
 
     def __init__(self, handle: Handle, total: int | None, what: str) -> None:
         self.handle, self.total, self.what = handle, total, what
-        #: when how much was done: the pace of the last few seconds counts, since the first steps build what later use
-        self.pace: deque[tuple[float, int]] = deque(maxlen=40)
         self.last = 0.0
 
     def __call__(self, name: str, done: int, total: int) -> None:
@@ -88,15 +85,7 @@ class _Teller:
         if now - self.last < 0.1:
             return
         self.last = now
-        whole = total or self.total
-        if self.pace and done < self.pace[-1][1]:
-            self.pace.clear()  # a second stage counts anew
-        self.pace.append((now, done))
-        began, first = self.pace[0]
-        # what was seen of less than a second tells nothing of the rest
-        known = whole and now - began >= 1 and done > first
-        left = (now - began) * (whole - done) / (done - first) if known and whole else None
-        self.handle.progress(done, whole, self.what, left)
+        self.handle.progress(done, total or self.total, self.what)
 
 
 def _windows(app_state: AppState, ask: Ask, chosen: Any) -> int | None:
@@ -115,7 +104,8 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
     handle.progress(0, None, "a first, coarse map")
     picture = app_state.album.picture(ask.picture)
     window, stride = chosen.measures(*app_state.model.prepare(picture).tensor.shape[-2:])
-    coarse = dataclasses.replace(chosen, stride=max(window, 4 * stride), engine="dense")
+    apart = (max(window[0], 4 * stride[0]), max(window[1], 4 * stride[1]))
+    coarse = dataclasses.replace(chosen, stride=apart, engine="dense")
     found = explain(app_state.twin(), picture, [coarse], target=ask.target, against=ask.against)
     handle.check()
     kept = keep(found[name], name, coarse)
@@ -123,7 +113,7 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
     np.save(small, np.ascontiguousarray(kept.heatmap.values))
     about = dict(plain(kept.about)) | {
         "data": _data_uri(small.getvalue(), "application/x-npy"),
-        "stride": coarse.stride,
+        "stride": max(apart),
     }
     handle.frame({"map": about})
 

@@ -151,6 +151,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.weighted: dict[int, Track] = {}
         """What went into each convolution and linear layer, by serial number."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would load the compiler (more than a second) to keep it away from this class; it is away already, since
+        # networks are watched as they were written
+        return False
+
     def picture(self, tensor: Tensor) -> None:
         """Give the network's input its probes; its last two dimensions are rows and columns."""
         if tensor.dim() >= 3 and tuple(tensor.shape[-2:]) == self.size:

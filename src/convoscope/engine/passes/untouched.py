@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -134,11 +135,31 @@ def is_scripted(network: nn.Module) -> bool:
     )
 
 
-def is_compiled(network: nn.Module) -> bool:
-    return any(
-        getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None) is not None
-        for module in network.modules()
-    )
+_eager_guard = threading.Lock()
+#: blocks that are running without the compiler now, and the stance that the last of them puts back
+_eager_blocks = 0
+_eager_stance: Any = None
+
+
+@contextmanager
+def _eagerly() -> Iterator[None]:
+    """Compiled code runs as it was written. The stance is the whole process's: the last of several threads ends it."""
+    global _eager_blocks, _eager_stance
+    with _eager_guard:
+        if not _eager_blocks:
+            try:
+                _eager_stance = torch.compiler.set_stance("force_eager")  # type: ignore[no-untyped-call]
+            except RuntimeError:  # called by code that is itself compiled: there the stance cannot be set
+                _eager_stance = None
+        _eager_blocks += 1
+    try:
+        yield
+    finally:
+        with _eager_guard:
+            _eager_blocks -= 1
+            if not _eager_blocks and _eager_stance is not None:
+                _eager_stance.__exit__(None, None, None)
+                _eager_stance = None
 
 
 @contextmanager
@@ -153,8 +174,9 @@ def untouched(network: nn.Module, *, gradients: bool = True) -> Iterator[nn.Modu
     """
     modules = every_module(network)
     with _locks_of(modules), ExitStack() as stack:
-        if is_compiled(network):  # importing the compiler costs seconds: only where there is one
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # type: ignore[no-untyped-call]
+        # importing the compiler costs more than a second: what it compiled can only be there where it is loaded
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(_eagerly())
         state = _State(modules)
         try:
             stack.enter_context(torch.inference_mode(False))

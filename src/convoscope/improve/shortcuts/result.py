@@ -100,7 +100,7 @@ class Shortcuts:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``shortcuts.html`` and ``shortcuts.json`` (with what ``repair`` needs) into ``folder``."""
-        from ...html.render import write_whole
+        from ...files import write_whole
         from ...plain import dump_json
 
         target = Path(folder)

@@ -41,9 +41,8 @@ def rows_of(app_state: AppState) -> list[dict[str, Any]]:
     found = []
     for row in layers(app_state.model):
         layer = watched.layers[row["name"]]
-        shape = row["shape"]
-        grid = list(shape[1:3] if layer.channels_last else shape[2:]) if len(shape) == 4 and layer.has_grid else None
-        channels = (shape[-1] if layer.channels_last else shape[1]) if len(shape) > 1 else None
+        grid = list(layer.grid) if layer.has_grid and layer.grid is not None else None
+        channels = layer.channels or None
         found.append(
             {**row, "channels": channels, "grid": grid, "main": row["name"] in main,
              "surveyed": app_state.gathered is not None and app_state.gathered.holds_layer(row["name"]),

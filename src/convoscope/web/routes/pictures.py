@@ -26,13 +26,15 @@ async def list_pictures(
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
 ) -> schemas.Pictures:
     """The pictures of the strip: those dropped in first, then the folder's."""
-    album = bench_of(request).album
-    entries = album.entries()
+    app_state = bench_of(request)
+    album = app_state.album
+    # pictures are known by their content: those that were not read yet are read now
+    entries = await app_state.desk.now(lambda: album.entries(offset + limit))
     shown = [
         schemas.Picture(id=e.id, name=e.name, source=e.source, label=e.label)  # type: ignore[arg-type]
         for e in entries[offset : offset + limit]
     ]
-    return schemas.Pictures(pictures=shown, total=max(len(entries), album.total), refused=album.refused)
+    return schemas.Pictures(pictures=shown, total=album.size, refused=album.refused)
 
 
 @router.post(

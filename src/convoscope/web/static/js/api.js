@@ -1,6 +1,6 @@
 // Questions to the server: JSON, arrays, long work.
 
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 
 export class Refusal extends Error {
   constructor(message, status) { super(message); this.status = status; }
@@ -12,7 +12,7 @@ async function answer(response) {
   if (response.ok) return response;
   let detail = `${response.status} ${response.statusText}`;
   try { detail = (await response.json()).detail ?? detail; } catch { /* no JSON: the status must do */ }
-  throw new Refusal(typeof detail === "string" ? detail : JSON.stringify(detail), response.status);
+  throw new Refusal(told(typeof detail === "string" ? detail : JSON.stringify(detail)), response.status);
 }
 
 export async function ask(url, options) {
@@ -128,7 +128,7 @@ function follow(work, told) {
       if (now.progress) told.progress?.(now.progress);
       if (now.state === "done") { source.close(); resolve(now.result); }
       if (now.state === "cancelled") { source.close(); reject(Object.assign(new Refusal(t("stopped"), 0), { cancelled: true, result: now.result })); }
-      if (now.state === "failed") { source.close(); reject(new Refusal(now.error ?? t("error"), 0)); }
+      if (now.state === "failed") { source.close(); reject(new Refusal(now.error ? told(now.error) : t("error"), 0)); }
     });
     let misses = 0;
     source.onopen = () => { misses = 0; };

@@ -7,7 +7,7 @@ import { notesOf } from "./notes.js";
 import { unitSheet } from "./unitsheet.js";
 import { fill, h, number, percent, s } from "./dom.js";
 import { photoBox, rectangle } from "./frames.js";
-import { offWords, t } from "./i18n.js";
+import { offWords, t, told } from "./i18n.js";
 import { list, on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
 
@@ -46,7 +46,7 @@ async function unitCard(body) {
       h("p", { class: "soft" }, [card.kind, card.field?.size ? t("cellSees", { size: card.field.size.join("×") }) : card.field ? t("wholePicture") : null,
         survey ? t("activeIn", { p: percent(survey.active), n: survey.pictures }) : null].filter(Boolean).join(" · ")),
       survey?.dead ? h("p", { class: "warning" }, t("deadOne")) : null,
-      card.response ? h("p", {}, `${t("onPicture")}: `, h("b", {}, number(card.response.max)), h("span", { class: "soft" }, ` · ${t("strongest", { row: card.response.row + 1, col: card.response.col + 1 })}`)) : null,
+      card.response ? h("p", {}, `${t("onPicture")}: `, h("b", {}, t("unitMax", { value: number(card.response.max) })), h("span", { class: "soft" }, ` · ${t("unitMean", { value: number(card.response.mean) })} · ${t("strongest", { row: card.response.row + 1, col: card.response.col + 1 })}`)) : null,
       patches,
       wantsBlock(unit),
       survey ? histogram(survey, card.response?.max) : h("p", { class: "soft" }, app.model.survey ? t("notSurveyedUnit") : t("noSurvey")),
@@ -86,7 +86,7 @@ async function showPatches(into, unit, mine) {
       if (!items.length) return null;
       return h("section", {}, h("h3", {}, word), h("div", { class: "patch-row" }, items.map((one) => patch(one))),
         kind === "top" && items.some((one) => one.guided_image) ? h("div", { class: "patch-row guided", title: t("guidedRow") }, items.map((one) => one.guided_image ? h("img", { src: one.guided_image, alt: "", loading: "lazy" }) : h("span"))) : null);
-    }), found.notes.map((note) => h("p", { class: "soft" }, note)));
+    }), found.notes.map((note) => h("p", { class: "soft" }, told(note))));
   } catch (error) {
     if (mine === asked) fill(into, h("p", { class: "soft" }, error.message));
   }

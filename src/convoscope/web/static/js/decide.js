@@ -6,7 +6,7 @@ import { drawAnswers, showChange } from "./answers.js";
 import { scaleFor } from "./colour.js";
 import { choice, debounce, fill, h, latest, percent } from "./dom.js";
 import { Frame } from "./frames.js";
-import { offWords, t } from "./i18n.js";
+import { offWords, t, told } from "./i18n.js";
 import { list, on, set, state } from "./state.js";
 import { Tools } from "./tools.js";
 
@@ -43,7 +43,7 @@ function drawBar() {
   const usualAgain = h("button", { type: "button", class: "plain", title: t("opacityReset"), "aria-label": t("opacityReset"), hidden: state.opacity === "",
     onclick: () => { set({ opacity: "" }, true); drawBar(); redraw(); } }, "×");
   const opacity = h("span", { class: "slider" }, h("label", { class: "slider" }, h("span", {}, t("opacity")),
-    h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 75, oninput: (event) => { set({ opacity: event.target.value }, true); usualAgain.hidden = false; slowRedraw(); } })), usualAgain);
+    h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 70, oninput: (event) => { set({ opacity: event.target.value }, true); usualAgain.hidden = false; slowRedraw(); } })), usualAgain);
   const judge = h("button", { type: "button", class: "judge", onclick: judgeAll }, t("trust"));
   const off = list("off").length;
   fill(barNode, h("h2", {}, t("maps")), off ? h("span", { class: "off-note" }, t("mapsIntact", { off: offWords(off) })) : null, h("span", { class: "spacer" }), scale, opacity, judge, adder());
@@ -55,7 +55,7 @@ function adder() {
     if (event.target.value) set({ methods: [...list("methods"), event.target.value].join(",") });
     event.target.value = "";
   } }, h("option", { value: "" }, `+ ${t("addMethod")}`),
-  app.methods.filter((one) => !names.includes(one.name)).map((one) => h("option", { value: one.name, title: one.shows }, one.title + (one.slow ? " …" : ""))));
+  app.methods.filter((one) => !names.includes(one.name)).map((one) => h("option", { value: one.name, title: told(one.shows) }, one.title + (one.slow ? " …" : ""))));
 }
 
 const asking = () => ["picture", "target", "against", "methods", "set"].map((key) => state[key]).join("|");
@@ -121,10 +121,10 @@ function layout(names) {
 
 function scaleOf(one) {
   if (state.scale !== "shared") return one.about.scale;
-  const alike = [...shown.values()].filter((other) => other.about && other.about.unit === one.about.unit && other.about.signed === one.about.signed);
-  if (alike.length < 2) return one.about.scale;
+  const alike = [...shown.values()].filter((other) => other.about && other.about.unit === one.about.unit && other.about.scale.signed === one.about.scale.signed && !other.about.scale.centre);
+  if (alike.length < 2 || one.about.scale.centre) return one.about.scale;
   const high = Math.max(...alike.map((other) => other.about.scale.high));
-  return { ...one.about.scale, high, low: one.about.signed ? -high : Math.min(...alike.map((other) => other.about.scale.low)) };
+  return { ...one.about.scale, high, low: one.about.scale.signed ? -high : Math.min(...alike.map((other) => other.about.scale.low)) };
 }
 
 async function redraw() {
@@ -149,8 +149,8 @@ function badge(name) {
   const mark = !verdict ? (doubts ? "!" : "?") : weak ? "~" : verdict.better_than_random ? "✓" : "✗";
   const inside = one.inside == null ? null : h("p", { class: "inside" }, t("inside", { p: percent(one.inside) }));
   fill(one.frame.notes, inside, one.about ? h("button", { type: "button", class: `badge ${!verdict ? (doubts ? "doubt" : "") : weak ? "doubt" : verdict.better_than_random ? "good" : "bad"}`,
-    title: verdict?.sentence ?? one.about.doubts?.[0] ?? t("trustTitle"), onclick: () => openTrust(name, one.about, verdict, judgeAll) }, `${mark} ${word}`) : null,
-  doubts && one.about ? h("span", { class: "doubt-line" }, one.about.doubts[0]) : null);
+    title: told(verdict?.sentence ?? one.about.doubts?.[0] ?? t("trustTitle")), onclick: () => openTrust(name, one.about, verdict, judgeAll) }, `${mark} ${word}`) : null,
+  doubts && one.about ? h("span", { class: "doubt-line" }, told(one.about.doubts[0])) : null);
 }
 
 function refuse(name, why) {
@@ -158,7 +158,7 @@ function refuse(name, why) {
   if (!one) return;
   one.frame.node.classList.add("refused");
   one.frame.node.classList.remove("waiting");
-  fill(one.frame.notes, h("p", { class: "problem" }, `${t("refused")}: ${why}`));
+  fill(one.frame.notes, h("p", { class: "problem" }, `${t("refused")}: ${told(why)}`));
 }
 
 /** A method of hundreds of passes: made as a job, with a first coarse map, progress, and a way to stop. */
@@ -200,6 +200,7 @@ function slow(name, mine) {
     badge(name);
     tools.shares();
   }).catch((error) => {
+    if (error.offline) failed(error);
     if (mine !== asked) return;
     one.frame.node.classList.remove("waiting");
     fill(one.frame.notes, h("p", { class: "problem" }, error.message), h("button", { type: "button", class: "small", onclick: () => slow(name, asked) }, t("retry")));

@@ -1,9 +1,9 @@
 // Pictures side by side under one cursor: each frame is a photo, a map over it, and what is under the cursor.
 import { app, hear, say } from "./app.js";
 import { Refusal, ask } from "./api.js";
-import { bar, overlay, scaled, table } from "./colour.js";
+import { OPACITY, bar, over, overBar, overlay, scaled, table } from "./colour.js";
 import { h, number, s } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 
 const LONGEST = 640;
 const frames = new Set();
@@ -58,9 +58,10 @@ export class Frame {
     this.under = h("output", { class: "under" });
     this.title = h("span", { class: "title" }, title);
     this.legend = h("div", { class: "legend" });
+    this.says = h("p", { class: "says" });
     this.notes = h("div", { class: "notes" });
     this.node = h("figure", { class: "frame" }, h("div", { class: "head" }, this.title, h("span", { class: "spacer" }), about, tools), this.stage,
-      h("figcaption", {}, this.legend, this.under, this.notes));
+      h("figcaption", {}, this.legend, this.says, this.under, this.notes));
     this.stage.addEventListener("pointermove", (event) => point(this, event));
     this.stage.addEventListener("pointerleave", () => say("cursor", null));
     frames.add(this);
@@ -76,17 +77,20 @@ export class Frame {
 
   /** A map over the photo. */
   async map(about, array, scale, opacity) {
-    const [photoBase, colours] = await Promise.all([photo(), table(scale.cmap || about.scale.cmap)]);
-    const matrix = scaled(this.own(), ...photoBase.factor);
     const alone = about.pixels && opacity === null;
+    const named = { cmap: about.scale.cmap, ...scale };
+    const [photoBase, colours] = await Promise.all([photo(), table(alone ? named.cmap : over(named))]);
+    const matrix = scaled(this.own(), ...photoBase.factor);
     this.put(overlay(photoBase.image, array.data, array.shape, matrix, scale, colours,
-      { mode: alone ? "alone" : "over", opacity: opacity ?? 0.75, sharp: photoBase.grown }));
+      { mode: alone ? "alone" : "over", opacity: opacity ?? OPACITY, sharp: photoBase.grown }));
     this.values = array;
     this.about = about;
     const line = h("canvas", { class: "bar", "aria-hidden": "true" });
-    bar(line, scale, colours);
-    this.legend.replaceChildren(h("span", {}, number(scale.low)), line, h("span", {}, number(scale.high)));
-    this.legend.title = about.scale.sentence;
+    if (alone) bar(line, scale, colours); else overBar(line, scale, colours);
+    const middle = scale.signed && scale.centre ? h("span", { class: "middle" }, number(scale.centre)) : null;
+    this.legend.replaceChildren(h("span", {}, number(scale.low)), ...(middle ? [h("span", { class: "barred" }, line, middle)] : [line]), h("span", {}, number(scale.high)));
+    this.legend.title = scaleWords(about.scale);
+    this.says.textContent = about.scale.note ? told(about.scale.note) : "";
   }
 
   /** From its own network's input to what the maps lie over. */
@@ -118,10 +122,16 @@ export class Frame {
     this.cross.lastChild.style.transform = `translateY(${place.y * height}px)`;
     if (!this.values) { this.under.textContent = ""; return; }
     const value = at(this.values, place, this.own());
-    this.under.textContent = value === undefined ? t("outside") : `${number(value)} ${this.about.unit ?? ""}`;
+    this.under.textContent = value === undefined ? t("outside") : `${number(value)} ${told(this.about.unit ?? "")}`;
   }
 
   remove() { frames.delete(this); }
+}
+
+/** A scale in words: its ends and unit, its centre, where it is clipped, and what it hides. */
+function scaleWords(scale) {
+  return [`${number(scale.low)} – ${number(scale.high)} ${told(scale.unit ?? "")}`.trim(), scale.signed ? t("centred", { value: number(scale.centre ?? 0) }) : null,
+    scale.percentile ? t("clipped", { p: scale.percentile }) : null, scale.note ? told(scale.note) : null].filter(Boolean).join(", ");
 }
 
 /** Input pixel (x, y) under a place of the photo (0..1). */

@@ -168,7 +168,11 @@ export class Tools {
     stage.tabIndex = this.tool === "mask" ? 0 : -1;
     if (this.tool === "mask") stage.dataset.arrows = "1"; else delete stage.dataset.arrows;
     marks.querySelectorAll(".mask, .region").forEach((node) => node.remove());
-    if (this.tool === "mask") marks.append(rectangle(photoBox(this.box()), `mask fill-${this.fill === "0.5" ? "grey" : this.fill}`));
+    if (this.tool === "mask") {
+      const shown = rectangle(photoBox(this.box()), `mask fill-${this.fill === "0.5" ? "grey" : this.fill}`);
+      if (this.fill === "mean") shown.setAttribute("fill", meanColour());
+      marks.append(shown);
+    }
     if (this.region.length > 1) {
       const { width, height } = canvas();
       marks.append(s("path", { class: "region", "vector-effect": "non-scaling-stroke", d: `M${this.region.map((p) => `${p.x * width},${p.y * height}`).join("L")}Z` }));
@@ -190,6 +194,14 @@ export class Tools {
     this.area = count / (rows * columns);
     if (mapsShown().size) showShares(count ? inside : null);
   }
+}
+
+/** The colour that the mask fills in: the mean of the pictures that the network was trained with. */
+function meanColour() {
+  const mean = app.model.preprocessing?.mean;
+  if (!Array.isArray(mean) || ![1, 3].includes(mean.length)) return "#888";
+  const [r, g, b] = (mean.length === 1 ? [mean[0], mean[0], mean[0]] : mean).map((value) => Math.round(255 * Math.min(1, Math.max(0, value))));
+  return `rgb(${r},${g},${b})`;
 }
 
 /** Whether a point lies in a polygon (even-odd rule). */

@@ -63,6 +63,8 @@ export default {
   notSurveyedLayer: "{layer} was not surveyed, so no patches are known of it. The nearest layers with patches:", neverFires: "never fires", feedingFilters: "{layer} has no weights of its own: these are the filters of {conv}, which feeds it.", tileStrength: "Below each: the mean of |activation|.",
   tileSelectivity: "Below each: the selectivity, 0 to 1.", tileMax: "Below each: the largest activation.", ownScales: "Each tile has its own scale: the largest activations run from {low} to {high}; ≪ marks the weak.", weakChannel: "weak: less than a twentieth of the strongest channel",
   noLabels: "No labels are known of these pictures, so nothing is said of right and wrong.", rarer: "{n} rarer ones",
+  unitMax: "largest {value}", unitMean: "mean {value}, the score that is explained",
+  linkShort: "Link", insertion: "insertion", deletion: "deletion",
   // the third question
   improve: "Improve", part_findings: "Findings", part_compare: "Two networks", part_shortcuts: "Shortcuts", part_labels: "Labels", part_concepts: "Concepts",
   leftMinutes: "about {m} min left", elsewhereRuns: "This is running already, started from another window.",
@@ -96,4 +98,5 @@ export default {
   inputChannel: "input channel", afterSum: "sum + bias", op_batch_norm: "batch norm", op_relu: "ReLU", op_relu6: "ReLU6", op_hardtanh: "hard tanh", op_threshold: "threshold", op_clamp: "clamp", op_clamp_min: "clamp", op_leaky_relu: "leaky ReLU", op_elu: "ELU", op_selu: "SELU", op_celu: "CELU", op_gelu: "GELU", op_silu: "SiLU", op_mish: "Mish", op_hardswish: "hard swish", op_hardsigmoid: "hard sigmoid", op_sigmoid: "sigmoid", op_tanh: "tanh", op_softplus: "softplus", op_dropout: "dropout", op_max_pool2d: "max pool", op_avg_pool2d: "average pool",
   sumOfAll: "sum of all products", otherChannels: "the other {n} input channels", biasWord: "bias", valueOf: "= value at row {row}, column {col}", patchWord: "input", weightsWord: "filter", productsWord: "products", sumWord: "sum", meanWord: "mean", beyondEdge: "beyond the picture's edge: zero", largeCard: "Large", unitSheetNote: "One unit seldom means one word: do not name it too fast. What it likes best was made by the computer.",
   keyPresent: "fill the screen with one map", keyMistake: "next mistake (Collection)",
+  skipLink: "Skip to the view", centred: "centred on {value}", clipped: "clipped at percentile {p}",
 };

@@ -4,7 +4,7 @@ export default {
   pictures: "사진", layers: "층", card: "카드", close: "닫기", cancel: "중지", retry: "다시 시도",
   theme: "밝게 또는 어둡게", help: "도움말과 단축키", link: "이 화면의 링크 복사", copied: "링크를 복사했습니다.",
   tour: "둘러보기", docs: "API", report: "보고서",
-  layersCount: "층 {n}개", parameters: "매개변수 {n}개", accuracy: "사진 {n}장 중 {p} 정답", classesCount: "클래스 {n}개",
+  layersCount: "층 {n}개", parameters: "매개변수 {n} 개", accuracy: "사진 {n}장 중 {p} 정답", classesCount: "클래스 {n}개",
   drop: "사진을 끌어다 놓거나, 붙여 넣거나, 고르세요", choose: "고르기", camera: "카메라", takePicture: "사진 찍기",
   dropHere: "여기에 사진을 놓으세요", added: "{name} 추가됨", noPictures: "아직 사진이 없습니다. 여기에 놓거나 --images 폴더로 시작하세요.",
   more: "더 보기", morePictures: "폴더에 사진이 {n}장 더 있습니다.",
@@ -63,6 +63,8 @@ export default {
   notSurveyedLayer: "{layer} 층은 조사하지 않아 조각이 없습니다. 조각이 있는 가까운 층:", neverFires: "반응한 적 없음", feedingFilters: "{layer}에는 가중치가 없습니다. 이 층에 값을 넣어 주는 {conv}의 필터입니다.", tileStrength: "아래 숫자: |활성|의 평균.",
   tileSelectivity: "아래 숫자: 선택성, 0에서 1.", tileMax: "아래 숫자: 가장 큰 활성.", ownScales: "칸마다 눈금이 다릅니다. 가장 큰 활성은 {low}에서 {high}까지이고, ≪는 약한 채널입니다.", weakChannel: "약함: 가장 강한 채널의 20분의 1 미만",
   noLabels: "이 사진들의 정답(레이블)을 몰라 맞고 틀림은 말하지 않습니다.", rarer: "드문 것 {n}개",
+  unitMax: "최대 {value}", unitMean: "평균 {value} (설명하는 점수)",
+  linkShort: "링크", insertion: "삽입", deletion: "삭제",
   // 셋째 물음
   improve: "개선", part_findings: "진단 결과", part_compare: "두 신경망", part_shortcuts: "지름길", part_labels: "레이블", part_concepts: "개념",
   leftMinutes: "약 {m}분 남음", elsewhereRuns: "다른 창에서 시작한 같은 작업이 진행 중입니다.",
@@ -96,4 +98,5 @@ export default {
   inputChannel: "입력 채널", afterSum: "합 + 편향", op_batch_norm: "배치 정규화", op_relu: "ReLU 함수", op_relu6: "ReLU6 함수", op_hardtanh: "하드 탄젠트", op_threshold: "문턱 함수", op_clamp: "범위 자르기", op_clamp_min: "아래 자르기", op_leaky_relu: "누설 ReLU", op_elu: "ELU 함수", op_selu: "SELU 함수", op_celu: "CELU 함수", op_gelu: "GELU 함수", op_silu: "SiLU 함수", op_mish: "Mish 함수", op_hardswish: "하드 스위시", op_hardsigmoid: "하드 시그모이드", op_sigmoid: "시그모이드", op_tanh: "쌍곡 탄젠트", op_softplus: "소프트플러스", op_dropout: "드롭아웃", op_max_pool2d: "최대 풀링", op_avg_pool2d: "평균 풀링",
   sumOfAll: "모든 곱의 합", otherChannels: "나머지 입력 채널 {n}개", biasWord: "편향", valueOf: "= {row}행 {col}열의 값", patchWord: "입력", weightsWord: "필터", productsWord: "곱", sumWord: "합", meanWord: "평균", beyondEdge: "사진 밖: 0", largeCard: "크게", unitSheetNote: "유닛 하나가 낱말 하나를 뜻하는 일은 드뭅니다. 너무 빨리 이름 붙이지 마세요. 가장 좋아하는 그림은 컴퓨터가 만든 것입니다.",
   keyPresent: "히트맵 하나로 화면 채우기", keyMistake: "다음 실수 (사진 모음)",
+  skipLink: "본문으로 건너뛰기", centred: "{value} 중심", clipped: "백분위 {p}에서 자름",
 };

@@ -1,0 +1,126 @@
+"""Stages that overlap look as if they came one after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+import convoscope as cs
+from convoscope import folder
+from convoscope.pipeline import Later, ahead
+
+
+def test_ahead_is_map_and_never_more_than_so_many_ahead():
+    made: list[int] = []
+
+    def make(item: int) -> int:
+        made.append(item)
+        return item * item
+
+    taken = []
+    for number, square in enumerate(ahead(make, range(20), most=2)):
+        time.sleep(0.002)
+        taken.append(square)
+        assert len(made) <= number + 1 + 2 + 1
+    assert taken == [n * n for n in range(20)]
+
+
+def test_an_error_comes_where_it_would_have_come():
+    def make(item: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    taken: list[int] = []
+    with pytest.raises(ValueError, match="three"):
+        taken.extend(ahead(make, range(9)))
+    assert taken == [0, 1, 2]
+    assert not [t for t in threading.enumerate() if t.name.startswith("convoscope-read")]
+
+
+def test_later_keeps_the_order_and_bounds_what_waits():
+    done = []
+    with Later[int](most=3) as later:
+        for number in range(20):
+            later.put(partial(lambda n: n, number))
+            done += later.ready()
+            assert number + 1 - len(done) <= 3
+        done += later.rest()
+    assert done == list(range(20))
+
+
+def test_later_gives_up_what_has_not_begun():
+    begun = []
+    entered = threading.Event()
+    go = threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        entered.set()
+        go.wait(10)
+
+    def stopped() -> None:
+        with Later[None](most=9) as later:
+            for number in range(5):
+                later.put(partial(work, number))
+            entered.wait(10)
+            threading.Timer(0.05, go.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert begun == [0]
+    assert not [t for t in threading.enumerate() if t.name.startswith("convoscope-write")]
+
+
+@pytest.fixture
+def many(tmp_path):
+    from convoscope.toybox import draw
+
+    place = tmp_path / "many"
+    place.mkdir()
+    for seed in range(19):
+        draw(seed).picture().save(place / f"p{seed:02}.png")
+    (place / "p05.png").write_bytes(b"no picture")
+    return place
+
+
+def test_a_folder_gives_the_maps_of_single_calls(many, tmp_path):
+    model = cs.open_model("toybox", device="cpu")
+    outcome = cs.explain_folder(model, many, tmp_path / "out", ["grad-cam", "saliency"], pictures="none")
+    assert [str(p) for p in outcome.failed] == [str(many / "p05.png")]
+    assert [record["path"] for record in outcome.records] == [
+        str(p) for p in sorted(many.iterdir()) if p.name != "p05.png"
+    ]
+    for number in (0, 7, 8, 18):
+        alone = cs.explain(model, many / f"p{number:02}.png", ["grad-cam", "saliency"])
+        with np.load(tmp_path / "out" / f"p{number:02}" / "maps.npz") as maps:
+            for name in alone:
+                np.testing.assert_allclose(maps[name], alone[name].values, rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(many, tmp_path, monkeypatch):
+    """The disk is full at the eleventh picture: the ten before it are done, and the next run does the rest."""
+    model = cs.open_model("toybox", device="cpu")
+    real, written = folder.dump_json, []
+
+    def full(document):
+        written.append(document["path"])
+        if len(written) == 11:
+            raise OSError(28, "No space left on device")
+        return real(document)
+
+    monkeypatch.setattr(folder, "dump_json", full)
+    with pytest.raises(OSError, match="No space"):
+        cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
+    assert len(list((tmp_path / "out").glob("*/explain.json"))) == 10
+    assert not list((tmp_path / "out").glob("*/.making-*"))
+    monkeypatch.setattr(folder, "dump_json", real)
+    again = cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
+    assert again.skipped == 10
+    assert len(again.records) == 18
+    assert not [t for t in threading.enumerate() if t.name.startswith("convoscope-")]
