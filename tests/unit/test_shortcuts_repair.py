@@ -189,7 +189,7 @@ def test_an_invisible_pattern_is_found_by_the_template_and_by_nothing_that_is_se
         return Image.fromarray((array + board[:, :, None]).clip(0, 255).astype(np.uint8))
 
     pairs = [(marked(image) if label == "red" else image, label) for image, label in collection(60, tagged=False)]
-    found = cs.shortcuts(cs.wrap(Checker(), size=SIDE, labels=LABELS), pairs, only=["patch", "template", "colour"])
+    found = cs.shortcuts(cs.wrap(Checker(), size=SIDE, labels=LABELS), pairs, only=["patch", "template"])
     red = found.effects["red"]
     assert red["template"].sufficiency.mean > 0.9
     assert red["template"].necessity.mean > 0.5
