@@ -62,6 +62,8 @@ def stands(one: Effect) -> bool:
         return made >= SPOT or (made >= LEAST and unmade >= NEEDED)
     if one.family == "spectrum":
         return made >= SPECTRUM
+    if one.family == "colour":
+        return made >= LEAST  # a lemon without its yellow is lost to a healthy network, too
     if one.family == "background":
         return made >= LEAST and unmade >= LEAST_LOST
     return made >= LEAST or unmade >= LEAST_LOST
