@@ -149,6 +149,8 @@ def effect_of(family, made, lost):
         ("border", 0.0, 0.4, True),
         ("border", 0.2, 0.15, False),
         ("background", 0.5, 0.0, False),
+        ("colour", 0.0, 0.8, False),  # so is a lemon without its yellow
+        ("colour", 0.4, 0.0, True),
         ("spectrum", 0.4, 0.8, False),
     ],
 )
