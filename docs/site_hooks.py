@@ -26,7 +26,7 @@ API = {
     ],
     "Look inside": ["filters", "activations", "visualize", "visualize_frames", "Visualization", "Visualizations"],
     "A collection": ["survey", "Store"],
-    "Concepts": ["dissect", "Dissection", "tcav", "craft", "Craft"],
+    "Concepts": ["dissect", "Dissection", "tcav", "craft", "Craft", "name_units", "Words"],
     "Is it true?": ["evaluate"],
     "Improve": [
         "diagnose", "Diagnosis", "audit", "health", "stress", "depth", "shortcuts", "Shortcuts", "repair", "Repaired",

@@ -138,6 +138,9 @@ def name_units(
         seed: of the random pictures.
         progress: called with what is done, how much, and of how much.
 
+    Returns:
+        the named units, the surest first, and for each text all units, the most like first.
+
     Raises:
         UsageError: too few pictures or words, or a setting that does not fit.
         ModelError: the text model cannot be opened.
