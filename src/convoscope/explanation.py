@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .averaging import Fuse, average, check_fuse, fuse_layers, variants
@@ -20,6 +22,7 @@ from .methods import Maps, Method, Query, method
 from .methods.naming import named, titles
 from .models.model import Model
 from .models.opening import open_model
+from .notebook import shows_progress
 from .pictures.door import sources_of
 from .pictures.picture import ModelInput, Picture
 from .results import Explanation, Explanations, Heatmap, Plan
@@ -37,19 +40,15 @@ MethodLike = str | Method | type[Method]
 Methods = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 LayerLike = str | torch.nn.Module
 Progress = Callable[[str, int, int], None]
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from PIL.Image import Image
-
-    #: a tensor is one picture (C×H×W) or several (N×C×H×W): what comes back depends on its shape
-    OnePicture = str | Path | Image | Picture | NDArray[Any]
-    ManyPictures = list[Any] | tuple[Any, ...]
 
 _APART = (
     "Pictures of one batch influence each other in this network (batch statistics, most often): each was run alone."
 )
+
+
+#: one picture, as far as types can tell
+One = str | Path | Image.Image | Picture | np.ndarray[Any, Any]
+ModelLike = Model | torch.nn.Module | str
 
 
 class Asked(TypedDict, total=False):
@@ -67,25 +66,18 @@ class Asked(TypedDict, total=False):
 
 
 @overload
-def explain(
-    model: Model | torch.nn.Module | str, pictures: OnePicture, methods: Methods = ..., **asked: Unpack[Asked]
-) -> Explanation: ...
-
-
+def explain(model: ModelLike, pictures: One, methods: Methods = ..., **asked: Unpack[Asked]) -> Explanation: ...
 @overload
 def explain(
-    model: Model | torch.nn.Module | str, pictures: ManyPictures, methods: Methods = ..., **asked: Unpack[Asked]
+    model: ModelLike, pictures: list[Any] | tuple[Any, ...], methods: Methods = ..., **asked: Unpack[Asked]
 ) -> Explanations: ...
-
-
 @overload
-def explain(
-    model: Model | torch.nn.Module | str, pictures: Any, methods: Methods = ..., **asked: Unpack[Asked]
-) -> Any: ...
+def explain(model: ModelLike, pictures: Any, methods: Methods = ..., **asked: Unpack[Asked]) -> Any: ...
 
 
+@shows_progress("Explaining")
 def explain(
-    model: Model | torch.nn.Module | str,
+    model: ModelLike,
     pictures: Any,
     methods: Methods = DEFAULT_METHODS,
     *,

@@ -66,6 +66,25 @@ class Request:
         if self.pictures not in PICTURES:
             raise UsageError(f"pictures must be {', '.join(PICTURES)}, not {self.pictures!r}.")
 
+    def asked(self, model: Model, path: Path | None) -> dict[str, Any]:
+        """The question in words, so that it can be asked again (:mod:`convoscope.rerun`).
+
+        ``targets`` is none where one of them is an object of Python, which no file can name.
+        """
+        from .surveys.store.recipe import absolute_spec
+
+        named = all(one is None or isinstance(one, (str, int)) for one in (*self.targets, self.against))
+        return {
+            "methods": [[one.about.name, dict(vars(one))] for one in self.methods],
+            "targets": list(self.targets) if named else None,
+            "against": self.against if named else None,
+            "layers": self.layers,
+            "parts": self.parts,
+            "resize": self.resize,
+            "spec": absolute_spec(model.spec),
+            "path": None if path is None else str(path.resolve()),
+        }
+
     def key(self, model: Model) -> str:
         """A hash of everything that the maps depend on but the picture, the bytes of files that are named included.
 
@@ -251,9 +270,11 @@ def _overlapped(
                     later.put(partial(_told, place, answer))
                     continue
                 # the verdicts run the network, which belongs to this thread
-                trusted = trust(model, answer, request.targets[0]) if request.trust else None
-                whole = not interrupt.stopped
-                later.put(partial(_written, place, answer, request, key, whole, trusted))
+                source = answer.fitted.picture.path
+                more = {"asked": request.asked(model, None if source is None else Path(source))}
+                if request.trust:
+                    more["trust"] = trust(model, answer, request.targets[0])
+                later.put(partial(_written, place, answer, request, key, not interrupt.stopped, more))
             yield from later.ready()
             if interrupt.stopped:
                 break
@@ -265,9 +286,9 @@ def _told(place: _Place, sentence: str) -> tuple[_Place, dict[str, Any] | str]:
 
 
 def _written(
-    place: _Place, explanation: Explanation, request: Request, key: str, whole: bool, trusted: Any
+    place: _Place, explanation: Explanation, request: Request, key: str, whole: bool, more: dict[str, Any]
 ) -> tuple[_Place, dict[str, Any] | str]:
-    return place, write(place.folder, explanation, request, key, complete=whole, trusted=trusted)
+    return place, write(place.folder, explanation, request, key, complete=whole, more=more)
 
 
 def _places(paths: Sequence[Path], out: Path) -> list[_Place]:
@@ -429,9 +450,9 @@ def _is_no_pictures_fault(one: PictureOutcome) -> bool:
 
 
 def write(
-    folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool, trusted: Any = None
+    folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool, more: dict[str, Any]
 ) -> dict[str, Any]:
-    """All files of one picture; ``explain.json`` last. Returns what it holds."""
+    """All files of one picture; ``explain.json`` last, with ``more`` in it. Returns what it holds."""
     from .draw import png
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -459,8 +480,7 @@ def write(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     record = explanation.to_dict()
-    if trusted is not None:
-        record["trust"] = trusted
+    record.update(more)
     made = {name: _digest(folder / name) for name in files}
     record.update(sha256=explanation.fitted.picture.sha256, files=files, digests=made, key=key, complete=complete)
     record = dict(plain(record))

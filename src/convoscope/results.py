@@ -78,8 +78,6 @@ class Heatmap:
 
     def scale(self) -> Scale:
         """How values become colours when this map is drawn alone."""
-        from dataclasses import replace as changed
-
         from .draw import scales
 
         made = scales.for_map(
@@ -87,7 +85,7 @@ class Heatmap:
             patches="superpixels" in self.facts,
         )  # fmt: skip
         # maps of single pixels are drawn alone, the others over the photo
-        return changed(made, over=self.raw is None)
+        return replace(made, over=self.raw is None)
 
     def show(self) -> Image.Image:
         """The map over its photo, opened in the system's viewer (in a notebook the value shows itself)."""
@@ -248,13 +246,26 @@ class Explanation(Mapping[str, Heatmap]):
         return self.fitted.picture.name
 
     def sheet(
-        self, *, shared: bool = False, on: str = "photo", drawn: Mapping[int, Image.Image] | None = None
+        self,
+        *,
+        shared: bool | str = False,
+        on: str = "photo",
+        drawn: Mapping[int, Image.Image] | None = None,
+        **how: Any,
     ) -> Sheet:
-        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale.
+        """The photo and all maps side by side, a row a target.
 
-        ``drawn`` holds overlays that are there already (:meth:`Heatmap.overlay` as it comes), by the maps' ``id()``.
+        Args:
+            shared: puts each method's rows on one scale; ``"all"`` puts all maps on one.
+            on: draw on the ``photo``, or on the model's ``input``.
+            drawn: overlays that are there already (:meth:`Heatmap.overlay` as it comes), by the maps' ``id()``.
+            how: what a figure for a paper needs: ``width`` in millimetres, ``columns``, ``title`` (None: none),
+                ``titles`` (other headings, by method or target) and ``caption``; see :func:`contact_sheet`.
+
+        Returns:
+            The sheet: ``.save("figure.pdf")``; a notebook shows it.
         """
-        return contact_sheet([self], shared=shared, on=on, drawn=drawn)
+        return contact_sheet([self], shared=shared, on=on, drawn=drawn, **how)
 
     def parts_sheet(self, name: str) -> Sheet:
         """The strongest channel × weight maps of a CAM (asked for with ``parts``)."""
@@ -329,8 +340,9 @@ class Explanations(list[Explanation]):
         super().__init__(items)
         self.plan = plan or Plan()
 
-    def sheet(self, *, shared: bool = False, on: str = "photo") -> Sheet:
-        return contact_sheet(self, shared=shared, on=on)
+    def sheet(self, *, shared: bool | str = False, on: str = "photo", **how: Any) -> Sheet:
+        """All pictures and targets, a row each; as :meth:`Explanation.sheet`."""
+        return contact_sheet(self, shared=shared, on=on, **how)
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
@@ -339,17 +351,48 @@ class Explanations(list[Explanation]):
 def contact_sheet(
     explanations: Sequence[Explanation],
     *,
-    shared: bool = False,
+    shared: bool | str = False,
     on: str = "photo",
     drawn: Mapping[int, Image.Image] | None = None,
+    title: str | None = "",
+    titles: Mapping[str, str] | None = None,
+    columns: int | None = None,
+    width: float | None = None,
+    caption: str = "",
 ) -> Sheet:
-    """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated."""
+    """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated.
+
+    Args:
+        explanations: a row each, and one for each further target.
+        shared: True puts each method's rows on one scale, ``"all"`` all maps, which must have one unit.
+        on: ``photo`` or ``input``.
+        drawn: overlays that are there already, by the maps' ``id()``.
+        title: heading; "" names the picture and the network, None is none.
+        titles: other headings, by the name of a method (``grad-cam``) or target (``cat``).
+        columns: maps in one line before the next line starts.
+        width: of the figure in millimetres: 84 is one column of a paper.
+        caption: text under the figure, in place of what is said of the scales.
+
+    Raises:
+        UsageError: a width or number of columns that cannot be, or one scale for maps of several units.
+    """
     from .draw import colour, sheet
+
+    named = dict(titles or {})
 
     rows = [row for explanation in explanations for row in (explanation.rows or [explanation])]
     names = list(dict.fromkeys(name for row in rows for name in (*row, *row.refused)))
     scales: dict[str, Scale] = {}
-    if shared:
+    if shared == "all":
+        every = [row[name] for row in rows for name in names if name in row]
+        if len({one.unit for one in every}) > 1:
+            units = ", ".join(dict.fromkeys(one.unit for one in every))
+            raise UsageError(f"Maps on one scale must have one unit; these have {units}.")
+        if every:
+            signed = any(one.signed for one in every)
+            one_scale = colour.scale_for([one.values for one in every], signed=signed, unit=every[0].unit)
+            scales = dict.fromkeys(names, one_scale)
+    elif shared:
         for name in names:
             maps = [row[name] for row in rows if name in row]
             made = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
@@ -360,14 +403,16 @@ def contact_sheet(
         cells = []
         for name in names:
             if name not in row:
-                cells.append(sheet.Cell(None, name, None, "refused: " + row.refused.get(name, "no map")))
+                cells.append(
+                    sheet.Cell(None, named.get(name, name), None, "refused: " + row.refused.get(name, "no map"))
+                )
                 continue
             heatmap = row[name]
             scale = scales.get(name) or heatmap.scale()
             note = heatmap.doubts[0] if heatmap.doubts else ""
             alt = f"{heatmap.title} for {row.target}"
             image = there.get(id(heatmap)) or heatmap.overlay(on=on, scale=scale)
-            cells.append(sheet.Cell(image, heatmap.title, scale, note, alt))
+            cells.append(sheet.Cell(image, named.get(name, heatmap.title), scale, note, alt))
         photo = (
             row.fitted.picture.image
             if on == "photo"
@@ -375,11 +420,15 @@ def contact_sheet(
         )
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
         under = f"{row.picture} · {chance}score {row.score:.3g}"
-        lines.append(sheet.Row(photo, row.target, under, cells))
-    scale_note = "One scale per column." if shared else "Each map on its own scale."
+        lines.append(sheet.Row(photo, named.get(str(row.target), row.target), under, cells))
+    scale_note = "One scale for all." if shared == "all" else "One scale per column." if shared else ""
+    scale_note = scale_note or "Each map on its own scale."
     scale_note += " Over a photo, colours fade out towards zero; a legend shows them over white and over black."
-    title, about = _about(explanations)
-    return sheet.contact_sheet(lines, title=title, footnote=f"{about} {scale_note}")
+    heading, about = _about(explanations)
+    return sheet.contact_sheet(
+        lines, title=heading if title == "" else title or "", footnote=f"{about} {scale_note}", columns=columns,
+        width=width, caption=caption,
+    )  # fmt: skip
 
 
 def _about(explanations: Sequence[Explanation]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ ENGLISH = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const seen = (text, node) => {
     if (!/\\b[A-Za-z]{2,}(?:[ ,]+[a-z]{2,}){2,}/.test(text)) return;
-    if (node.closest('.formula, .paper, [lang=en], script, style')) return;
+    if (node.closest('.formula, .paper, [lang=en], script, style, noscript')) return;
     found.add(text.trim().slice(0, 200));
   };
   while (walker.nextNode()) seen(walker.currentNode.textContent, walker.currentNode.parentElement);

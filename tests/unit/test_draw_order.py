@@ -166,3 +166,32 @@ def test_every_quick_method_uses_its_colours_or_says_why() -> None:
 @pytest.mark.slow
 def test_every_slow_method_uses_its_colours_or_says_why() -> None:
     check([name for name, one in METHODS.items() if one.about.slow and "attention" not in name], 20)
+
+
+def words(sheet: Any) -> str:
+    return " ".join(str(getattr(item, "text", "")) for item in sheet.drawing.items)
+
+
+def test_a_sheet_names_picture_network_and_weights(tmp_path: Any) -> None:
+    from PIL import Image
+
+    from convoscope.toybox import draw
+
+    Image.fromarray(draw(7).image).save(tmp_path / "mine.png")
+    model = convoscope.open_model("toybox")
+    sheet = convoscope.explain(model, tmp_path / "mine.png", "grad-cam").sheet()
+    said = words(sheet)
+    for name in ("mine.png", "toybox", "weights", model.fingerprint[:12]):
+        assert name in said, name
+
+
+def test_tiles_on_their_own_scales_say_how_far_apart_they_are() -> None:
+    from convoscope.draw import grid
+
+    tiles = np.random.default_rng(0).random((4, 5, 5)) * np.array([0.3, 1, 40, 400])[:, None, None]
+    said = words(grid.tiles(tiles, scale="own", unit="activation"))
+    assert "strongest values run from 0.2" in said or "strongest values run from 0.3" in said
+    assert "to 39" in said or "to 4" in said
+    even = np.random.default_rng(0).random((4, 5, 5)) + 1
+    alike = words(grid.tiles(even, scale="own", unit="activation"))
+    assert "run from" not in alike

@@ -19,8 +19,11 @@ PAIRS = {
 }
 #: where the sentences that the page shows are written
 FILES = [
-    SOURCE / "doubts.py", *sorted((SOURCE / "methods").glob("*.py")), *sorted((SOURCE / "web").glob("*.py")),
-    *sorted((SOURCE / "web" / "routes").glob("*.py")),
+    SOURCE / "doubts.py", SOURCE / "ask.py", *sorted((SOURCE / "targets").glob("*.py")),
+    *sorted((SOURCE / "engine").rglob("*.py")), *sorted((SOURCE / "methods").glob("*.py")),
+    *sorted((SOURCE / "web").glob("*.py")),
+    *sorted((SOURCE / "web" / "routes").glob("*.py")), *(SOURCE / "surveys" / "ask" / name for name in
+    ("maps.py", "patches.py", "tables.py")),
 ]  # fmt: skip
 #: said to a programmer, or by the door before there is a page
 NOT_SHOWN = ("module {} has no attribute {}",)
@@ -37,14 +40,21 @@ def template(node: ast.expr) -> str | None:
 
 def sentences(file: Path) -> set[str]:
     found = set()
-    for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    constants = {
+        node.targets[0].id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }  # fmt: skip
+    for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
             continue
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         if not name.endswith(("Error", "Refused", "HTTPException")) and name not in ("doubt", "append"):
             continue
         for argument in call.args:
-            text = template(argument)
+            text = constants.get(argument.id) if isinstance(argument, ast.Name) else template(argument)
             if text and len(text) > 14 and text[0] in "{ABCDEFGHIJKLMNOPQRSTUVWXYZfos" and text.count(" ") > 1:
                 found.add(text)
     return found

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 #: the commands' modules in the order of the help; others follow by name
 _ORDER = (
-    "explain", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report", "toybox",
+    "explain", "rerun", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report",
+    "toybox",
     "demo",
 )  # fmt: skip
 #: bytes of address space that torch and Lance together ask for, most of them never used
@@ -40,7 +41,7 @@ _OUT_OF_MEMORY = (
 )
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "
-    "MODEL is toybox, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
+    "MODEL is toybox, toybox-robust, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
 )
 
 
@@ -124,6 +125,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ..errors import ConvoscopeError
+    from ..extras import missing
 
     _prepare_streams()
     complain(_limits())
@@ -161,6 +163,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = getattr(error, "format_message", None)  # Typer's own usage errors
         if callable(message):
             complain(_usage(error, message()))
+        elif isinstance(error, ImportError) and (extra := missing(error)) is not None:
+            complain(str(extra))
         else:
             complain(_unexpected(error))
         return COULD_NOT_START

@@ -93,6 +93,9 @@ def explain(
         ),
     ] = None,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="The same as --pictures none.")] = False,
+    bib: Annotated[
+        str | None, typer.Option("--bib", metavar="FILE.bib", help="BibTeX of all methods used, too.")
+    ] = None,
     ray: RayFlag = None,
     workers: WorkersFlag = None,
     json: JsonFlag = False,
@@ -118,6 +121,7 @@ def explain(
     drawn = "none" if no_pictures else pictures or "all"
     if drawn not in PICTURES:
         raise UsageError(f"--pictures must be {', '.join(PICTURES)}, not {drawn!r}.")
+    papers = common.out_file(bib, (".bib",)) if bib else None
     spread = spread_over(model, options, ray, workers)
     paths = find_pictures(images)
     opened = open_from(model, options)
@@ -142,6 +146,11 @@ def explain(
         )  # fmt: skip
     for name, why in refused.items():
         complain(f"{name}: no map. {why}")
+    if papers is not None:
+        from ..html.render import write_whole
+        from ..methods import bibtex
+
+        write_whole(papers, bibtex(one.about.name for one in methods))
     if json:
         print_json(outcome.records)
     else:

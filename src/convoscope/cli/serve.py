@@ -118,7 +118,7 @@ def _app(
         raise MissingExtra("fastapi and uvicorn", "web", "The page") from None
     from ..web.app import create_app
     from ..web.build_survey import store_for, there
-    from .diagnose import flags_of
+    from .common import flags_of
 
     if images is not None and not Path(images).is_dir():
         raise UsageError(f"--images {images}: there is no such folder.")

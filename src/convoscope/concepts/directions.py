@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import linalg, stats
 
 from ..errors import LayerError, UsageError
+from ..extras import need
 from ..improve.collection import Labelled
 from ..improve.look import batches, look
 from ..improve.statistics import LEVEL, corrected
@@ -251,16 +252,14 @@ def _score_interval(slopes: Floats, random: np.random.Generator, draws: int = 10
     cols = random.multinomial(sets, np.full(sets, 1 / sets), size=draws) / sets
     drawn = np.einsum("dp,ps,ds->d", rows, signs, cols, optimize=True)
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _covariance(centred: Floats) -> tuple[Floats, bool] | None:
     """The Cholesky factor of the shrunk covariance (Ledoit & Wolf 2004)."""
-    from sklearn.covariance import ledoit_wolf
-
     if not np.isfinite(centred).all() or float(np.abs(centred).max(initial=0)) == 0:
         return None
-    covariance, _ = ledoit_wolf(centred, assume_centered=True)
+    covariance, _ = need("sklearn.covariance", "TCAV").ledoit_wolf(centred, assume_centered=True)
     covariance[np.diag_indices_from(covariance)] += 1e-9 * np.trace(covariance) / len(covariance)
     factor: tuple[Floats, bool] = linalg.cho_factor(covariance, lower=True)
     return factor

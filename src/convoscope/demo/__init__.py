@@ -49,6 +49,11 @@ class Stage:
         """The network that learnt the tag instead of the cup."""
         return self.open("toybox-cheat")
 
+    @cached_property
+    def robust(self) -> Model:
+        """The network that was trained adversarially: what it wants can be recognised."""
+        return self.open("toybox-robust")
+
     def open(self, spec: str) -> Model:
         """A network with the demo's device, batch size and seed."""
         from ..models.opening import open_model

@@ -242,8 +242,11 @@ class Watch:
             if not found["gradients"]
             else f", gradient {sum(v**2 for v in found['gradients'].values()) ** 0.5:.3g}"
         )
-        line = f"{accuracy}{sum(found['dead'].values())} units dead{norm}"
-        return frame(f"epoch {found['epoch']}, step {found['step']}", [line], sheet, [("Grad-CAM", shown)])
+        dead = sum(found["dead"].values())
+        line = f"{accuracy}{dead} unit{'' if dead == 1 else 's'} dead{norm}"
+        # the map is for the label where there is one; the caption is what the network says
+        title = "Grad-CAM for the label; below it the prediction" if side.known.any() else "Grad-CAM"
+        return frame(f"epoch {found['epoch']}, step {found['step']}", [line], sheet, [(title, shown)])
 
     def _write(self, found: dict[str, Any]) -> None:
         if self.out is None:

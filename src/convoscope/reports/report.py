@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -19,19 +19,23 @@ import numpy as np
 from PIL import Image
 
 from ..draw import colour
-from ..errors import ConvoscopeError
+from ..errors import ConvoscopeError, UsageError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..files import write_whole
 from ..html.render import POLICY
 from ..methods import METHODS
 from ..methods.formulas import FORMULAS
 from ..names import in_json, shown
+from ..notebook import shows_progress
 from ..pictures.picture import Picture
 from ..plain import plain
 from ..targets import TargetLike
+from .found import links as links_of
+from .found import section
 from .style import STYLE
 
 if TYPE_CHECKING:
+    from ..concepts.craft import Craft
     from ..models.model import Model
     from ..results import Explanation, Heatmap
     from ..surveys import Store
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 SIDE = 384
 #: of each picture: channels of the layer's sheet, units with their patches, neighbours
 CHANNELS, UNITS, NEIGHBOURS = 24, 3, 8
+#: of each class: parts
+PARTS = 3
 
 Tell = Callable[[str, int, int], None]
 
@@ -57,6 +63,7 @@ class Report:
         return write_whole(path, shown(self.html))
 
 
+@shows_progress("Report")
 def report(
     model: Model,
     pictures: Sequence[Any],
@@ -66,15 +73,40 @@ def report(
     against: TargetLike = None,
     store: Store | None = None,
     trust: bool = False,
+    concepts: bool = False,
     title: str | None = None,
+    found_before: Mapping[str, dict[str, Any]] | None = None,
+    open_picture: Callable[[str], Picture] = Picture.of,
     progress: Tell | None = None,
 ) -> Report:
     """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
     and place among the collection.
 
-    ``trust`` adds a verdict to every map. ``progress(what, done, total)`` hears of each picture. Raises
-    :class:`ConvoscopeError` where no picture can be explained.
+    Args:
+        model: an open model.
+        pictures: paths, PIL images, arrays or :class:`Picture` objects.
+        methods: names or instances.
+        target: of all pictures; None is each one's predicted class.
+        against: a class to contrast with.
+        store: a survey of a collection by the same network.
+        trust: adds a verdict to every map.
+        title: heading of the report.
+        concepts: adds the parts that the explained class is made of, found in the store's pictures of the class, and
+            where they lie in the picture.
+        found_before: documents of the third question (``read_documents`` of ``convoscope.improve.documents``), drawn
+            with the pictures that ``open_picture`` opens by their URI.
+        open_picture: opens a picture by its URI.
+        progress: ``progress(what, done, total)`` hears of each picture.
+
+    Returns:
+        The report: ``.save("report.html")`` writes one file that needs no network.
+
+    Raises:
+        ConvoscopeError: no picture can be explained, or ``concepts`` are wanted without a store.
     """
+    if concepts and store is None:
+        raise UsageError("The parts of a class are found in the pictures of a survey: give one (--survey STORE).")
+    made: dict[str, Craft | str] = {}
     if store is not None:
         store.use_model(model)
     sections: list[str] = []
@@ -97,15 +129,20 @@ def report(
             record["trust"] = plain(verdicts)
         records.append(record)
         used.update(dict.fromkeys(h.method for h in found.values()))
-        sections.append(_picture(model, found, verdicts, store, number))
+        drawn = _concepts(model, found, store, made) if concepts and store is not None else ""
+        sections.append(_picture(model, found, verdicts, store, number, drawn))
     if not records and error is not None:
         raise error
     if store is not None:
         sections.append(_collection(store))
+    before = dict(found_before or {})
+    sections.append(section(before, open_picture))
     if progress is not None:
         progress("", len(pictures), len(pictures))
     heading = title or f"{model.name}: a report"
-    return Report(_document(model, heading, sections, records, failed, list(used), store), records, failed)
+    return Report(
+        _document(model, heading, sections, records, failed, list(used), store, links_of(before)), records, failed
+    )
 
 
 def _verdicts(model: Model, found: Explanation, target: TargetLike) -> dict[str, Any]:
@@ -137,7 +174,9 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else escape(colour.format_number(float(value), digits))
 
 
-def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: Store | None, number: int) -> str:
+def _picture(
+    model: Model, found: Explanation, verdicts: dict[str, Any], store: Store | None, number: int, concepts: str
+) -> str:
     name = escape(found.picture)
     photo = found.fitted.picture.image
     chance = f", p {found.probability:.3f}" if found.probability is not None else ""
@@ -160,7 +199,7 @@ def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: 
         for n, why in found.refused.items()
     ]
     parts.append("</div></div>")
-    parts.append(_layer(model, found))
+    parts += [_layer(model, found), concepts]
     if store is not None:
         parts += [_neighbours(store, found), _units(store, model, found)]
     parts.append("</section>")
@@ -211,6 +250,44 @@ def _layer(model: Model, found: Explanation) -> str:
     return f'<div class="block"><h3>What {name} makes of it</h3><div class="half">' + _figure(
         image, "The strongest channels, each on its own scale.", f"Channels of {name}", kind="sheet"
     ) + "</div></div>"  # fmt: skip
+
+
+def _concepts(model: Model, found: Explanation, store: Store, made: dict[str, Craft | str]) -> str:
+    """The parts of the explained class, once a class, and where they lie in this picture."""
+    from ..concepts.craft import craft
+    from ..draw import overlay
+
+    name = found.target
+    if name not in made:
+        try:
+            made[name] = craft(model, store, name)
+        except ConvoscopeError as error:
+            made[name] = str(error)
+    parts = made[name]
+    if isinstance(parts, str):
+        return f'<p class="soft">No parts of {escape(name)}: {escape(parts)}</p>'
+    maps = parts.maps(found.fitted.picture)
+    shown = model.preprocessing.denormalise(found.fitted.tensor).clamp(0, 1).movedim(0, -1).numpy()
+    image = np.asarray(Picture.of(np.ascontiguousarray(shown, np.float32)).image)
+    top = float(maps.max()) or 1.0
+    rows = []
+    for part in parts.parts[:PARTS]:
+        scale = colour.Scale(0.0, top, False, unit="share of the part")
+        here = _figure(
+            uri(overlay.overlay(image, maps[part.number], scale=scale), side=192), "here", f"part {part.number}"
+        )
+        patches = [_figure(uri(one, side=96), "", "a patch") for one in parts.patches(part.number, 6)]
+        unstable = " Not found again with other seeds." if part.unstable else ""
+        rows.append(
+            f"<div class=unit><h4>Part {part.number + 1}</h4><p class=soft>Without it {part.importance.mean:.0%} of "
+            f"the logit is lost [{part.importance.low:.0%}, {part.importance.high:.0%}].{unstable}</p>"
+            f"<div class=thumbs>{here}{''.join(patches)}</div></div>"
+        )
+    said = (
+        f"Found without labels at {parts.layer} in the collection's pictures of the class (CRAFT); together the parts "
+        f"give back {parts.completeness.mean:.0%} of the logit."
+    )
+    return f"<h3>What {escape(name)} is made of</h3><p class=soft>{escape(said)}</p>{''.join(rows)}"
 
 
 def _neighbours(store: Store, found: Explanation) -> str:
@@ -332,6 +409,7 @@ def _document(
     failed: dict[str, str],
     used: list[str],
     store: Store | None,
+    more_links: str = "",
 ) -> str:
     from ..version import __version__
 
@@ -354,6 +432,7 @@ def _document(
     )
     if store is not None:
         links += '<li><a href="#collection">The collection</a></li>'
+    links += more_links
     lost = "".join(f'<li class="doubt">{escape(why)}</li>' for why in failed.values())
     notes = "".join(f'<p class="doubt">{escape(note)}</p>' for note in model.notes)
     return f"""<!doctype html>

@@ -20,6 +20,7 @@ from ..methods import METHODS, Method, method
 from ..methods.naming import named
 from ..models.model import Model
 from ..models.outputs import scores_of
+from ..notebook import shows_progress
 from ..parallel import RayPool, Task
 from ..pictures.picture import ModelInput, Picture
 from ..results import Explanation
@@ -135,6 +136,7 @@ class EachItsOwn(Target):
         return ClassScorer(torch.tensor(chosen), tuple(model.label(c) for c in chosen), None, reading)
 
 
+@shows_progress("Measuring")
 def evaluate_cases(
     model: Model,
     cases: Sequence[Case],
@@ -149,10 +151,25 @@ def evaluate_cases(
     """Explain every case with every method, measure the maps, and gather the league table.
 
     Measures that need to know where the object is are taken where a case has a ``region``; those on the tag where it
-    has one. With ``out`` every case's figures are written down as soon as they are known (``cases.jsonl``): the same
-    call goes on where it was stopped. A case whose picture cannot be read stands in ``failed`` and the rest goes on.
-    Pictures share forwards, methods share passes. With ``spread`` the groups of pictures are measured on Ray, and
-    written down here. Raises :class:`UsageError` where ``out`` holds another evaluation.
+    has one. A case whose picture cannot be read stands in ``failed`` and the rest goes on. Pictures share forwards,
+    methods share passes.
+
+    Args:
+        model: an open model.
+        cases: pictures with what is known of them: :mod:`convoscope.trust.datasets`.
+        methods: names or instances; default all that are not slow.
+        settings: which measures, and how they are taken.
+        out: every case's figures are written down here as soon as they are known (``cases.jsonl``): the same call goes
+            on where it was stopped.
+        slow: take the slow methods, too.
+        progress: called as ``progress(done, total)``.
+        spread: measures the groups of pictures on Ray.
+
+    Returns:
+        The league table: each cell a mean over pictures with its bootstrap interval.
+
+    Raises:
+        UsageError: no pictures, or ``out`` holds another evaluation.
     """
     settings = settings or Settings()
     chosen = methods_for(methods, slow)

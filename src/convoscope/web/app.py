@@ -54,6 +54,7 @@ def create_app(
     diagnosis: Iterable[str | Path] = (),
     findings_into: str | Path | None = None,
     flags: Iterable[str] = (),
+    framed: bool = False,
 ) -> FastAPI:
     """The page of ``model`` (a :class:`~convoscope.Model` or a spec) as an ASGI app.
 
@@ -63,6 +64,7 @@ def create_app(
     ``against`` is a second network that is shown beside it on the same pictures. ``diagnosis`` are folders of what
     ``diagnose``, ``diff``, ``shortcuts``, ``audit`` and ``concepts`` wrote with ``--out``; what the page finds itself
     is kept in ``findings_into`` (None: while it runs). ``flags`` are the model's flags that next commands repeat.
+    ``framed``: a notebook on this machine may show the page in a frame.
 
     Raises :class:`ConvoscopeError` subclasses: no such folder, a store of another network.
     """
@@ -99,7 +101,7 @@ def create_app(
         _rival(app, against)
     _page(app)
     _errors(app)
-    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES)
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES, framed=framed)
     return app
 
 

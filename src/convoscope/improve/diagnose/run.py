@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...notebook import shows_progress
 from ...plain import plain
 from ..collection import Labelled
 from ..finding import Finding, ranked
@@ -129,6 +130,7 @@ class Diagnosis:
         return fragment(self)
 
 
+@shows_progress("Diagnosing")
 def diagnose(
     model: Any,
     pictures: Any,

@@ -127,6 +127,12 @@ class Diff:
             "film": self.film,
         }
 
+    def latex(self) -> str:
+        """The comparison as a LaTeX table (booktabs)."""
+        from .latex import latex
+
+        return latex(self)
+
     def page(self) -> str:
         """The page: one HTML document that needs nothing from outside."""
         from .page import page

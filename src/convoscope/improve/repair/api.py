@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import ConvoscopeError, UsageError
 from ...files import read_text
 from ...models.opening import open_model
+from ...notebook import shows_progress
 from ..collection import Labelled
 from ..shortcuts.bench import Bench
 from ..shortcuts.find import search, shortcuts
@@ -39,6 +40,7 @@ FEWEST = 60
 _BY_KIND = {"shortcut": "head", "input": "input", "units": "prune", "calibration": "calibrate"}
 
 
+@shows_progress("Repairing")
 def repair(
     model: Any,
     pictures: Any,

@@ -83,7 +83,7 @@ def border(bench: Bench, kind: int, seed: int = 0, wide: int | None = None) -> C
 
     def change(pixels_wide: int, half: bool, carried: float | None) -> Change:
         where = ring(pixels_wide)
-        shown = {"width": pixels_wide, "of": min(height, width)}
+        shown: dict[str, object] = {"width": pixels_wide, "of": min(height, width)}
         return _swap(
             "border", bench, kind, lambda rows, donors: where.expand(len(rows), -1, -1), random, shown, half, carried
         )

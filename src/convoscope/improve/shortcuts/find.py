@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
 from ...models.opening import open_model
+from ...notebook import shows_progress
 from ...surveys.gather.shards import class_of
 from ..collection import Labelled
 from ..statistics import corrected
@@ -33,6 +34,7 @@ FAMILIES = ("patch", "template", "colour", "spectrum", "border", "background", "
 FEWEST = 8
 
 
+@shows_progress("Looking for shortcuts")
 def shortcuts(
     model: Any,
     pictures: Any,

@@ -116,7 +116,8 @@ def _sufficiency(
         def make(at: Ints) -> Tensor:
             return paste(bench, into[at], source[at], take[at], put[at], windows.side)
 
-        return (bench.ask(count * wide, make) == kind).astype(np.float64).reshape(count, wide)
+        said: Floats = (bench.ask(count * wide, make) == kind).astype(np.float64)
+        return said.reshape(count, wide)
 
     made = pasted(put)
     if not control or (lean and made.size and made.mean() < WORTH):

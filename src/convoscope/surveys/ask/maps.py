@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import ConvoscopeError, UsageError
 from ...files import aside, write_image, write_whole
 from ...pictures.picture import Picture
 from ..gather.decode import encode, thumbnail
+from ..store.arrow import pa
 from ..store.lance_table import Table
 from . import project
 from .metrics import local_trust, map_metrics

@@ -385,4 +385,4 @@ def read_index_record(store: Store) -> dict[str, Any]:
         text = read_text(f"{store.path.rstrip('/')}/index.json")
         return json.loads(text) if text is not None else {}
     path = Path(store.path, "index.json")
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

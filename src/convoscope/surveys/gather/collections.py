@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...errors import MissingExtra, PictureError, StoreError, UsageError
+from ...errors import PictureError, StoreError, UsageError
+from ...extras import need
 from ...files import read_regular
 from ...names import path_of
 from ...pictures.picture import SUFFIXES, Picture
@@ -122,10 +123,7 @@ def picture(uri: str) -> Picture:
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for a URI, and the path in it. Raises :class:`MissingExtra`, :class:`UsageError`."""
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingExtra("fsspec", "ray", "Reading pictures by URI") from None
+    fsspec = need("fsspec", "Reading pictures by URI")
     try:
         fs, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:

@@ -17,15 +17,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingExtra, StoreError
+from ...errors import StoreError
 from ...files import disk_trouble
-
-try:
-    import lance
-    import pyarrow as pa
-    from lance.fragment import write_fragments
-except ImportError as _error:
-    raise MissingExtra("pylance", "survey", "A survey's store") from _error
+from .arrow import lance, pa, write_fragments
 
 _MAGIC = b"LANC"
 _LARGEST_VERSION = 2**64 - 1
@@ -144,10 +138,16 @@ def _files(path: str) -> Iterator[str]:
 
 def sync_file(path: str | Path) -> None:
     """fsync a file or a folder; a folder that cannot be synced (some network disks) is passed over."""
+    # Windows opens no folder, and syncs no file that is open for reading only
+    mode = os.O_RDWR if os.name == "nt" and not os.path.isdir(path) else os.O_RDONLY
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, mode)
     except FileNotFoundError:
         return
+    except PermissionError:
+        if os.name == "nt" and os.path.isdir(path):
+            return
+        raise
     try:
         os.fsync(handle)
     except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
+from ...extras import need
 from ...files import write_whole
 
 #: seconds after which a lease that was not renewed is void: its writer has died
@@ -39,12 +40,11 @@ class Lock:
         """
         if "://" in path:
             return None if wait else Lease.take(path)
-        from filelock import FileLock, Timeout
-
-        held = FileLock(os.path.join(path, "lock"))
+        library = need("filelock", "A survey's store")
+        held = library.FileLock(os.path.join(path, "lock"))
         try:
             held.acquire(timeout=PATIENCE, poll_interval=0.05)
-        except Timeout:
+        except library.Timeout:
             return None
         except OSError as error:
             if wait:

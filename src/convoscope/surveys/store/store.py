@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import StoreError, UsageError
+from ...plain import html_table
 from ..ask.views import Views
 from .accumulators import State
+from .arrow import pa
 from .digests import COLUMN, row_digests, text_digest, with_digests
 from .lance_table import Table, _clear_errors, damaged_head, mend, sync_file
 from .ledger import _FILES, _PLAN, Lists
@@ -172,6 +173,11 @@ class Store(Lists, Views):
 
     def __repr__(self) -> str:
         return f"Store({self.path}, {self.recipe.name}, {len(self)} pictures, {len(self.recipe.layers)} layers)"
+
+    def _repr_html_(self) -> str:
+        rows = [[span.name, str(span.end - span.start)] for span in self.recipe.layers]
+        title = f"{self.recipe.name}: {len(self)} pictures, in {self.path}"
+        return html_table(("layer", "units"), rows, title=title)
 
     def refresh(self) -> None:
         """See what other processes have committed since."""

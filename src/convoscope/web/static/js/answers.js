@@ -101,7 +101,7 @@ function isTarget(row, rows) {
 
 function line(row, rank, rows, whole, later) {
   const value = row.probability ?? row.share ?? row.score;
-  const shown = row.probability != null ? row.probability.toFixed(row.probability >= 0.0995 ? 2 : 3) : row.share != null ? percent(row.share) : number(row.score);
+  const shown = row.probability != null ? short(row.probability) : row.share != null ? percent(row.share) : number(row.score);
   const target = isTarget(row, rows);
   const rival = state.against !== "" && (state.against === row.target || state.against === row.label);
   const name = `${row.label}`;
@@ -111,7 +111,7 @@ function line(row, rank, rows, whole, later) {
     h("span", { class: "label" }, name), h("span", { class: "track" },
       h("i", { style: { width: `${Math.max(0.3, (100 * Math.abs(value ?? 0)) / whole)}%` } }),
       laterShare(later) != null ? h("b", { style: { left: `${100 * laterShare(later)}%` } }) : null),
-    h("span", { class: "figure" }, shown, later?.gone ? h("em", {}, ` → ${t("gone")}`) : laterShare(later) != null ? h("em", {}, ` → ${later.probability != null ? later.probability.toFixed(2) : percent(later.share)}`) : null)),
+    h("span", { class: "figure" }, shown, later?.gone ? h("em", {}, ` → ${t("gone")}`) : laterShare(later) != null ? h("em", {}, ` → ${later.probability != null ? short(later.probability) : percent(later.share)}`) : null)),
     app.reading.kind === "classifier" ? h("button", { type: "button", class: "rival", dataset: { key: `rival ${row.target}` }, "aria-pressed": String(rival), disabled: target, title: t("ratherTitle"),
       "aria-label": `${t("rather")} ${name}`, onclick: () => set({ against: rival ? "" : row.target }) }, t("rather")) : null);
 }
@@ -122,6 +122,8 @@ function saidOf(doubt) {
   return name ? `${name}: ${told(rest)}` : told(doubt);
 }
 
+// small ones with one digit more: 0.00 would say nothing
+const short = (probability) => probability.toFixed(probability >= 0.0995 ? 2 : 3);
 const laterShare = (later) => later?.probability ?? later?.share ?? null;
 
 function search() {

@@ -4,7 +4,7 @@ import { app, failed, hear, say } from "./app.js";
 import { aboutCollection } from "./about.js";
 import { near } from "./card.js";
 import { choice, debounce, fill, h, number, percent, upright } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
 
@@ -60,7 +60,7 @@ async function offer() {
     const about = await get("/api/collection");
     if (about.there) { say("survey-done"); return; }
     fill(panel, h("div", { class: "empty" }, h("h2", {}, t("noSurvey")), h("p", {}, t("surveyNote", { n: app.pictures.length })),
-      about.can_survey ? [button, meter, words] : h("p", { class: "problem" }, about.why_not)));
+      about.can_survey ? [button, meter, words] : h("p", { class: "problem" }, told(about.why_not))));
     if (work) { meter.hidden = false; button.textContent = t("cancel"); }
   } catch (error) { failed(error); }
 }
@@ -77,7 +77,7 @@ async function load() {
     place = new Map(made.ids.map((id, i) => [id, i]));
     lookFor();
     lines();
-    words.textContent = [t("mapFigures", { p: percent(keptShare()), t: number(made.metrics.trustworthiness) }), app.model.survey.labelled ? null : t("noLabels"), t("mapHint"), ...made.notes].filter(Boolean).join(" ");
+    words.textContent = [t("mapFigures", { p: percent(keptShare()), t: number(made.metrics.trustworthiness) }), app.model.survey.labelled ? null : t("noLabels"), t("mapHint"), ...made.notes.map(told)].filter(Boolean).join(" ");
     drawSide();
     send();
   } catch (error) {
@@ -248,7 +248,7 @@ function drawSide() {
     parts.push(h("section", { class: "selected" }, h("h3", {}, t("selected", { n: selected.length })), h("p", { class: "soft" }, [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([name, n]) => `${name} ${n}`).join(" · ")),
       h("div", { class: "near" }, rows.slice(0, 24).map(near)), state.lasso ? h("button", { type: "button", class: "small", onclick: () => set({ view: "grid" }) }, t("inGrid")) : null));
   }
-  if (errors?.note) parts.push(h("p", { class: "soft" }, app.model.survey.labelled ? errors.note : t("noLabels")));
+  if (errors?.note) parts.push(h("p", { class: "soft" }, app.model.survey.labelled ? told(errors.note) : t("noLabels")));
   else if (errors && !errors.wrong) parts.push(h("p", { class: "soft" }, t("noMistakes", { n: errors.pictures })));
   else if (errors) {
     parts.push(h("section", {}, h("h3", {}, t("mistakes"), h("span", { class: "soft" }, ` ${errors.wrong} / ${errors.pictures}`)),

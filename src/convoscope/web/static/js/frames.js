@@ -89,7 +89,7 @@ export class Frame {
     if (alone) bar(line, scale, colours); else overBar(line, scale, colours);
     const middle = scale.signed && scale.centre ? h("span", { class: "middle" }, number(scale.centre)) : null;
     this.legend.replaceChildren(h("span", {}, number(scale.low)), ...(middle ? [h("span", { class: "barred" }, line, middle)] : [line]), h("span", {}, number(scale.high)));
-    this.legend.title = about.scale.sentence;
+    this.legend.title = scaleWords(about.scale);
     this.says.textContent = about.scale.note ? told(about.scale.note) : "";
   }
 
@@ -126,6 +126,12 @@ export class Frame {
   }
 
   remove() { frames.delete(this); }
+}
+
+/** A scale in words: its ends and unit, its centre, where it is clipped, and what it hides. */
+function scaleWords(scale) {
+  return [`${number(scale.low)} – ${number(scale.high)} ${told(scale.unit ?? "")}`.trim(), scale.signed ? t("centred", { value: number(scale.centre ?? 0) }) : null,
+    scale.percentile ? t("clipped", { p: scale.percentile }) : null, scale.note ? told(scale.note) : null].filter(Boolean).join(", ");
 }
 
 /** Input pixel (x, y) under a place of the photo (0..1). */

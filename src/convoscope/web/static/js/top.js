@@ -27,6 +27,8 @@ export function drawTop() {
     t("parameters", { n: large(model.parameters) }),
     survey?.accuracy != null ? t("accuracy", { p: percent(survey.accuracy), n: survey.labelled }) : null,
   ].filter(Boolean);
+  const skip = document.querySelector(".skip");
+  if (skip) skip.textContent = t("skipLink");
   fill(document.getElementById("top"),
     h("h1", {}, h("a", { href: "/", class: "brand" }, "convoscope"), h("span", { class: "dot", "aria-hidden": "true" }, "·"),
       h("span", { class: "model" }, model.name)),

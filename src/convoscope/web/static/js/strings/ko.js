@@ -98,4 +98,5 @@ export default {
   inputChannel: "입력 채널", afterSum: "합 + 편향", op_batch_norm: "배치 정규화", op_relu: "ReLU 함수", op_relu6: "ReLU6 함수", op_hardtanh: "하드 탄젠트", op_threshold: "문턱 함수", op_clamp: "범위 자르기", op_clamp_min: "아래 자르기", op_leaky_relu: "누설 ReLU", op_elu: "ELU 함수", op_selu: "SELU 함수", op_celu: "CELU 함수", op_gelu: "GELU 함수", op_silu: "SiLU 함수", op_mish: "Mish 함수", op_hardswish: "하드 스위시", op_hardsigmoid: "하드 시그모이드", op_sigmoid: "시그모이드", op_tanh: "쌍곡 탄젠트", op_softplus: "소프트플러스", op_dropout: "드롭아웃", op_max_pool2d: "최대 풀링", op_avg_pool2d: "평균 풀링",
   sumOfAll: "모든 곱의 합", otherChannels: "나머지 입력 채널 {n}개", biasWord: "편향", valueOf: "= {row}행 {col}열의 값", patchWord: "입력", weightsWord: "필터", productsWord: "곱", sumWord: "합", meanWord: "평균", beyondEdge: "사진 밖: 0", largeCard: "크게", unitSheetNote: "유닛 하나가 낱말 하나를 뜻하는 일은 드뭅니다. 너무 빨리 이름 붙이지 마세요. 가장 좋아하는 그림은 컴퓨터가 만든 것입니다.",
   keyPresent: "히트맵 하나로 화면 채우기", keyMistake: "다음 실수 (사진 모음)",
+  skipLink: "본문으로 건너뛰기", centred: "{value} 중심", clipped: "백분위 {p}에서 자름",
 };
