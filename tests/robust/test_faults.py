@@ -286,8 +286,8 @@ def drawn(command: str, part: int, reads: int, writes: int) -> Iterator[tuple[in
 
 def parts() -> list[Any]:
     listed = [(command, part) for command, count in COUNTS.items() for part in range(-(-count // EACH))]
-    # the first part of the quick ones runs always, the rest in its turn
-    always = {(command, 0) for command in ("survey", "explain", "evaluate")}
+    # one part runs always, the rest in their turn
+    always = {("explain", 0)}
     return [pytest.param(*one, marks=[] if one in always else [pytest.mark.slow]) for one in listed]
 
 
