@@ -302,9 +302,9 @@ def test_faults_that_pass_leave_nothing_behind(runs: Runs, command: str, part: i
         if fault is None:
             damage = flip if number % 7 == 5 else cut
             called(asked)
-            damage(
-                draw.choice([file for file in files_below(out) if command != "map" or file.suffix == ".html"]), draw
-            )
+            written = [file for file in files_below(out) if command != "map" or file.suffix == ".html"]
+            if written:  # a repair that is refused writes nothing
+                damage(draw.choice(written), draw)
             _mended(out, asked, why)
         else:
             with Disk(fault, under=runs.place) as disk:
