@@ -192,6 +192,7 @@ export class Tools {
       }
     }
     this.area = count / (rows * columns);
+    if (this.tool === "region") this.bar();
     if (mapsShown().size) showShares(count ? inside : null);
   }
 }
