@@ -157,7 +157,8 @@ def test_layers_tell_shape_field_and_place(web: Any, toybox_model: Any) -> None:
     assert rows["layer3"]["channels"] == 96
     assert rows["layer3"]["grid"] == [12, 12]
     assert rows["fc"]["grid"] is None
-    assert rows["layer1"]["rf"]["size"] == list(toybox_model.watched().layers["layer1"].geometry.size)
+    geometry = toybox_model.watched().layers["layer1"].geometry
+    assert rows["layer1"]["rf"]["size"] == [geometry.rows.size, geometry.cols.size]
 
 
 def test_slow_methods_are_left_to_jobs(web: Any) -> None:
@@ -190,7 +191,7 @@ def test_slow_methods_are_left_to_jobs(web: Any) -> None:
         ("/api/patches", {"unit": "layer3:1"}, "no survey"),
         ("/api/collection/map", {}, "no survey"),
         ("/api/colours/nothing", {}, "no colour map"),
-        ("/api/filters.png", {"layer": "layer3"}, "not a convolution"),
+        ("/api/filters.png", {"layer": "nowhere"}, "no layer"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(web: Any, path: str, params: dict[str, Any], said: str) -> None:

@@ -227,7 +227,8 @@ def _run(model: Model, fitted: Any, place: int | None) -> tuple[list[tuple[str, 
         is_sum = listening.named(name, output)
         names.append((name, is_sum))
 
-    with untouched(model.module, gradients=False), observe(model.module, visit), listening:
+    # the naming stands outside: a function is heard of first, and then named
+    with untouched(model.module, gradients=False), listening, observe(model.module, visit):
         model.run(model.inputs([fitted]))
     return names, listening.made()
 

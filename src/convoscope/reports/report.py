@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -30,6 +30,8 @@ from ..notebook import shows_progress
 from ..pictures.picture import Picture
 from ..plain import plain
 from ..targets import TargetLike
+from .found import links as links_of
+from .found import section
 from .style import STYLE
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def report(
     trust: bool = False,
     concepts: bool = False,
     title: str | None = None,
+    found_before: Mapping[str, dict[str, Any]] | None = None,
+    open_picture: Callable[[str], Picture] = Picture.of,
     progress: Tell | None = None,
 ) -> Report:
     """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
@@ -89,6 +93,9 @@ def report(
         title: heading of the report.
         concepts: adds the parts that the explained class is made of, found in the store's pictures of the class, and
             where they lie in the picture.
+        found_before: documents of the third question (``read_documents`` of ``convoscope.improve.documents``), drawn
+            with the pictures that ``open_picture`` opens by their URI.
+        open_picture: opens a picture by its URI.
         progress: ``progress(what, done, total)`` hears of each picture.
 
     Returns:
@@ -128,10 +135,14 @@ def report(
         raise error
     if store is not None:
         sections.append(_collection(store))
+    before = dict(found_before or {})
+    sections.append(section(before, open_picture))
     if progress is not None:
         progress("", len(pictures), len(pictures))
     heading = title or f"{model.name}: a report"
-    return Report(_document(model, heading, sections, records, failed, list(used), store), records, failed)
+    return Report(
+        _document(model, heading, sections, records, failed, list(used), store, links_of(before)), records, failed
+    )
 
 
 def _verdicts(model: Model, found: Explanation, target: TargetLike) -> dict[str, Any]:
@@ -398,6 +409,7 @@ def _document(
     failed: dict[str, str],
     used: list[str],
     store: Store | None,
+    more_links: str = "",
 ) -> str:
     from ..version import __version__
 
@@ -420,6 +432,7 @@ def _document(
     )
     if store is not None:
         links += '<li><a href="#collection">The collection</a></li>'
+    links += more_links
     lost = "".join(f'<li class="doubt">{escape(why)}</li>' for why in failed.values())
     notes = "".join(f'<p class="doubt">{escape(note)}</p>' for note in model.notes)
     return f"""<!doctype html>

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConvoscopeError, UsageError
+from ..improve.documents import FILES
 from .cache import key_of
 from .examine import Telling
 from .jobs import Handle
+from .material import names_of
 from .schemas import JobRequest
 from .state import AppState
 
@@ -42,11 +44,13 @@ def report(app_state: AppState, asked: JobRequest) -> Prepared:
     def work(handle: Handle) -> dict[str, Any]:
         from ..reports.report import report as write
 
-        told = Telling(handle)
+        told, names = Telling(handle), names_of(app_state)
         gathered = app_state.gathered
         found = write(
             app_state.twin(), [app_state.album.picture(id) for id in ids],
             store=None if gathered is None else gathered.store,
+            found_before={kind: one for kind in FILES if (one := app_state.shelf.read(kind)) is not None},
+            open_picture=lambda uri: app_state.album.picture(names.id(uri) or ""),
             progress=lambda what, done, total: told("Report", done, total),
         )  # fmt: skip
         handle.file("report.html", "text/html", found.html.encode("utf-8", "backslashreplace"))

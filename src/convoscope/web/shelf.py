@@ -13,20 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import read_regular
+from ..improve.documents import FILES, folders_of, newest, read_document
 from ..plain import dump_json
 
-#: kind of result -> the file that holds it
-FILES = {
-    "diagnosis": "diagnosis.json", "diff": "diff.json", "shortcuts": "shortcuts.json", "audit": "audit.json",
-    "dissection": "dissection.json", "tcav": "tcav.json", "craft": "craft.json",
-}  # fmt: skip
-#: of a document that is read
-BYTES = 64 << 20
 #: what a person said of each class's spot
 ANSWERS = "answers.json"
-#: subfolders that are looked into: `diagnose --out found/diagnosis`, `diff --out found/diff`
-DEEP = 40
 
 
 class Shelf:
@@ -37,6 +28,7 @@ class Shelf:
         self.into = None if into is None else Path(into)
         self._memory: dict[str, dict[str, Any]] = {}
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
+        self._written = 0
         self._lock = threading.RLock()
         for folder in self.given:
             if not folder.is_dir():
@@ -44,26 +36,15 @@ class Shelf:
 
     def folders(self) -> list[Path]:
         """Where documents may lie, the folder that is written last; one level of subfolders is looked into."""
-        listed = [*self.given, *([self.into] if self.into is not None else [])]
-        found: list[Path] = []
-        for folder in listed:
-            if folder.is_dir():
-                inner = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())[:DEEP]
-                found += [*inner, folder]
-        return found
+        return folders_of([*self.given, *([self.into] if self.into is not None else [])])
 
     def read(self, kind: str) -> dict[str, Any] | None:
         """The newest document of a kind; None where there is none, or none that can be read."""
         with self._lock:
             if kind in self._memory:
                 return self._memory[kind]
-            files = [folder / FILES[kind] for folder in self.folders()]
-            there = [file for file in files if file.is_file()]
-            for file in sorted(there, key=lambda one: -one.stat().st_mtime_ns):
-                found = self._document(file)
-                if found is not None:
-                    return found
-            return None
+            file = newest(kind, self.folders())
+            return None if file is None else self._document(file)
 
     def _document(self, file: Path) -> dict[str, Any] | None:
         try:
@@ -71,14 +52,10 @@ class Shelf:
             stamp = (stat.st_mtime_ns, stat.st_size)
             if file in self._read and self._read[file][0] == stamp:
                 return self._read[file][1]
-            if stat.st_size > BYTES:
-                return None
-            found = json.loads(read_regular(file).decode("utf-8"))
-        except (OSError, ValueError, RecursionError):
+        except OSError:
             return None
-        if isinstance(found, list):  # an older `concepts` wrote the rows alone
-            found = {"rows": found}
-        if not isinstance(found, dict):
+        found = read_document(file)
+        if found is None:
             return None
         self._read[file] = (stamp, found)
         return found
@@ -98,6 +75,7 @@ class Shelf:
                     self._memory.pop(kind, None)
                     return
             self._memory[kind] = json.loads(text)
+            self._written += 1
 
     @property
     def stamp(self) -> str:
@@ -108,7 +86,7 @@ class Shelf:
                 file = folder / name
                 if file.is_file():
                     parts.append(f"{name}:{file.stat().st_mtime_ns}")
-        return "-".join(parts + sorted(self._memory))
+        return "-".join([*parts, *sorted(self._memory), str(self._written)])
 
     # what a person said
 

@@ -12,12 +12,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import ConvoscopeError, UsageError
+from ...improve.documents import FILES
 from ...plain import plain
 from ..cache import key_of
 from ..material import Names, command, names_of, pictures_of, truth_folder
 from ..schemas import REFUSALS
 from ..serving import bench_of
-from ..shelf import FILES, flags
+from ..shelf import flags
 from ..state import AppState
 
 router = APIRouter(prefix="/api/improve", tags=["improve"], responses=REFUSALS)

@@ -153,7 +153,7 @@ function sum(found) {
   lines.push(h("div", { class: "how-total value", dataset: { value: found.value, residual: found.residual } }, h("span", {}, t("valueOf", { row: found.row, col: found.col })), h("b", {}, number(found.value, 4))));
   for (const one of found.steps) lines.push(h("div", { class: "how-total" }, h("span", {}, t(`op_${one.kind}`), h("small", { class: "soft" }, ` ${stepWords(one)}`)), h("b", {}, number(one.value, 4))));
   fill(into, h("div", { class: "how-head soft" }, h("span", {}, t("patchWord")), h("span", {}, "×"), h("span", {}, t("weightsWord")), h("span", {}, "="), h("span", {}, t("productsWord")), h("span", {}, t("sumWord"))),
-    found.inputs.map((one) => h("div", { class: `how-row ${small ? "" : "is-large"}`, dataset: { channel: one.channel } }, numbers(one.patch, patches, "patch"), h("span", { "aria-hidden": "true" }, "×"), numbers(one.weights, weights, "weights"), h("span", { "aria-hidden": "true" }, "="), numbers(one.products, products, "products"), h("b", { class: "row-sum" }, number(one.sum, 3)))), lines);
+    found.inputs.map((one) => h("div", { class: `how-row ${small ? "" : "is-large"}`, dataset: { channel: one.channel } }, numbers(one.patch, patches, "n-patch"), h("span", { "aria-hidden": "true" }, "×"), numbers(one.weights, weights, "n-weights"), h("span", { "aria-hidden": "true" }, "="), numbers(one.products, products, "n-products"), h("b", { class: "row-sum" }, number(one.sum, 3)))), lines);
 }
 
 function stepWords(one) {

@@ -157,6 +157,7 @@ const SENTENCES = {
   "Layer {} has {} channels: there is no channel {}.": "$1 층에는 채널이 $2개 있습니다. 채널 $3은(는) 없습니다.",
   "The unit {} has no patch {}.": "유닛 $1에 조각 $2이(가) 없습니다.",
   "The unit {} fires for no picture of the collection.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않습니다.",
+  "The unit {} fires for no picture of the collection, or is not among the strongest.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않거나, 가장 강한 유닛에 들지 않습니다.",
   "Every neuron was computed again and has its stored value.": "모든 뉴런을 다시 계산했고 저장된 값과 같습니다.",
   // targets, and what a network cannot do
   "Layer {} returns a {}, not one tensor: choose another.": "$1 층은 텐서 하나가 아니라 $2을(를) 냅니다. 다른 층을 고르세요.",
