@@ -40,7 +40,7 @@ const FACTS = {
   "mean over the windows that hold the pixel": "픽셀을 덮은 창들의 평균", "product over layers of half attention, half identity": "어텐션 절반과 항등 절반을 층마다 곱함", "R ← R + E_heads[(A ⊙ ∂score/∂A)⁺] · R over layers": "층마다 R ← R + E_heads[(A ⊙ ∂score/∂A)⁺] · R",
   "mask-weighted mean over samples": "표본의 가리개 가중 평균", "the superpixel's coefficient": "조각의 계수", "the mask itself": "가리개 자체",
   // settings
-  "steps of the quadrature": "적분의 단계 수", "where the path starts: mean (of the data set, zero in the input), black, white, blur": "길의 출발점: mean(자료의 평균, 입력에서 0), black, white, blur", "noisy copies": "잡음을 섞은 장수",
+  "steps of the quadrature": "적분의 단계 수", "where the path starts: mean (of the data set, zero in the input), black, white, blur": "길의 출발점: mean(자료의 평균, 입력에서 0) / black / white / blur", "noisy copies": "잡음을 섞은 장수",
   "standard deviation as a share of the picture's range": "사진 값 범위에 대한 표준편차의 비율", "average the squared gradients instead": "기울기의 제곱을 평균", "keep this many of the strongest channel × weight maps": "가장 강한 채널 × 무게 맵을 이만큼 남김",
   "layer whose grid is drawn (default: the last grid before the class scores)": "격자를 그릴 층 (기본: 클래스 점수 앞의 마지막 격자)", "rescale each channel's |part| to 0..1, as the paper does": "논문처럼 채널마다 |부분|을 0..1로 맞춤", "scale each channel's |part| to 0..1, as the paper does": "논문처럼 채널마다 |부분|을 0..1로 맞춤",
   "side of the square mask in input pixels (default: a seventh of the input's shorter side)": "네모 가리개의 한 변, 입력 픽셀 (기본: 입력 짧은 변의 7분의 1)", "step between masks in input pixels (default: half the window)": "가리개 사이의 간격, 입력 픽셀 (기본: 창의 절반)", "several window sizes, as 16,32,64 (instead of window)": "여러 창 크기, 예: 16,32,64 (window 대신)",
@@ -297,9 +297,9 @@ const SENTENCES = {
 };
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-// the longest first, so that a general sentence does not catch what a particular one says
+// a gap never holds several parts; the longest first, so that a general sentence does not catch what a particular one says
 const RULES = Object.entries(SENTENCES).sort((a, b) => b[0].length - a[0].length)
-  .map(([english, korean]) => [new RegExp(`^${english.split("{}").map(escaped).join("(.*?)")}$`, "is"), korean]);
+  .map(([english, korean]) => [new RegExp(`^${english.split("{}").map(escaped).join("((?:(?!; ).)*?)")}$`, "is"), korean]);
 
 function one(sentence) {
   if (FACTS[sentence]) return FACTS[sentence];
