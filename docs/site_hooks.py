@@ -26,13 +26,14 @@ API = {
     ],
     "Look inside": ["filters", "activations", "visualize", "visualize_frames", "Visualization", "Visualizations"],
     "A collection": ["survey", "Store"],
-    "Concepts": ["dissect", "Dissection", "tcav", "craft", "Craft"],
+    "Concepts": ["dissect", "Dissection", "tcav", "craft", "Craft", "name_units", "Words"],
     "Is it true?": ["evaluate"],
     "Improve": [
         "diagnose", "Diagnosis", "audit", "health", "stress", "depth", "shortcuts", "Shortcuts", "repair", "Repaired",
         "diff", "Diff", "Watch", "Finding",
     ],
     "Show": ["report", "serve", "Served"],
+    "Speed": ["tune_allocator"],
     "Errors": [
         "ConvoscopeError", "UsageError", "ModelError", "PictureError", "TargetError", "LayerError", "MethodRefused",
     ],

@@ -567,6 +567,16 @@ def test_the_commands(cli, cheat, tmp_path, monkeypatch):
     assert cli("repair", *how, "--finding", 9, "--from", "found/shortcuts.json").code == 2
 
 
+def test_groups_are_read_by_their_own_name(tmp_path):
+    file = tmp_path / "groups.csv"
+    file.write_text("file,group\na/1.png,day\nb/1.png,night\n")
+    assert api._by_file(file) == {"a/1.png": "day", "b/1.png": "night"}
+    file.write_text("group,note,picture\nday,x,1.png\n")
+    assert api._by_file(file) == {"1.png": "day"}
+    file.write_text("file,label\n1.png,day\n")
+    assert api._by_file(file) == file
+
+
 @pytest.mark.slow
 def test_the_toyboxs_cheat_is_found_and_the_honest_network_is_not_accused():
     from convoscope.toybox import pictures

@@ -138,6 +138,9 @@ def name_units(
         seed: of the random pictures.
         progress: called with what is done, how much, and of how much.
 
+    Returns:
+        The named units, and for each text the units most like it.
+
     Raises:
         UsageError: too few pictures or words, or a setting that does not fit.
         ModelError: the text model cannot be opened.

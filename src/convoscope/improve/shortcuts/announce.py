@@ -168,14 +168,19 @@ def _finding(bench: Bench, one: Effect, p: float, also: list[str], told: Mapping
         )
         sentence += f"; without it {lost.mean:.0%} of its own are lost{kept}." if one.family != "blur" else "."
         doubt = "It may belong to the thing (grass is green): then the class has no pictures that tell the two apart."
+        if one.family == "border" and one.shown.get("width", 0) > one.shown.get("of", 0) / 10:
+            doubt = "Things that reach into it are a part of it. " + doubt
     if others:
         doubt += f" Also seen as: {', '.join(others)}."
     rows = [*one.shown.get("sources", one.shown.get("own", []))][:6]
-    size = made if one.made.mean >= one.unmade.mean or one.family in ("patch", "files") else lost
+    leads = one.made.mean >= one.unmade.mean or one.family in ("patch", "files")
+    size = made if leads else lost
+    # what stands to be lost where the mark is missing
+    stake = max(0.0, lost.low if leads else one.unmade.low)
     return Finding(
         "shortcut", sentence, size.mean, size.low, size.high, label,
         tuple(bench.pictures.uris[int(row)] for row in rows), doubt.strip(), "",
-        won=0.0 if one.family == "files" else mine * lost.low, p=p, evidence=evidence,
+        won=0.0 if one.family == "files" else mine * stake, p=p, evidence=evidence,
     )  # fmt: skip
 
 
