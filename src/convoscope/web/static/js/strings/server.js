@@ -154,6 +154,7 @@ const SENTENCES = {
   "No convolution comes before {}: it has no filters.": "$1 앞에 합성곱이 없어 필터가 없습니다.",
   "Layer {} has {} channels (0 to {}): not {}.": "$1 층에는 채널이 $2개(0에서 $3까지) 있습니다: $4은(는) 없습니다.",
   "{} is no unit: write layer:channel.": "$1은(는) 유닛이 아닙니다. 층:채널로 쓰세요.",
+  "The unit {} fires for no picture of the collection, or is not among the strongest.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않거나, 가장 강한 유닛에 들지 않습니다.",
   "Layer {} has {} channels: there is no channel {}.": "$1 층에는 채널이 $2개 있습니다. 채널 $3은(는) 없습니다.",
   "The unit {} has no patch {}.": "유닛 $1에 조각 $2이(가) 없습니다.",
   "The unit {} fires for no picture of the collection.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않습니다.",
