@@ -131,6 +131,10 @@ def verdicts(
         ]
         notes += [why_score] if why_score else []
         inserted, deleted, gain, beats, error = faithful[name]
+        if gain is None:
+            notes.append(
+                "Insertion and deletion were stopped, or gave scores that are no numbers: nothing to compare."
+            )
         change, rank = steady.get(name, (None, None))
         given = (name, inserted, deleted, gain, beats, survives.get(name), change, rank)
         found[name] = Verdict(
@@ -140,9 +144,13 @@ def verdicts(
     return found
 
 
+#: insertion, deletion, gain, share beaten, error
+Areas = tuple[float | None, float | None, float | None, float | None, float | None]
+
+
 def _faithful(
     model: Model, explanation: Explanation, target: Target, steps: int, seed: int
-) -> tuple[dict[str, tuple[float, float, float, float, float]], str | None]:
+) -> tuple[dict[str, Areas], str | None]:
     """Insertion, deletion, gain, share beaten and error of every map; and why it was judged on the score, if it was."""
     maps = [np.asarray(heatmap.values, np.float32) for heatmap in explanation.values()]
     # scattered pixels harm a network more than patches: a map is held against random maps as smooth as itself
@@ -171,13 +179,15 @@ def _faithful(
         assert not isinstance(measured, float)
     inserted, deleted = measured
     net = (inserted - deleted) / 2
-    found = {}
+    found: dict[str, Areas] = {}
     for number, name in enumerate(explanation):
         rivals = net[places[smooth[number]] :][:RANDOM_MAPS]
         gain = float(net[number] - rivals.mean())
         error = float(rivals.std(ddof=1) / np.sqrt(RANDOM_MAPS))
         beats = float((net[number] > rivals).mean())
-        found[name] = (float(inserted[number]), float(deleted[number]), gain, beats, error)
+        areas_of = (float(inserted[number]), float(deleted[number]), gain, beats, error)
+        # stopped in the middle: what was not measured is neither better nor worse than random
+        found[name] = areas_of if np.isfinite(areas_of).all() else (None, None, None, None, None)
     return found, why
 
 
