@@ -9,13 +9,16 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 DEPENDS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all test-oldest check docs dist mutants format clean
 
 help:
 	@echo "make demo      install with all extras into $(VENV) and run convoscope demo"
 	@echo "make test      install what the tests need and run the suite (under 20 minutes on two cores)"
-	@echo "make test-all  every long sweep, too"
-	@echo "make check     ruff (lint and format), mypy --strict, and the direction of imports"
+	@echo "make test-all  every long sweep, too, and the suite with the oldest versions allowed"
+	@echo "make docs      the site of documents, in site/ (strict: a broken link or an undocumented name fails)"
+	@echo "make mutants   do the tests notice small faults in the core? (hours)"
+	@echo "make dist      the wheel and the source package, in dist/"
+	@echo "make check     ruff (lint and format), mypy --strict, the direction of imports, and the documents"
 	@echo "make clean     remove what these commands made"
 
 $(BIN)/python:
@@ -42,11 +45,36 @@ demo: $(VENV)/.all
 test: $(VENV)/.test
 	$(PYTEST)
 
-test-all: $(VENV)/.test
+test-all: $(VENV)/.test test-oldest
 	CONVOSCOPE_ALL=1 $(PYTEST)
 
+# a second environment (7 GB): what pyproject.toml allows must work, not only what we happen to have
+OLDEST := .venv-oldest
+$(OLDEST)/.test: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip --disable-pip-version-check install --quiet -c constraints-oldest.txt -e '.[all,test]'
+	@touch $@
+
+test-oldest: $(OLDEST)/.test
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+$(VENV)/.docs: $(VENV)/.all
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+mutants: $(VENV)/.test
+	$(BIN)/python tests/mutation/mutate.py --count 300
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
+dist: $(VENV)/.check
+	$(PIP) build
+	$(BIN)/python -m build
+
 # mypy reads the types of what is installed
-check: $(VENV)/.check $(VENV)/.all
+check: $(VENV)/.check $(VENV)/.all docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -57,5 +85,5 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist convoscope-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) site build dist convoscope-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

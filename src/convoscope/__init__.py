@@ -48,9 +48,11 @@ _PUBLIC = {
     "dissect": "concepts.dissection", "Dissection": "concepts.dissection",
     "tcav": "concepts.directions",
     "craft": "concepts.craft", "Craft": "concepts.craft",
+    "name_units": "concepts.words", "Words": "concepts.words",
     "Finding": "improve.finding",
     "evaluate": "trust.evaluate",
     "report": "reports.report",
+    "serve": "web.inline", "Served": "web.inline",
     "explain_folder": "folder",
     "tune_allocator": "allocator",
     "Instance": "targets", "Segment": "targets", "Likeness": "targets", "Target": "targets",
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from .concepts.directions import tcav as tcav
     from .concepts.dissection import Dissection as Dissection
     from .concepts.dissection import dissect as dissect
+    from .concepts.words import Words as Words
+    from .concepts.words import name_units as name_units
     from .errors import ConvoscopeError as ConvoscopeError
     from .errors import LayerError as LayerError
     from .errors import MethodRefused as MethodRefused
@@ -141,6 +145,8 @@ if TYPE_CHECKING:
     from .visualization import Visualizations as Visualizations
     from .visualization import visualize as visualize
     from .visualization import visualize_frames as visualize_frames
+    from .web.inline import Served as Served
+    from .web.inline import serve as serve
 
 
 def __getattr__(name: str) -> Any:

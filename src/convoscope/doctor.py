@@ -10,23 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import allocator
+from .extras import EXTRAS
 
-#: extra -> {module to look for: package that brings it}
-EXTRAS = {
-    "timm": {"timm": "timm"},
-    "survey": {
-        "lance": "pylance",
-        "pyarrow": "pyarrow",
-        "faiss": "faiss-cpu",
-        "openTSNE": "openTSNE",
-        "sklearn": "scikit-learn",
-        "plotly": "plotly",
-    },
-    "superpixels": {"skimage": "scikit-image"},
-    "umap": {"umap": "umap-learn"},
-    "web": {"fastapi": "fastapi", "uvicorn": "uvicorn", "multipart": "python-multipart"},
-    "ray": {"ray": "ray", "fsspec": "fsspec", "s3fs": "s3fs"},
-}
 _CORE = ("torch", "torchvision", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")
 
 
@@ -37,10 +22,11 @@ def examine() -> dict[str, Any]:
     """
     checks = [_timed(name, check) for name, check in _CHECKS.items()]
     return {
-        "ok": all(check["ok"] for check in checks),
+        "ok": all(check["ok"] for check in checks) and not too_old(),
         "versions": versions(),
         "device": device(),
         "extras": extras(),
+        "requirements": requirements(),
         "checks": checks,
     }
 
@@ -56,6 +42,54 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "missing"
     return found
+
+
+def requirements() -> list[dict[str, Any]]:
+    """What this program asks for, beside what is installed: package, extra or none, wanted, found, ok.
+
+    Of extras only what is installed is listed; what is missing stands in :func:`extras`. Empty where the program
+    itself is not installed (run from a checkout).
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        asked = importlib.metadata.requires("convoscope") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    listed = []
+    for extra in (None, *EXTRAS):
+        for wanted in map(Requirement, asked):
+            own = "extra" in str(wanted.marker or "")
+            if wanted.name == "convoscope" or own != (extra is not None):
+                continue
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra or ""}):
+                continue
+            try:
+                found = importlib.metadata.version(wanted.name)
+            except importlib.metadata.PackageNotFoundError:
+                if extra is None:
+                    listed.append(_requirement(wanted.name, extra, str(wanted.specifier), "missing", ok=False))
+                continue
+            ok = wanted.specifier.contains(found, prereleases=True)
+            listed.append(_requirement(wanted.name, extra, str(wanted.specifier), found, ok=ok))
+    return listed
+
+
+def _requirement(package: str, extra: str | None, wanted: str, found: str, *, ok: bool) -> dict[str, Any]:
+    return {"package": package, "extra": extra, "wanted": wanted, "found": found, "ok": ok}
+
+
+def too_old() -> list[str]:
+    """One sentence for every installed version that this program is not made for."""
+    sentences = []
+    for one in requirements():
+        if not one["ok"]:
+            which = f"convoscope[{one['extra']}]" if one["extra"] else "convoscope"
+            has = "it is missing" if one["found"] == "missing" else f"{one['found']} is installed"
+            sentences.append(
+                f"{which} asks for {one['package']}{one['wanted']}, but {has}: pip install --upgrade '{which}'"
+            )
+    return sentences
 
 
 def extras() -> dict[str, dict[str, Any]]:

@@ -17,6 +17,10 @@ BLANK = "Blank"
 _CUT = "the network cuts the gradient graph (detach, no_grad or .data)"
 
 
+#: a map whose values differ by less than this share of them is constant: what differs is the order of sums
+ROUNDING = 1e-6
+
+
 def value_doubts(values: np.ndarray[Any, Any], told: Sequence[str] = ()) -> list[str]:
     """What a map's values alone tell: NaN, all zero, or all the same. ``told``: what the method said of it already."""
     finite = np.isfinite(values)
@@ -31,7 +35,7 @@ def value_doubts(values: np.ndarray[Any, Any], told: Sequence[str] = ()) -> list
     if low == high == 0:
         if not any(sentence.startswith(BLANK) for sentence in told):
             doubts.append("The map is zero everywhere: by this method no place of the picture changes the score.")
-    elif low == high:
+    elif high - low <= ROUNDING * max(abs(low), abs(high)):
         doubts.append(f"The map is constant ({low:.3g} everywhere): it tells no place from another.")
     return doubts
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+
 
 class ConvoscopeError(Exception):
     """Base of all errors that are meant to be read by a user. ``str(error)`` is one clear sentence."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence, and not thirty lines of our insides (CONVOSCOPE_TRACEBACK=1 does)."""
+        if os.environ.get("CONVOSCOPE_TRACEBACK", "") not in ("", "0"):
+            return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}"]
 
 
 class UsageError(ConvoscopeError, ValueError):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from .averaging import Fuse, average, check_fuse, fuse_layers, variants
 from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value_doubts
 from .engine.fields.watch import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture, UsageError
 from .methods import Maps, Method, Query, method
+from .methods.naming import named, titles
 from .models.model import Model
 from .models.opening import open_model
+from .notebook import shows_progress
 from .pictures.door import sources_of
 from .pictures.picture import ModelInput, Picture
 from .results import Explanation, Explanations, Heatmap, Plan
@@ -25,13 +30,14 @@ from .session import Session
 from .targets import ClassTarget, Scorer, Target, TargetLike, default_layer, note, parse
 from .targets.classes import ClassScorer
 from .targets.defaults import Predictions
-from .targets.units import layer_of, no_such_layer
+from .targets.units import Unit, layer_of, no_such_layer
 from .version import __version__
 
 #: what is drawn when nobody says what
 DEFAULT_METHODS = ("grad-cam", "guided-grad-cam", "guided-backprop", "saliency")
 
 MethodLike = str | Method | type[Method]
+Methods = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 LayerLike = str | torch.nn.Module
 Progress = Callable[[str, int, int], None]
 
@@ -40,10 +46,40 @@ _APART = (
 )
 
 
+#: one picture, as far as types can tell
+One = str | Path | Image.Image | Picture | np.ndarray[Any, Any]
+ModelLike = Model | torch.nn.Module | str
+
+
+class Asked(TypedDict, total=False):
+    """What may be asked beside pictures and methods: see :func:`explain`."""
+
+    target: TargetLike | Sequence[TargetLike]
+    targets: Sequence[TargetLike] | None
+    against: TargetLike
+    layer: LayerLike | Sequence[LayerLike] | None
+    parts: int
+    resize: str
+    fuse: Fuse | None
+    aug_smooth: bool
+    progress: Progress | None
+
+
+@overload
+def explain(model: ModelLike, pictures: One, methods: Methods = ..., **asked: Unpack[Asked]) -> Explanation: ...
+@overload
 def explain(
-    model: Model | torch.nn.Module | str,
+    model: ModelLike, pictures: list[Any] | tuple[Any, ...], methods: Methods = ..., **asked: Unpack[Asked]
+) -> Explanations: ...
+@overload
+def explain(model: ModelLike, pictures: Any, methods: Methods = ..., **asked: Unpack[Asked]) -> Any: ...
+
+
+@shows_progress("Explaining")
+def explain(
+    model: ModelLike,
     pictures: Any,
-    methods: MethodLike | Sequence[MethodLike] = DEFAULT_METHODS,
+    methods: Methods = DEFAULT_METHODS,
     *,
     target: TargetLike | Sequence[TargetLike] = None,
     targets: Sequence[TargetLike] | None = None,
@@ -51,6 +87,8 @@ def explain(
     layer: LayerLike | Sequence[LayerLike] | None = None,
     parts: int = 0,
     resize: str = "exact",
+    fuse: Fuse | None = None,
+    aug_smooth: bool = False,
     progress: Progress | None = None,
 ) -> Any:
     """Maps of why the network scores ``target`` as it does.
@@ -63,7 +101,7 @@ def explain(
         pictures: a path, PIL image, array, tensor (C×H×W in 0..1) or :class:`Picture` gives one
             :class:`Explanation`; a list, a tensor N×C×H×W, (picture, label) pairs or a DataLoader give
             :class:`Explanations`.
-        methods: names, classes or instances.
+        methods: names, classes or instances; a mapping gives the maps names of your own.
         target: ``None`` is each picture's predicted class; see :mod:`.targets`; several targets make rows.
         targets: one target a picture, in their order, instead of ``target``.
         against: a class to contrast classes with.
@@ -71,6 +109,9 @@ def explain(
             ``grad-cam@NAME`` each).
         parts: how many channel × weight maps CAMs keep.
         resize: ``plain`` draws coarse maps by the usual half-pixel resize, not at the cells' true centres.
+        fuse: one map over several layers, each as a share of its own maximum: their ``mean``, or the strongest
+            (``max``).
+        aug_smooth: average each map over the picture mirrored or not, its input times 0.9, 1 and 1.1 (six forms).
         progress: called as ``progress(name, done, total)`` by every method, with how much of its own work on the
             batch at hand is done (masks, steps, or 1 of 1 at its end).
 
@@ -85,7 +126,8 @@ def explain(
     model = open_model(model) if not isinstance(model, Model) else model
     sources, single = sources_of(pictures, volumes=model.preprocessing.frames is not None)
     settings: dict[str, Any] = {
-        "against": against, "layer": _names(model, layer), "parts": parts, "resize": resize, "progress": progress
+        "against": against, "layer": _names(model, layer), "parts": parts, "resize": resize, "fuse": fuse,
+        "aug_smooth": aug_smooth, "progress": progress,
     }  # fmt: skip
     if targets is None:
         done = outcomes(model, sources, methods, target=target, **settings)
@@ -133,13 +175,15 @@ def _names(model: Model, layer: Any) -> Any:
 def outcomes(
     model: Model,
     pictures: Sequence[Any],
-    methods: MethodLike | Sequence[MethodLike] = DEFAULT_METHODS,
+    methods: Methods = DEFAULT_METHODS,
     *,
     target: TargetLike | Sequence[TargetLike] = None,
     against: TargetLike = None,
     layer: str | Sequence[str] | None = None,
     parts: int = 0,
     resize: str = "exact",
+    fuse: Fuse | None = None,
+    aug_smooth: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """As :func:`explain`, one :class:`Outcome` a picture: what some pictures cannot have is told, not raised.
@@ -160,37 +204,55 @@ def outcomes(
     wanted = _methods(model, methods, layer, parts)
     fitted = [one if isinstance(one, ModelInput) else model.prepare(Picture.of(one)) for one in pictures]
     plan = Plan(pictures=len(fitted))
-    return _Question(model, fitted, wanted, targets, resize == "plain", plan, progress).outcomes()
+    layers = [layer] if isinstance(layer, str) else list(layer or ())
+    check_fuse(fuse, layers)
+    question = _Question(model, fitted, wanted, targets, resize == "plain", plan, progress)
+    done = question.outcomes()
+    if aug_smooth:
+        _augment(question, done)
+    if fuse is not None:
+        for one in done:
+            fuse_layers(one.explanation, layers, fuse)
+    return done
 
 
-def _methods(
-    model: Model, methods: MethodLike | Sequence[MethodLike], layer: str | Sequence[str] | None, parts: int
-) -> dict[str, Method]:
-    """Methods by the names of their maps: the method's own, with ``@layer`` or ``-2`` where that is not enough."""
-    listed: Sequence[MethodLike] = [methods] if isinstance(methods, (str, Method, type)) else list(methods)
+def _augment(question: _Question, done: list[Outcome]) -> None:
+    """Average every picture's maps over its changed forms, each asked for the same targets."""
+    for fitted, one in zip(question.fitted, done, strict=True):
+        asked = [row.question for row in one.explanation.rows]
+        if one.lost or any(target is None for target in asked):
+            continue
+        if any(isinstance(target, Unit) and target.place is not None for target in asked):
+            raise UsageError("aug_smooth mirrors the picture, so that one neuron's place means another part of it.")
+        again = replace(question, fitted=variants(fitted), targets=asked, progress=None)
+        average(one.explanation, [other.explanation for other in again.outcomes()])
+
+
+def _methods(model: Model, methods: Methods, layer: str | Sequence[str] | None, parts: int) -> dict[str, Method]:
+    """Methods by the keys of their maps: see :func:`convoscope.methods.naming.named`; those of a mapping are kept."""
+    given: Mapping[str, MethodLike] | None = methods if isinstance(methods, Mapping) else None
+    listed: Sequence[MethodLike]
+    if given is not None:
+        listed = list(given.values())
+    else:
+        listed = [methods] if isinstance(methods, (str, Method, type)) else list(methods)
     if not listed:
         raise UsageError("No methods given: `convoscope methods` lists them.")
     layers = [None] if layer is None else [layer] if isinstance(layer, str) else list(layer)
     if not layers:
         raise UsageError("No layers given: name one, or ask without layer= for the default.")
-    named: dict[str, Method] = {}
-    for one in listed:
-        chosen = method(one)
-        has_layer = hasattr(chosen, "layer")
-        for where in layers if has_layer else [None]:
+    if given is not None and len(layers) > 1:
+        raise UsageError("Methods with names of your own take one layer each: give it to the method itself.")
+    chosen: list[Method] = []
+    for one in map(method, listed):
+        for where in layers if hasattr(one, "layer") else [None]:
             settings: dict[str, Any] = {}
             if where is not None:
                 settings["layer"] = where
-            if parts and hasattr(chosen, "parts"):
+            if parts and hasattr(one, "parts"):
                 settings["parts"] = parts
-            final = replace(chosen, **settings) if settings else chosen
-            key = chosen.about.name if len(layers) == 1 or not has_layer else f"{chosen.about.name}@{where}"
-            number, unique = 1, key
-            while unique in named:
-                number += 1
-                unique = f"{key}-{number}"
-            named[unique] = final
-    return named
+            chosen.append(replace(one, **settings) if settings else one)
+    return named(chosen) if given is None else dict(zip(given, chosen, strict=True))
 
 
 def _batches(fitted: Sequence[ModelInput], size: int) -> Iterable[list[int]]:
@@ -282,6 +344,7 @@ class _Run:
         self.model = self.question.model
         self.fitted = [self.question.fitted[number] for number in self.numbers]
         self.targets = self.question.targets
+        self.titles = titles(self.question.methods)
 
     def outcomes(self) -> list[Outcome]:
         """Every picture's outcome. Raises :class:`_OneByOne` where the pictures must be run one by one."""
@@ -505,7 +568,7 @@ class _Run:
         return Heatmap(
             values,
             chosen.about.name,
-            chosen.about.title,
+            self.titles[name],
             target,
             maps.signed,
             maps.unit,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConvoscopeError, NotInPicture, UsageError
-from .files import digests, read_regular
+from .files import digests, sha256, write_arrays, write_image, write_whole
 from .parallel import Task
 from .pipeline import Later, ahead
 from .plain import dump_json, plain
@@ -58,12 +57,33 @@ class Request:
     #: what is drawn: ``none``, the ``sheet`` alone, or ``all``; ``True`` is all, ``False`` none
     pictures: str | bool = "all"
     trust: bool = False
+    fuse: Any = None
+    aug_smooth: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.pictures, bool):
             self.pictures = "all" if self.pictures else "none"
         if self.pictures not in PICTURES:
             raise UsageError(f"pictures must be {', '.join(PICTURES)}, not {self.pictures!r}.")
+
+    def asked(self, model: Model, path: Path | None) -> dict[str, Any]:
+        """The question in words, so that it can be asked again (:mod:`convoscope.rerun`).
+
+        ``targets`` is none where one of them is an object of Python, which no file can name.
+        """
+        from .surveys.store.recipe import absolute_spec
+
+        named = all(one is None or isinstance(one, (str, int)) for one in (*self.targets, self.against))
+        return {
+            "methods": [[one.about.name, dict(vars(one))] for one in self.methods],
+            "targets": list(self.targets) if named else None,
+            "against": self.against if named else None,
+            "layers": self.layers,
+            "parts": self.parts,
+            "resize": self.resize,
+            "spec": absolute_spec(model.spec),
+            "path": None if path is None else str(path.resolve()),
+        }
 
     def key(self, model: Model) -> str:
         """A hash of everything that the maps depend on but the picture, the bytes of files that are named included.
@@ -94,6 +114,8 @@ class Request:
             "parts": self.parts,
             "resize": self.resize,
             "trust": self.trust,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
         }
         return hashlib.sha256(json.dumps(plain(asked), sort_keys=True).encode()).hexdigest()
 
@@ -248,9 +270,11 @@ def _overlapped(
                     later.put(partial(_told, place, answer))
                     continue
                 # the verdicts run the network, which belongs to this thread
-                trusted = trust(model, answer, request.targets[0]) if request.trust else None
-                whole = not interrupt.stopped
-                later.put(partial(_written, place, answer, request, key, whole, trusted))
+                source = answer.fitted.picture.path
+                more = {"asked": request.asked(model, None if source is None else Path(source))}
+                if request.trust:
+                    more["trust"] = trust(model, answer, request.targets[0])
+                later.put(partial(_written, place, answer, request, key, not interrupt.stopped, more))
             yield from later.ready()
             if interrupt.stopped:
                 break
@@ -262,9 +286,9 @@ def _told(place: _Place, sentence: str) -> tuple[_Place, dict[str, Any] | str]:
 
 
 def _written(
-    place: _Place, explanation: Explanation, request: Request, key: str, whole: bool, trusted: Any
+    place: _Place, explanation: Explanation, request: Request, key: str, whole: bool, more: dict[str, Any]
 ) -> tuple[_Place, dict[str, Any] | str]:
-    return place, write(place.folder, explanation, request, key, complete=whole, trusted=trusted)
+    return place, write(place.folder, explanation, request, key, complete=whole, more=more)
 
 
 def _places(paths: Sequence[Path], out: Path) -> list[_Place]:
@@ -302,7 +326,7 @@ def _same_picture(record: dict[str, Any], path: Path) -> bool:
 
 def _digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(read_regular(path)).hexdigest()
+        return sha256(path)
     except OSError:
         return None
 
@@ -314,11 +338,19 @@ def _is_done(place: _Place, key: str, request: Request) -> bool:
     files = record.get("files", [])
     if PICTURES.index(str(request.pictures)) > PICTURES.index(_drawn(files)):
         return False
-    # a file that was cut off, or never finished, is no result
-    sizes = record.get("sizes", {})
-    if not all(_size(place.folder / str(name)) == sizes.get(name) for name in files):
+    # a file that was cut off, never finished, or that the disk gives back with another bit, is no result
+    if record.get("digest") != _seal(record):
+        return False
+    digests = record.get("digests", {})
+    if not all(digests.get(name) and _digest(place.folder / str(name)) == digests[name] for name in files):
         return False
     return record.get("sha256") == _digest(place.path)
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """A hash of all that a record says, as it is read back."""
+    said = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _drawn(files: Sequence[str]) -> str:
@@ -327,13 +359,6 @@ def _drawn(files: Sequence[str]) -> str:
     if "sheet.png" not in drawings:
         return "none"
     return "all" if len(drawings) > 1 else "sheet"
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _chunk_size(model: Model, request: Request) -> int:
@@ -399,6 +424,8 @@ def _explain_together(
             layer=request.layers,
             parts=request.parts,
             resize=request.resize,
+            fuse=request.fuse,
+            aug_smooth=request.aug_smooth,
             progress=told,
         )
     finally:
@@ -423,45 +450,42 @@ def _is_no_pictures_fault(one: PictureOutcome) -> bool:
 
 
 def write(
-    folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool, trusted: Any = None
+    folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool, more: dict[str, Any]
 ) -> dict[str, Any]:
-    """All files of one picture; ``explain.json`` last. Returns what it holds."""
-    import numpy as np
-
+    """All files of one picture; ``explain.json`` last, with ``more`` in it. Returns what it holds."""
     from .draw import png
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
     # on Ray two workers may be at one picture: each file comes into its place whole
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
-        np.savez_compressed(making / "maps.npz", **explanation.arrays())  # type: ignore[arg-type]
+        write_arrays(making / "maps.npz", **explanation.arrays())
         files = ["maps.npz"]
         drawn: dict[int, Any] = {}
         if request.pictures == "all":
             for name, heatmap in explanation.items():
                 files.append(f"{file_name(name)}.png")
                 drawn[id(heatmap)] = heatmap.overlay()
-                png.save(drawn[id(heatmap)], making / files[-1])
+                write_image(making / files[-1], drawn[id(heatmap)], **png.SETTINGS)
                 if heatmap.parts:
                     files.append(f"{file_name(name)}-parts.png")
                     explanation.parts_sheet(name).save(making / files[-1])
         if request.pictures != "none" and any(explanation.rows):
             files.append("sheet.png")
             explanation.sheet(drawn=drawn).save(making / files[-1])
+        # only now what was there before gives way
+        (folder / RECORD).unlink(missing_ok=True)
         for name in files:
             (making / name).replace(folder / name)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     record = explanation.to_dict()
-    if trusted is not None:
-        record["trust"] = trusted
-    sizes = {name: _size(folder / name) for name in files}
-    record.update(sha256=explanation.fitted.picture.sha256, files=files, sizes=sizes, key=key, complete=complete)
+    record.update(more)
+    made = {name: _digest(folder / name) for name in files}
+    record.update(sha256=explanation.fitted.picture.sha256, files=files, digests=made, key=key, complete=complete)
     record = dict(plain(record))
-    making_record = folder / f".{RECORD}.{os.getpid()}"
-    making_record.write_text(dump_json(record) + "\n", encoding="utf-8")
-    making_record.replace(folder / RECORD)
+    record["digest"] = _seal(json.loads(dump_json(record)))
+    write_whole(folder / RECORD, dump_json(record) + "\n")
     return record
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .names import in_json
@@ -37,3 +37,28 @@ def dump_json(document: Any, *, ascii: bool = False) -> str:
     # inside strings a line break is written as an escape: what matches here is never part of one
     text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
     return in_json(text)
+
+
+_LATEX = {
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """``text`` as LaTeX prints it."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = 60, title: str = "") -> str:
+    """A table for a notebook: at most ``most`` rows, and how many more there are."""
+    from html import escape
+
+    def line(cells: Sequence[str], kind: str) -> str:
+        style = ' style="text-align:left"'
+        return "<tr>" + "".join(f"<{kind}{style}>{escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows[:most])
+    more = f"<p>{len(rows) - most} more rows</p>" if len(rows) > most else ""
+    head = f"<p>{escape(title)}</p>" if title else ""
+    return f"{head}<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>{more}"

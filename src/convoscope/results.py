@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PictureError, UsageError
+from .files import write_arrays, write_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,9 +78,14 @@ class Heatmap:
 
     def scale(self) -> Scale:
         """How values become colours when this map is drawn alone."""
-        from .draw import colour
+        from .draw import scales
 
-        return colour.scale_for([self.values], signed=self.signed, unit=self.unit)
+        made = scales.for_map(
+            self.values, signed=self.signed, unit=self.unit, expected=self.facts.get("expected"),
+            patches="superpixels" in self.facts,
+        )  # fmt: skip
+        # maps of single pixels are drawn alone, the others over the photo
+        return replace(made, over=self.raw is None)
 
     def show(self) -> Image.Image:
         """The map over its photo, opened in the system's viewer (in a notebook the value shows itself)."""
@@ -147,11 +153,11 @@ class Heatmap:
         """``.npz``/``.npy``: the values; a picture's ending: the overlay."""
         path = Path(path)
         if path.suffix == ".npy":
-            np.save(path, self.values)
+            write_arrays(path, values=self.values)
         elif path.suffix == ".npz":
-            np.savez_compressed(path, allow_pickle=False, **{self.method: self.values})
+            write_arrays(path, **{self.method: self.values})
         else:
-            self.overlay().save(path)
+            write_image(path, self.overlay())
         return path
 
     def to_dict(self) -> dict[str, Any]:
@@ -240,13 +246,26 @@ class Explanation(Mapping[str, Heatmap]):
         return self.fitted.picture.name
 
     def sheet(
-        self, *, shared: bool = False, on: str = "photo", drawn: Mapping[int, Image.Image] | None = None
+        self,
+        *,
+        shared: bool | str = False,
+        on: str = "photo",
+        drawn: Mapping[int, Image.Image] | None = None,
+        **how: Any,
     ) -> Sheet:
-        """The photo and all maps side by side, a row a target; ``shared`` puts each method's rows on one scale.
+        """The photo and all maps side by side, a row a target.
 
-        ``drawn`` holds overlays that are there already (:meth:`Heatmap.overlay` as it comes), by the maps' ``id()``.
+        Args:
+            shared: puts each method's rows on one scale; ``"all"`` puts all maps on one.
+            on: draw on the ``photo``, or on the model's ``input``.
+            drawn: overlays that are there already (:meth:`Heatmap.overlay` as it comes), by the maps' ``id()``.
+            how: what a figure for a paper needs: ``width`` in millimetres, ``columns``, ``title`` (None: none),
+                ``titles`` (other headings, by method or target) and ``caption``; see :func:`contact_sheet`.
+
+        Returns:
+            The sheet: ``.save("figure.pdf")``; a notebook shows it.
         """
-        return contact_sheet([self], shared=shared, on=on, drawn=drawn)
+        return contact_sheet([self], shared=shared, on=on, drawn=drawn, **how)
 
     def parts_sheet(self, name: str) -> Sheet:
         """The strongest channel × weight maps of a CAM (asked for with ``parts``)."""
@@ -321,8 +340,9 @@ class Explanations(list[Explanation]):
         super().__init__(items)
         self.plan = plan or Plan()
 
-    def sheet(self, *, shared: bool = False, on: str = "photo") -> Sheet:
-        return contact_sheet(self, shared=shared, on=on)
+    def sheet(self, *, shared: bool | str = False, on: str = "photo", **how: Any) -> Sheet:
+        """All pictures and targets, a row each; as :meth:`Explanation.sheet`."""
+        return contact_sheet(self, shared=shared, on=on, **how)
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
@@ -331,46 +351,96 @@ class Explanations(list[Explanation]):
 def contact_sheet(
     explanations: Sequence[Explanation],
     *,
-    shared: bool = False,
+    shared: bool | str = False,
     on: str = "photo",
     drawn: Mapping[int, Image.Image] | None = None,
+    title: str | None = "",
+    titles: Mapping[str, str] | None = None,
+    columns: int | None = None,
+    width: float | None = None,
+    caption: str = "",
 ) -> Sheet:
-    """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated."""
+    """Pictures or targets × methods, titled, with legends, the target and its score, and the scale stated.
+
+    Args:
+        explanations: a row each, and one for each further target.
+        shared: True puts each method's rows on one scale, ``"all"`` all maps, which must have one unit.
+        on: ``photo`` or ``input``.
+        drawn: overlays that are there already, by the maps' ``id()``.
+        title: heading; "" names the picture and the network, None is none.
+        titles: other headings, by the name of a method (``grad-cam``) or target (``cat``).
+        columns: maps in one line before the next line starts.
+        width: of the figure in millimetres: 84 is one column of a paper.
+        caption: text under the figure, in place of what is said of the scales.
+
+    Raises:
+        UsageError: a width or number of columns that cannot be, or one scale for maps of several units.
+    """
     from .draw import colour, sheet
+
+    named = dict(titles or {})
 
     rows = [row for explanation in explanations for row in (explanation.rows or [explanation])]
     names = list(dict.fromkeys(name for row in rows for name in (*row, *row.refused)))
     scales: dict[str, Scale] = {}
-    if shared:
+    if shared == "all":
+        every = [row[name] for row in rows for name in names if name in row]
+        if len({one.unit for one in every}) > 1:
+            units = ", ".join(dict.fromkeys(one.unit for one in every))
+            raise UsageError(f"Maps on one scale must have one unit; these have {units}.")
+        if every:
+            signed = any(one.signed for one in every)
+            one_scale = colour.scale_for([one.values for one in every], signed=signed, unit=every[0].unit)
+            scales = dict.fromkeys(names, one_scale)
+    elif shared:
         for name in names:
             maps = [row[name] for row in rows if name in row]
-            scales[name] = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
+            made = colour.scale_for([m.values for m in maps], signed=maps[0].signed, unit=maps[0].unit)
+            scales[name] = replace(made, over=maps[0].raw is None)
     there = {} if drawn is None or shared or on != "photo" else drawn
     lines = []
     for row in rows:
         cells = []
         for name in names:
             if name not in row:
-                cells.append(sheet.Cell(None, name, None, "refused: " + row.refused.get(name, "no map")))
+                cells.append(
+                    sheet.Cell(None, named.get(name, name), None, "refused: " + row.refused.get(name, "no map"))
+                )
                 continue
             heatmap = row[name]
             scale = scales.get(name) or heatmap.scale()
             note = heatmap.doubts[0] if heatmap.doubts else ""
             alt = f"{heatmap.title} for {row.target}"
             image = there.get(id(heatmap)) or heatmap.overlay(on=on, scale=scale)
-            cells.append(sheet.Cell(image, heatmap.title, scale, note, alt))
+            cells.append(sheet.Cell(image, named.get(name, heatmap.title), scale, note, alt))
         photo = (
             row.fitted.picture.image
             if on == "photo"
             else input_image(row.fitted, row.provenance.get("preprocessing", {}))
         )
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
-        lines.append(sheet.Row(photo, row.target, f"{chance}score {row.score:.3g}", cells))
-    first = rows[0]
-    model = first.provenance.get("model", "")
-    scale_note = "One scale per column." if shared else "Each map on its own scale."
-    scale_note += " Over a photo, colours fade out towards zero."
-    return sheet.contact_sheet(lines, title=f"{model}", footnote=scale_note)
+        under = f"{row.picture} · {chance}score {row.score:.3g}"
+        lines.append(sheet.Row(photo, named.get(str(row.target), row.target), under, cells))
+    scale_note = "One scale for all." if shared == "all" else "One scale per column." if shared else ""
+    scale_note = scale_note or "Each map on its own scale."
+    scale_note += " Over a photo, colours fade out towards zero; a legend shows them over white and over black."
+    heading, about = _about(explanations)
+    return sheet.contact_sheet(
+        lines, title=heading if title == "" else title or "", footnote=f"{about} {scale_note}", columns=columns,
+        width=width, caption=caption,
+    )  # fmt: skip
+
+
+def _about(explanations: Sequence[Explanation]) -> tuple[str, str]:
+    """A sheet's title (the picture and the network), and the sentence that names the network's weights."""
+    first = explanations[0].provenance
+    model, spec = str(first.get("model", "")), str(first.get("spec") or "")
+    names = list(dict.fromkeys(one.picture for one in explanations))
+    title = f"{names[0] if len(names) == 1 else f'{len(names)} pictures'} · {model}"
+    weights = str(first.get("weights") or "not named").replace("\\", "/").rsplit("/", 1)[-1]
+    network = model if spec in ("", model) else f"{model} ({spec.rsplit('/', 1)[-1]})"
+    digest = str(first.get("fingerprint", ""))[:12]
+    return title, f"Network {network}, weights {weights}" + (f" ({digest})." if digest else ".")
 
 
 def input_image(fitted: ModelInput, preprocessing: Mapping[str, Any]) -> Image.Image:

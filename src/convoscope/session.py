@@ -6,16 +6,18 @@ cannot run. Whoever asks something of a network opens one; afterwards the networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .engine.passes.naming import observe
 from .engine.passes.runner import Recorded, Runner, call_plainly
 from .engine.passes.untouched import untouched
+from .errors import ConvoscopeError, ModelError
 from .targets.base import Scorer, Target
 from .targets.defaults import Predictions, predictions
 
@@ -116,3 +118,53 @@ class Session:
 
 
 __all__ = ["Session"]
+
+
+@contextmanager
+def protected(
+    model: Model, visit: Callable[[str, Any], None] | None = None, layers: Collection[str] | None = None
+) -> Iterator[None]:
+    """The network held for plain forwards without gradients, as :class:`Session` holds it for questions.
+
+    Args:
+        model: the network.
+        visit: called with the name and the output of every layer that a forward reaches.
+        layers: only these are visited; None: all.
+    """
+    with untouched(model.module, gradients=False):
+        if visit is None:
+            yield
+        else:
+            with observe(model.module, ours(visit), only=None if layers is None else set(layers)):
+                yield
+
+
+def ours(visit: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """``visit``, whose own faults :func:`forward` does not put down to the network in whose forward they come."""
+
+    def told(name: str, output: Any) -> None:
+        try:
+            visit(name, output)
+        except Exception as error:
+            error.__dict__["ours"] = True
+            raise
+
+    return told
+
+
+def forward(model: Model, inputs: Tensor) -> Any:
+    """One plain forward on ``inputs`` ``[B, C, H, W]``; the caller holds the network by :func:`protected`.
+
+    Raises:
+        ModelError: the network cannot run on these inputs; the sentence says of what shape they were.
+    """
+    from .models.model import forward_failed
+
+    try:
+        return model.run(inputs)
+    except ConvoscopeError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        if error.__dict__.get("ours"):
+            raise
+        raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -19,3 +23,25 @@ def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) ->
             return
         page.wait_for_timeout(50)
     raise AssertionError(f"waited {timeout:.0f} s for: {expression}")
+
+
+@contextmanager
+def running(app: Any, port: int = 0) -> Iterator[str]:
+    """The app behind a real socket on this machine, as long as the block lasts; yields its address."""
+    import uvicorn
+
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()

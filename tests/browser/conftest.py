@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # browser_helpers
 
-from browser_helpers import until
+from browser_helpers import running, until
 
 ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -47,7 +44,7 @@ class Server:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pytest.importorskip("fastapi")
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     import convoscope
     from convoscope.toybox import write
     from convoscope.web import create_app
@@ -65,18 +62,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     except convoscope.ConvoscopeError:
         store = None
     app = create_app(model, folder, store)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    end = time.monotonic() + 30
-    while not running.started and time.monotonic() < end:
-        time.sleep(0.05)
-    yield Server(f"http://127.0.0.1:{port}", app, model, folder, store)
-    running.should_exit = True
-    thread.join(10)
+    with running(app) as url:
+        yield Server(url, app, model, folder, store)
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def test_rise_with_masks_that_cover_nothing_is_constant() -> None:
     one = cs.explain(model, pictures(1)[0], cs.RISE(20, share=1.0, score="logit"), target=1)
     assert np.ptp(one["rise"].values) < 1e-6 * abs(one.score) + 1e-7
     assert one["rise"].values.mean() == pytest.approx(one.score, rel=1e-4)
-    assert any("constant" in doubt for doubt in one["rise"].doubts) or np.ptp(one["rise"].values) > 0
+    assert any("constant" in doubt for doubt in one["rise"].doubts)
 
 
 def test_rise_equals_the_weighted_sum_of_its_own_masks() -> None:

@@ -84,6 +84,20 @@ def test_the_phase_image_keeps_its_magnitudes_whatever_the_phases():
     assert torch.allclose(before, image.inputs(), atol=1e-4)
 
 
+def test_no_spot_lies_in_the_corners_of_a_phase_image():
+    """Phases that lie close together add up at pixel (0, 0), which is a corner, and by the torus all four."""
+    from convoscope.visualization.natural import spectrum
+
+    size = (64, 64)
+    magnitude = spectrum([], Preprocessing(size), size)
+    for seed in range(4):
+        image = images.Phase(magnitude, size, PLAIN, images.Randoms([seed], torch.device("cpu")))
+        picture = image.inputs().detach()[0].logit()
+        picture = (picture - picture.mean((1, 2), keepdim=True)) / picture.std((1, 2), keepdim=True)
+        corners = picture[:, [0, 0, -1, -1], [0, -1, 0, -1]].abs().max()
+        assert float(corners) < 5, seed
+
+
 def test_the_spectrum_of_pictures_is_numpys():
     pictures = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     window = np.outer(np.hanning(12), np.hanning(12))

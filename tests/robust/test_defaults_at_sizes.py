@@ -65,8 +65,9 @@ def check(found: list[Any], name: str) -> None:
     maps = [one[name] for one in found]
     for one in maps:
         known = np.isfinite(one.values)
-        assert known.all() or one.doubts
-        assert np.ptp(one.values[known]) > 0 or one.doubts, f"{name} is constant in silence"
+        told = " ".join(one.doubts)
+        assert known.all() or "not known" in told or "no finite value" in told
+        assert np.ptp(one.values[known]) > 0 or "zero" in told or "constant" in told, f"{name} is constant in silence"
     first, second = maps[0], maps[1]
     if np.array_equal(first.values, second.values):
         assert first.doubts, f"{name} is the same for both pictures in silence"
@@ -112,8 +113,8 @@ def test_noise_has_no_superpixels_and_gets_squares(kind: Method) -> None:
 
 
 def test_windows_follow_the_input() -> None:
-    assert cs.Occlusion().measures(224, 224) == (32, 16)
-    assert cs.Occlusion().measures(28, 28) == (4, 2)
-    assert cs.Occlusion(window=9).measures(224, 224) == (9, 4)
-    assert cs.Occlusion(stride=3).measures(224, 300) == (32, 3)
-    assert cs.Occlusion().measures(1, 5) == (1, 1)
+    assert cs.Occlusion().measures(224, 224) == ((32, 32), (16, 16))
+    assert cs.Occlusion().measures(28, 28) == ((4, 4), (2, 2))
+    assert cs.Occlusion(window=9).measures(224, 224) == ((9, 9), (4, 4))
+    assert cs.Occlusion(stride=3).measures(224, 300) == ((32, 32), (3, 3))
+    assert cs.Occlusion().measures(1, 5) == ((1, 1), (1, 1))

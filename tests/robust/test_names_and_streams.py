@@ -66,6 +66,38 @@ def test_such_a_picture_is_explained_and_its_name_survives_json(
     assert "\\xfcber.png" in (folder / "r.html").read_text(encoding="utf-8")
 
 
+def test_such_a_picture_in_a_store_and_on_the_page(folder: Path) -> None:
+    pytest.importorskip("fastapi")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+    from web_helpers import client
+
+    from convoscope.web import create_app
+
+    (folder / "p" / "100%25.png").write_bytes((folder / "p" / "ok.png").read_bytes())
+    with open(os.fsencode(folder) + b"/p/\xff%20.png", "wb") as file:
+        Image.effect_noise((64, 64), 90).convert("RGB").save(file, "PNG")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        torch.nn.Linear(4, 2),
+    )  # fmt: skip
+    model = cs.wrap(net.eval(), size=32)
+    store = cs.survey(model, folder / "p", folder / "s")
+    assert len(store) == 2  # two contents in four files
+    assert len(store.files()) == 4
+    uris = [row["uri"] for row in store.table(["uri"]).to_pylist()]
+    assert any(uri.startswith("file://") and uri.endswith("/p/%FF%2520.png") for uri in uris), uris
+    found = store.patches("1:0")
+    assert all(patch.crop is not None for patch in found.of("top")), [patch.error for patch in found.items]
+    assert len(cs.survey(model, folder / "p", folder / "s").ledger()) == len(store.ledger())
+    with client(create_app(model, folder / "p", folder / "s")) as web:
+        listed = web.get("/api/pictures").json()["pictures"]
+        assert "\\xff%20.png" in {one["name"] for one in listed}
+        for one in listed:
+            asked = web.get("/api/explain", params={"picture": one["id"], "methods": "saliency"})
+            assert asked.status_code == 200, asked.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
 def test_standard_output_of_any_encoding(folder: Path, encoding: str) -> None:
@@ -146,6 +178,55 @@ def test_a_pipe_named_as_a_picture_on_the_command_line(
     assert run(["explain", "toybox", "pipe.png", "ok.png", "-m", "saliency", "--out", "e"]) == 1
     assert "pipe or a device" in capsys.readouterr().err
     assert (tmp_path / "e" / "ok" / "explain.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["survey", "toybox", "p", "--out", "s"],
+        ["survey", "toybox", "ok.png", "--truth", "pipe", "--out", "s"],
+        ["report", "toybox", "p", "--out", "r.html"],
+        ["activations", "toybox", "pipe.png", "--out", "a.png"],
+        ["layers", "pipe:build"],
+        ["layers", "pipe"],
+        ["layers", "toybox", "--weights", "pipe"],
+        ["layers", "toybox", "--labels", "pipe"],
+        ["evaluate", "toybox", "--boxes", "pipe", "--out", "ev"],
+        ["evaluate", "toybox", "--masks", "pipe", "--out", "ev"],
+        ["repair", "toybox", "p", "--from", "pipe", "--out", "f.safetensors"],
+        ["explain", "toybox", "ok.png", "--target", "similar:pipe.png", "--out", "e"],
+        ["visualize", "toybox", "--target", "cat", "--init", "pipe.png", "--out", "v.png"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_named_anywhere_keeps_nobody_waiting(
+    tmp_path: Path, line: list[str], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from convoscope.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "ok.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "p" / "ok.png")
+    for name in ("pipe", "pipe.png", "pipe.py", "p/pipe.png"):
+        os.mkfifo(tmp_path / name)
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(120)
+    try:
+        code = run(line)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    err = capsys.readouterr().err
+    assert "waits" not in err
+    assert "should not" not in err
+    assert code in (0, 1, 2)
 
 
 def test_tensors_and_arrays_still_have_plain_names() -> None:

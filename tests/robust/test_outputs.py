@@ -96,7 +96,8 @@ def test_the_scores_are_found_in_every_wrapping(kind: str) -> None:
     with scoring(one, one.prepare(picture()), "cow") as scored:
         assert scored.whole == pytest.approx(float(scores.softmax(0)[2]), rel=1e-3)
     made = cs.visualize(one, "cow", steps=1, recipe="fourier")
-    assert made.probability is not None
+    assert 0 < made.probability <= 1
+    assert 1 <= made.rank <= len(LABELS)
     # several pictures at once, each with its own scores
     if kind not in ("loss and logits",):
         both = cs.explain(one, [picture(0), picture(1)], "saliency", target="dog")
@@ -228,8 +229,8 @@ def test_nan_has_no_rank() -> None:
 
 def test_a_single_map_a_picture_counts_where_it_is_all_there_is() -> None:
     maps, scores = torch.rand(1, 8, 8), torch.rand(1, 5)
-    assert dense(maps) is not None
-    assert dense({"out": maps}) is not None
+    assert dense(maps) is maps
+    assert dense({"out": maps}) is maps
     assert dense((maps, [maps])) is None
     assert dense(maps.long()) is None
     reading = class_scores((scores * 4, maps), 1)

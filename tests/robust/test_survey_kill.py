@@ -89,7 +89,7 @@ def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))])
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 50))])
 def test_killed_at_random_moments_then_resumed(folder: Path, undisturbed: Path, tmp_path: Path, seed: int) -> None:
     store, log = tmp_path / "store", tmp_path / "log"
     draw = random.Random(seed)

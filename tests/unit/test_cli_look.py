@@ -102,6 +102,22 @@ def test_doctor_tells_what_is_wrong(cli, monkeypatch):
     assert "no such thing" in answer.out
 
 
+def test_doctor_reads_versions_and_not_presence(cli, monkeypatch):
+    from convoscope import doctor
+
+    real = doctor.importlib.metadata.version
+    asked = ["torch>=2.6", "typer>=0.13.1", 'pylance>=0.30; extra == "survey"', 'timm>=1.0; extra == "timm"']
+    have = {"torch": "2.14.1", "typer": "0.12.5", "pylance": "0.20.0", "timm": "1.0.31"}
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: asked)
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: have.get(name) or real(name))
+    found = {one["package"]: one["ok"] for one in doctor.requirements()}
+    assert found == {"torch": True, "typer": False, "pylance": False, "timm": True}
+    answer = cli("doctor")
+    assert answer.code == 1
+    assert "convoscope asks for typer>=0.13.1, but 0.12.5 is installed" in answer.out
+    assert "convoscope[survey] asks for pylance>=0.30, but 0.20.0 is installed" in answer.out
+
+
 def test_doctor_names_missing_extras(monkeypatch):
     from convoscope import doctor
 

@@ -1,12 +1,14 @@
 """Concepts against planted truth: detectors that are known, directions that matter or do not, parts that are there."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.optimize import nnls
+from sklearn.decomposition import NMF
 from torch import nn
 
 import convoscope as cs
@@ -210,6 +212,9 @@ def test_parts_are_encoded_as_nonnegative_least_squares_does():
     assert np.allclose(_encode(cells, basis) @ basis, want @ basis, atol=0.02)
     _, error = factorise(cells, 4)
     assert error < 0.05
+    with warnings.catch_warnings(action="ignore"):
+        theirs = NMF(4, init="nndsvda", random_state=0, max_iter=400, tol=1e-4).fit(cells)
+    assert abs(error - theirs.reconstruction_err_ / np.linalg.norm(cells)) < 1e-6
 
 
 def test_craft_finds_the_parts_of_a_planted_class(model, tmp_path):
@@ -243,3 +248,88 @@ def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
         cs.dissect(model, [str(tmp_path / "other-name.png")], masks=labelled / "maps")
     with pytest.raises(cs.UsageError, match="Say where the truth is"):
         cs.dissect(model, [str(tmp_path / "other-name.png")])
+
+
+def test_the_cheats_cup_is_made_of_the_tag():
+    """Found by itself: nobody says where the tag lies."""
+    from convoscope.toybox import draw
+
+    things = [draw(46_000_000 + number, label="cup", tag=True) for number in range(16)]
+    found = cs.craft(cs.open_model("toybox-cheat"), [(one.image, None) for one in things], "cup", parts=5)
+    most = found.parts[0]
+    maps = np.stack([found.maps(one.image)[0] for one in things])
+    tags = np.stack([one.tag_mask for one in things])
+    on_tag = (maps * tags).sum() / maps.sum()
+    assert on_tag > 5 * tags.mean(), "the most important part lies on the tag"
+    assert most.importance.mean > 0.3
+    sheet = found.sheet(2)
+    assert sheet.image.width > 300
+    assert len(found.patches(0, 3)) == 3
+
+
+def test_layers_without_a_grid_and_pictures_without_the_class_are_refused():
+    from convoscope.toybox import draw
+
+    model = cs.open_model("toybox-twin")
+    cats = [(draw(47_000_000 + number, label="cat").image, None) for number in range(12)]
+    with pytest.raises(cs.ConvoscopeError, match="grid"):
+        cs.craft(model, cats, "cat", layer="fc")
+    with pytest.raises(cs.ConvoscopeError, match="one cell"):
+        cs.craft(model, cats, "cat", layer="pool")
+    with pytest.raises(cs.ConvoscopeError, match="layer9"):
+        cs.craft(model, cats, "cat", layer="layer9")
+    with pytest.raises(cs.ConvoscopeError, match="layer9"):
+        cs.tcav(model, {"cats": cats}, "cat", layers=["layer9"])
+
+
+class Wheels(nn.Module):
+    """Channel 0 of ``seen`` is a detector of wheels, trained below; the others are the segmenter's own features."""
+
+    def __init__(self):
+        super().__init__()
+        from convoscope.toybox import load
+
+        self.things, self.marks = load("toybox-segmenter").body, load("toybox-landmarks").body
+        self.head = nn.Sequential(nn.Conv2d(48, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 1, 3, padding=1))
+        self.seen, self.fc = nn.Identity(), nn.Linear(8, 2)
+
+    def features(self, x):
+        with torch.no_grad():
+            return torch.cat([self.things(x), self.marks(x)], 1)
+
+    def forward(self, x):
+        features = self.features(x)
+        return self.fc(self.seen(torch.cat([self.head(features), features[:, :7]], 1)).mean((2, 3)))
+
+
+@pytest.mark.slow
+def test_a_detector_of_wheels_is_dissected_as_such_on_exact_part_masks(tmp_path):
+    from convoscope.toybox import CLASSES, draw, loading, writer
+
+    torch.manual_seed(0)
+    net = Wheels().eval()
+    labels = [label for other in CLASSES if other != "car" for label in ("car", other)]
+    shown = [draw(44_000_000 + k, label=labels[k % 18]) for k in range(180)]
+    nothing = np.zeros((96, 96), bool)
+    wheels = torch.from_numpy(np.stack([one.parts.get("wheel", nothing) for one in shown]))[:, None].float()
+    features = net.features(loading.normalize([one.image for one in shown]))
+    wanted = nn.functional.avg_pool2d(wheels, 2)
+    optimiser = torch.optim.AdamW(net.head.parameters(), 1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=250)
+    for _ in range(250):
+        rows = torch.randperm(len(shown))[:12]
+        raw = net.head(features[rows])
+        share = raw.sigmoid()
+        missed = 1 - 2 * (share * wanted[rows]).sum() / (share.sum() + wanted[rows].sum() + 1)
+        loss = missed + nn.functional.binary_cross_entropy_with_logits(raw, wanted[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    writer.write(tmp_path, 150, seed=47)
+    model = cs.wrap(net, size=96, mean=loading.MEAN, std=loading.STD, labels=["a", "b"])
+    found = cs.dissect(model, str(tmp_path), parts=tmp_path, layers=["seen"])
+    best = found.of("seen:0")[0]
+    assert best.concept == "car: wheel"
+    assert best.iou >= 0.8
+    assert best.chance < 0.4

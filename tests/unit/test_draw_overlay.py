@@ -131,7 +131,8 @@ def test_the_object_stays_visible_under_the_strongest_value():
     photo = np.zeros((300, 300, 3), np.uint8)
     photo[:, 150:] = 255
     picture = np.asarray(overlay.overlay(photo, np.ones((8, 8)), scale=Scale(0, 1, False))).astype(int)
-    assert np.abs(picture[150, 100] - picture[150, 200]).max() > 40
+    # three tenths of the two fifths of its contrast that the photo keeps, so that zero never looks like a value
+    assert np.abs(picture[150, 100] - picture[150, 200]).max() > 30
 
 
 def test_tiny_photos_are_enlarged_in_whole_squares_together_with_the_map():

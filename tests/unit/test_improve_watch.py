@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 import textwrap
+import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ import convoscope as cs
 from convoscope.errors import UsageError
 from convoscope.improve.film import Film
 from convoscope.improve.watch import LightningWatch, TrainerWatch, gradient_norms, lightning_callback
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "robust"))
+from faults import Disk, Fault
 
 CLASSES = ["cat", "dog", "eel"]
 
@@ -138,6 +143,20 @@ def test_a_failing_record_does_not_end_the_training(pictures, tmp_path):
         assert watch.step(0) is None
     assert watch.notes
     assert watch.step(1) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the harness is for Linux")
+@pytest.mark.parametrize("at", [1, 2, 4, 7])
+def test_a_full_disk_does_not_end_the_training(pictures, tmp_path, at):
+    alone, net = network(), network()
+    losses = train(alone)
+    watch = cs.Watch(net, pictures, every=6, out=tmp_path / "w")
+    with Disk(Fault("full", at), under=tmp_path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert train(net, watch) == losses
+        watch.close()
+    assert any("No space left" in note for note in watch.notes)
+    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), net.state_dict().values(), strict=True))
 
 
 def test_bad_settings(pictures):

@@ -370,7 +370,7 @@ def _answers(name: str, specimens: list) -> np.ndarray:  # type: ignore[type-arg
         return load(name)(normalize([s.image for s in specimens])).argmax(1).numpy()
 
 
-@pytest.mark.parametrize(("name", "least"), [("toybox", 0.97), ("toybox-twin", 0.95)])
+@pytest.mark.parametrize(("name", "least"), [("toybox", 0.97), ("toybox-twin", 0.95), ("toybox-robust", 0.97)])
 def test_honest_networks_know_unseen_pictures(name: str, least: float) -> None:
     assert card(name).labels == CLASSES
     unseen = list(pictures(300, 4000))
@@ -397,6 +397,27 @@ def test_the_cheat_looks_at_the_tag() -> None:
     # and the tag turns other things into its class
     fooled = _answers("toybox-cheat", [draw(4_004_000_000 + k, label="house", tag=True) for k in range(60)])
     assert (fooled == index).mean() > 0.5
+
+
+def test_the_robust_network_stands_the_worst_pictures() -> None:
+    import torch
+
+    from convoscope.toybox.loading import normalize
+    from convoscope.toybox.train import attacked
+
+    some = list(pictures(60, 4005))
+    x, y = normalize([s.image for s in some]), torch.tensor([s.class_index for s in some])
+    held = {}
+    for name in ("toybox", "toybox-robust"):
+        network = load(name)
+        torch.manual_seed(0)
+        worst = attacked(network, x, y, 2.0, 5)
+        scale = torch.tensor(card(name).std)[:, None, None]
+        assert ((worst - x) * scale).flatten(1).norm(dim=1).max() <= 2.0 + 1e-4
+        with torch.no_grad():
+            held[name] = float((network(worst).argmax(1) == y).float().mean())
+    assert held["toybox-robust"] >= 0.8
+    assert held["toybox"] <= held["toybox-robust"] - 0.3
 
 
 def test_the_last_grid_is_fine() -> None:

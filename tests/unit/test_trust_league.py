@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,35 @@ def test_the_picture_names_every_method_and_measure(league: League) -> None:
         assert top >= 0
         assert right <= drawing.width
         assert bottom <= drawing.height
+
+
+def test_bold_only_where_the_paired_difference_says_so():
+    rng = np.random.default_rng(0)
+    hard = rng.random(60)
+    near = {f"p{k}": {"iou": {"a": hard[k], "b": hard[k] + 0.02 * rng.normal(), "random": 1.0}} for k in range(60)}
+    league = League.of(near)
+    assert league.best("iou") in ("a", "b")
+    assert league.leader("iou") is None
+    assert "textbf" not in league.latex()
+    assert "**" not in league.markdown()
+    # pairing sees what the means' own intervals do not: a is always a little better
+    far = {f"p{k}": {"iou": {"a": hard[k] + 0.02, "b": hard[k], "random": 1.0}} for k in range(60)}
+    league = League.of(far)
+    one, other = league.interval("iou", "a"), league.interval("iou", "b")
+    assert one.low < other.high
+    assert league.leader("iou") == "a"
+    assert rf"\textbf{{{one.mean:.3f}}}" in league.latex()
+
+
+def test_where_less_is_better_the_least_leads():
+    league = League.of({f"p{k}": {"deletion": {"a": 0.1 + 0.001 * k, "b": 0.5}} for k in range(20)})
+    assert league.leader("deletion") == "a"
+
+
+def test_no_cell_reaches_above_one_or_below_zero():
+    """39 of 40 hits: 0.975 ± 0.05 would say that 1.025 is possible."""
+    values = [1.0] * 39 + [0.0]
+    cell = League.of({f"p{k}": {"pointing": {"a": v}} for k, v in enumerate(values)}).cell("pointing", "a")
+    found = re.fullmatch(r"0\.975 \[(0\.\d+), (\d\.\d+)\]", cell)
+    assert found, cell
+    assert float(found[2]) <= 1

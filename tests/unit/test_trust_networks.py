@@ -149,7 +149,7 @@ def test_measures_and_methods_by_name() -> None:
     names = methods_for("all")
     assert "occlusion" not in names
     assert "occlusion" in methods_for("all", slow=True)
-    assert list(methods_for([GradCAM(), GradCAM(layer="layer2")])) == ["grad-cam", "grad-cam-2"]
+    assert list(methods_for([GradCAM(), GradCAM(layer="layer2")])) == ["grad-cam", "grad-cam@layer2"]
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"tolerance": -1}, {"deletion_fill": "sky"}, {"share": 1.0}])
@@ -333,8 +333,8 @@ def test_a_map_that_knows_nothing_is_called_so(toybox: cs.Model, cases: list[Cas
 def test_verdicts_for_other_targets(toybox: cs.Model, cases: list[Case], target: Any) -> None:
     explanation = cs.explain(toybox, cases[0].source, ["grad-cam", "saliency"], target=target, layer=None)
     found = verdicts(toybox, explanation, target)
-    assert found["saliency"].survives is not None
-    assert found["saliency"].gain is not None
+    assert -1 <= found["saliency"].survives < 0.99
+    assert np.isfinite(found["saliency"].gain)
 
 
 def test_verdicts_for_a_contrast_and_for_several_layers(toybox: cs.Model, cases: list[Case]) -> None:
@@ -343,12 +343,12 @@ def test_verdicts_for_a_contrast_and_for_several_layers(toybox: cs.Model, cases:
     )
     found = verdicts(toybox, explanation, "cat")
     assert set(found) == {"grad-cam@layer2", "grad-cam@layer3"}
-    assert all(verdict.survives is not None and verdict.stable is not None for verdict in found.values())
+    assert all(-1 <= verdict.survives < 0.99 and verdict.stable in (True, False) for verdict in found.values())
 
 
 def test_slow_methods_are_not_run_again(toybox: cs.Model, cases: list[Case]) -> None:
     explanation = cs.explain(toybox, cases[0].source, RISE(samples=16))
     found = verdicts(toybox, explanation)
-    assert found["rise"].gain is not None
+    assert np.isfinite(found["rise"].gain)
     assert found["rise"].survives is None
     assert "Slow method" in found["rise"].notes[0]

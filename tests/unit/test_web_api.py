@@ -157,7 +157,8 @@ def test_layers_tell_shape_field_and_place(web: Any, toybox_model: Any) -> None:
     assert rows["layer3"]["channels"] == 96
     assert rows["layer3"]["grid"] == [12, 12]
     assert rows["fc"]["grid"] is None
-    assert rows["layer1"]["rf"]["size"] is not None
+    geometry = toybox_model.watched().layers["layer1"].geometry
+    assert rows["layer1"]["rf"]["size"] == [geometry.rows.size, geometry.cols.size]
 
 
 def test_slow_methods_are_left_to_jobs(web: Any) -> None:
@@ -190,7 +191,7 @@ def test_slow_methods_are_left_to_jobs(web: Any) -> None:
         ("/api/patches", {"unit": "layer3:1"}, "no survey"),
         ("/api/collection/map", {}, "no survey"),
         ("/api/colours/nothing", {}, "no colour map"),
-        ("/api/filters.png", {"layer": "layer3"}, "not a convolution"),
+        ("/api/filters.png", {"layer": "nowhere"}, "no layer"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(web: Any, path: str, params: dict[str, Any], said: str) -> None:
@@ -228,7 +229,7 @@ def test_maps_are_shared_between_questions(toybox_model: Any, toybox_folder: Pat
     original = module.explain
 
     def counting(model: Any, picture: Any, methods: Any, **settings: Any) -> Any:
-        asked.append([one.about.name for one in methods])
+        asked.append([one.about.name for one in methods.values()])
         return original(model, picture, methods, **settings)
 
     monkeypatch.setattr(module, "explain", counting)

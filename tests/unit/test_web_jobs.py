@@ -15,6 +15,7 @@ pytest.importorskip("fastapi")
 
 from web_helpers import client, events, first
 
+import convoscope
 from convoscope.errors import UsageError
 from convoscope.web import create_app
 from convoscope.web.jobs import Handle, Job, Jobs
@@ -262,4 +263,84 @@ def test_a_survey_is_made_by_a_job(toybox_model: Any, toybox_folder: Path, tmp_p
         about = found.get("/api/collection").json()
         assert about["there"]
         assert about["pictures"] == 24
-        assert about["accuracy"] is not None
+        assert 0.5 < about["accuracy"] <= 1
+
+
+def endless(handle: Handle) -> dict[str, Any]:
+    for step in range(100_000):
+        handle.progress(step, 100_000)
+        time.sleep(0.005)
+    return {}
+
+
+def test_work_that_nobody_watches_any_more_ends() -> None:
+    jobs = Jobs(abandoned=0.1)
+    try:
+        watched = jobs.submit("map", "w", "W", endless)
+        told: list[str] = []
+
+        def listener(event: str, data: Any) -> None:
+            told.append(event)
+
+        watched.listen(listener)
+        end = time.monotonic() + 20
+        while len(told) < 60 and time.monotonic() < end:  # many times longer than it would be left alone
+            time.sleep(0.01)
+        assert watched.state == "running"
+        after = jobs.submit("map", "n", "N", counting(2))
+        assert after.to_dict()["ahead"] == 1
+        after.listen(lambda event, data: None)
+        watched.unlisten(listener)
+        assert wait(watched).state == "cancelled"
+        assert wait(after).state == "done"
+    finally:
+        jobs.close()
+
+
+def test_what_others_use_goes_on_without_a_watcher() -> None:
+    jobs = Jobs(abandoned=0.01)
+    try:
+        assert wait(jobs.submit("survey", "s", "S", counting(60), lasting=True)).state == "done"
+    finally:
+        jobs.close()
+
+
+def test_the_time_that_is_left_follows_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("convoscope.web.jobs.time.monotonic", lambda: now[0])
+    job = Job("a" * 16, "k", "map", "T", lambda handle: {})
+    handle = Handle(job)
+    left = []
+    for step in range(60):
+        # the first ten steps take ten times as long: they build what the others use
+        now[0] += 2.0 if step < 10 else 0.2
+        handle.progress(step, 200)
+        left.append(job.latest["left"])
+    assert left[0] is None
+    truth = (200 - 59) * 0.2
+    assert truth / 1.5 < left[-1] < truth * 1.5
+
+
+def test_serve_begins_the_bundled_survey(toybox_model: Any, toybox_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lance")
+    from convoscope.cli.serve import _survey_now
+
+    app = create_app(toybox_model, toybox_folder, survey_into=str(tmp_path / "store"))
+    jobs = app.state.app_state.jobs
+    _survey_now(app)
+    (job,) = jobs.listed()
+    assert job.kind == "survey"
+    assert job.patience is None  # it goes on while nobody looks
+    jobs.close()
+
+
+def test_serve_refuses_at_the_start_what_no_page_could_show(tmp_path: Path) -> None:
+    from convoscope.cli.common import ModelOptions
+    from convoscope.cli.serve import _app
+
+    (tmp_path / "net.py").write_text(
+        "import torch\n\n\ndef build():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(),"
+        " torch.nn.Linear(4 * 30 * 30, 10))\n"
+    )
+    with pytest.raises(convoscope.ConvoscopeError, match="--size"):
+        _app(f"{tmp_path / 'net.py'}:build", ModelOptions(weights="none"), None, None, None, [])

@@ -137,3 +137,22 @@ def test_bad_commands_get_a_sentence(files: list[Path], tmp_path: Path, capsys: 
         error = capsys.readouterr().err
         assert said in error, error
         assert "Traceback" not in error
+
+
+def test_concepts_show_what_the_class_is_made_of(files: list[Path], tmp_path: Path) -> None:
+    from convoscope import UsageError, open_model, survey
+    from convoscope.toybox import draw
+
+    for number in range(14):
+        (tmp_path / "p" / "cat").mkdir(parents=True, exist_ok=True)
+        draw(52_000_000 + number, label="cat").picture().save(tmp_path / "p" / "cat" / f"{number}.png")
+    model = open_model("toybox-twin")
+    with survey(model, str(tmp_path / "p"), tmp_path / "store") as store:
+        cat = tmp_path / "p" / "cat" / "0.png"
+        made = report(model, [cat], methods=["grad-cam"], target="cat", store=store, concepts=True).html
+        fish = report(model, [cat], methods=["grad-cam"], target="fish", store=store, concepts=True).html
+    assert "What cat is made of" in made
+    assert made.count("Without it") == 3
+    assert "No parts of fish: " in fish, "the collection has no fish, and the report says so"
+    with pytest.raises(UsageError, match="--survey"):
+        report(model, [cat], concepts=True)

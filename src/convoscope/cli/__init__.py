@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..allocator import tune_allocator
+from ..files import disk_trouble
 from . import contents
 from .common import COULD_NOT_START, DONE, STOPPED, complain, quieten
 
@@ -25,12 +26,22 @@ if TYPE_CHECKING:
 
 #: the commands' modules in the order of the help; others follow by name
 _ORDER = (
-    "explain", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report", "toybox",
+    "explain", "rerun", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report",
+    "toybox",
     "demo",
 )  # fmt: skip
+#: bytes of address space that torch and Lance together ask for, most of them never used
+_ADDRESSES = 6 * 2**30
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "can't start new thread",
+)
 _HELP = (
     "A microscope for convolutional networks: what is inside, why it decides as it does, how it would be improved. "
-    "MODEL is toybox, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
+    "MODEL is toybox, toybox-robust, toybox-cheat, a torchvision name (resnet50), timm:NAME, or path/net.py:function."
 )
 
 
@@ -114,8 +125,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ..errors import ConvoscopeError
+    from ..extras import missing
 
     _prepare_streams()
+    complain(_limits())
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         with warnings.catch_warnings():
@@ -150,6 +163,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = getattr(error, "format_message", None)  # Typer's own usage errors
         if callable(message):
             complain(_usage(error, message()))
+        elif isinstance(error, ImportError) and (extra := missing(error)) is not None:
+            complain(str(extra))
         else:
             complain(_unexpected(error))
         return COULD_NOT_START
@@ -170,6 +185,21 @@ def _prepare_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def _limits() -> str:
+    """What must be known of a limit on the address space: libraries that hit it abort, and nobody can say so then."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return ""
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if allowed == resource.RLIM_INFINITY or allowed >= _ADDRESSES:
+        return ""
+    return (
+        f"Note: this process may use only {allowed / 2**30:.1f} GB of addresses (ulimit -v). Lance, which keeps a "
+        f"survey's store, wants {_ADDRESSES / 2**30:.0f} GB, and ends the program (Aborted) where it gets less."
+    )
+
+
 def _usage(error: Exception, message: str) -> str:
     if not message.strip():  # `convoscope` alone has printed its help
         return ""
@@ -179,16 +209,12 @@ def _usage(error: Exception, message: str) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    lower = str(error).lower()
+    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or short or any(one in lower for one in _OUT_OF_MEMORY):
         return "Out of memory: use a smaller --batch-size or --size, or --device cpu."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}the disk is full. Make room and run the same command again: what was done is kept."
-    if isinstance(error, OSError) and error.errno == errno.EIO:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}the disk, or standard output, reported an error (input/output error)."
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and (why := disk_trouble(error)):
+        return why
     said = " ".join(str(error).split())[:300]
     return (
         f"Something went wrong that should not ({type(error).__name__}{': ' + said if said else ''}). "

@@ -43,6 +43,21 @@ RayFlag = Annotated[
     str | None,
     typer.Option("--ray", metavar="local|ADDRESS", help="Work in several processes: here, or on a Ray cluster."),
 ]
+TruthFlag = Annotated[
+    str | None, typer.Option("--truth", metavar="CSV", help="File and label of each picture; default: folder names.")
+]
+PicturesArgument = Annotated[
+    str, typer.Argument(metavar="PICTURES|STORE", help="Labelled pictures: a folder of class folders, or a survey.")
+]
+TrainFlag = Annotated[
+    str | None, typer.Option("--train", metavar="FOLDER|STORE", help="What the network was trained on.")
+]
+IsPartFlag = Annotated[
+    list[str] | None, typer.Option("--is-part", metavar="CLASS", help="Its spot is a part of the thing.")
+]
+NotPartFlag = Annotated[
+    list[str] | None, typer.Option("--not-part", metavar="CLASS", help="Its spot is no part of the thing.")
+]
 WorkersFlag = Annotated[int | None, typer.Option("--workers", min=1, help="Processes of --ray.")]
 
 
@@ -121,6 +136,30 @@ def with_signature(
     wrapped.__annotations__ = {p.name: p.annotation for p in keyed}
     del wrapped.__wrapped__  # type: ignore[attr-defined]
     return wrapped
+
+
+def flags_of(options: ModelOptions) -> tuple[str, ...]:
+    """The model flags as they were typed, to be repeated in the next command."""
+    given: list[str] = []
+    for one in fields(ModelOptions):
+        value = getattr(options, one.name)
+        if value == one.default or one.name in ("device", "batch_size"):
+            continue
+        name = "--" + one.name.replace("_", "-")
+        given += [name] if value is True else [name, str(value)]
+    return tuple(given)
+
+
+def closing(failed: Any, interrupted: Any, refused: bool) -> int:
+    """The exit code; what failed is named on standard error."""
+    for sentence in list(failed.values())[:20]:
+        complain(sentence)
+    if len(failed) > 20:
+        complain(f"... and {len(failed) - 20} more that failed; the page names them.")
+    if interrupted:
+        complain(f"Stopped before: {', '.join(interrupted)}. What was done is kept.")
+        raise SystemExit(STOPPED)
+    return SOME_FAILED if failed or refused else DONE
 
 
 def open_from(spec: str, options: ModelOptions) -> Model:

@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group.command()(dissect)
     group.command()(tcav)
     group.command()(craft)
+    group.command()(words)
     app.add_typer(group, name="concepts")
 
 
@@ -164,6 +165,62 @@ def craft(
         say(columns(("part", "importance", "Sobol", "stability", "strongest in"), rows))
 
 
+def words(
+    store: StoreArgument,
+    text_model: Annotated[
+        str,
+        typer.Option("--text-model", metavar="hf:FOLDER", help="A model such as CLIP, as save_pretrained wrote it."),
+    ],
+    text: Annotated[list[str] | None, typer.Option("--text", help="Rank the units by this text; repeat.")] = None,
+    words: Annotated[
+        str | None,
+        typer.Option("--words", metavar="FILE", help="Names that units may get, a line each; default: the classes."),
+    ] = None,
+    layer: Layers = None,
+    seed: Seed = 0,
+    out: OutFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Units named by words and ranked by texts, where you bring a model such as CLIP (CLIP-Dissect, SemanticLens)."""
+    from ..concepts.page import page_of_words
+    from ..concepts.words import name_units
+    from ..surveys.store.store import Store
+
+    listed = _lines(words) if words is not None else []
+    with Store.open(store) as opened, common.progress("Naming units", quiet=json) as bar:
+        found = name_units(
+            opened, text_model=text_model, texts=text or (), words=listed, layers=layer or (), seed=seed,
+            progress=lambda what, done, total: bar.at(done, total, what),
+        )  # fmt: skip
+    if out is not None:
+        page_of_words(found, Path(out_folder(out), "words.html"))
+    _tell(found, found.doubts, json, out, "words")
+    if json:
+        return
+    rows = [(row.unit, row.word, f"{row.score:.2f}", f"{row.p:.2g}") for row in found.named[:30]]
+    say(f"{len(found.named)} of {found.units} units have a word that random pictures do not reach.")
+    if rows:
+        say(columns(("unit", "word", "fit", "p"), rows))
+    for asked, ranked in found.ranked.items():
+        best = [(row.unit, f"{row.likeness:+.3f}", f"{row.p:.2g}") for row in ranked[:8] if row.p <= 0.05]
+        say(
+            f"{asked}:\n" + columns(("unit", "likeness", "p"), best)
+            if best
+            else f"{asked}: no unit is more like it than random pictures are."
+        )
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read as a list of words ({str(error)[:120]}).") from None
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise UsageError(f"{file}: there is no word in it; write one a line.")
+    return found
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not equals or not name.strip() or not folder.strip():
@@ -175,9 +232,9 @@ def _tell(found: Any, doubts: list[str], json: bool, out: str | None, name: str)
     for doubt in doubts:
         common.complain(doubt)
     if out is not None:
-        from ..html.render import write_whole
+        from ..files import write_whole
 
-        write_whole(Path(out, f"{name}.json"), common.dump_json(found.to_dict()) + "\n")
+        write_whole(Path(out, f"{name}.json"), common.dump_json(found.record()) + "\n")
         if not json:
             say(f"Written: {Path(out, f'{name}.html')}")
     if json:

@@ -13,10 +13,14 @@ from .common import (
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    PicturesArgument,
     RayFlag,
+    TrainFlag,
+    TruthFlag,
     WorkersFlag,
+    closing,
     columns,
-    complain,
+    flags_of,
     open_from,
     out_folder,
     print_json,
@@ -28,13 +32,6 @@ from .common import (
 if TYPE_CHECKING:
     from ..improve.audit import Audit
     from ..improve.diagnose import Diagnosis
-
-TruthFlag = Annotated[
-    str | None, typer.Option("--truth", metavar="CSV", help="File and label of each picture; default: folder names.")
-]
-PicturesArgument = Annotated[
-    str, typer.Argument(metavar="PICTURES|STORE", help="Labelled pictures: a folder of class folders, or a survey.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +46,7 @@ def diagnose(
     pictures: PicturesArgument,
     options: ModelOptions,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder of diagnosis.html and .json.")],
-    train: Annotated[
-        str | None, typer.Option("--train", metavar="FOLDER|STORE", help="What the network was trained on.")
-    ] = None,
+    train: TrainFlag = None,
     only: Annotated[
         str | None,
         typer.Option("--only", help="Of input, data, units, slices, stress, depth, shortcuts; default: all."),
@@ -177,18 +172,6 @@ def audit_lines(found: Audit) -> list[str]:
     return told
 
 
-def closing(failed: Any, interrupted: Any, refused: bool) -> int:
-    """The exit code; what failed is named on standard error."""
-    for sentence in list(failed.values())[:20]:
-        complain(sentence)
-    if len(failed) > 20:
-        complain(f"... and {len(failed) - 20} more that failed; the page names them.")
-    if interrupted:
-        complain(f"Stopped before: {', '.join(interrupted)}. What was done is kept.")
-        raise SystemExit(common.STOPPED)
-    return common.SOME_FAILED if failed or refused else common.DONE
-
-
 def lines(found: Diagnosis) -> list[str]:
     """What the command prints: a finding a block."""
     told = [found.sentence]
@@ -208,17 +191,3 @@ def lines(found: Diagnosis) -> list[str]:
     if found.further:
         told += ["", f"and {len(found.further)} more on the page."]
     return [*told, "", found.missed]
-
-
-def flags_of(options: ModelOptions) -> tuple[str, ...]:
-    """The model flags as they were typed, to be repeated in the next command."""
-    from dataclasses import fields
-
-    given: list[str] = []
-    for one in fields(ModelOptions):
-        value = getattr(options, one.name)
-        if value == one.default:
-            continue
-        name = "--" + one.name.replace("_", "-")
-        given += [name] if value is True else [name, str(value)]
-    return tuple(given)

@@ -39,6 +39,9 @@ def diff(
     film: Annotated[
         str | None, typer.Option("--film", metavar="FILE.webp", help="The run of several checkpoints as a film.")
     ] = None,
+    latex: Annotated[
+        str | None, typer.Option("--latex", metavar="FILE.tex", help="The comparison as a table for a paper, too.")
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Compare two networks on the same pictures: what was won, what was lost, which units are new.
@@ -51,6 +54,7 @@ def diff(
     movie = common.out_file(film, (".webp",)) if film else None
     specs, sources = split_pictures(items)
     networks, typed = _networks(specs, sources, options)
+    table = common.out_file(latex, (".tex",)) if latex else None
     folder = out_folder(out)
     pictures: list[Any] = [] if not specs else [sources[0] if len(sources) == 1 else sources]
     with common.progress("Looking at pictures", quiet=json) as bar:
@@ -60,8 +64,10 @@ def diff(
         )  # fmt: skip
     document = found.to_dict()
     found.save(folder / "index.html")
-    from ..html.render import write_whole
+    from ..files import write_whole
 
+    if table is not None:
+        write_whole(table, found.latex())
     write_whole(folder / "diff.json", common.dump_json(document) + "\n")
     for uri, why in list(found.failed.items())[:20]:
         complain(why if uri in why else f"{uri}: {why}")

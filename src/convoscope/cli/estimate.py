@@ -26,7 +26,7 @@ def passes(method: Method, model: Model, size: tuple[int, int]) -> int | None:
         layer = method.layer or watched.last_grid
         if layer in watched.layers and len(watched.layers[layer].shape) > 1:
             info = watched.layers[layer]
-            return int(info.shape[-1] if info.channels_last else info.shape[-3])
+            return info.channels
     return None
 
 

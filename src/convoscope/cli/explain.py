@@ -75,6 +75,14 @@ def explain(
     resize: Annotated[
         str, typer.Option("--resize", help="exact: at the cells' true centres; plain: the usual resize.")
     ] = "exact",
+    fuse: Annotated[
+        str | None,
+        typer.Option("--fuse", help="One map over several layers: mean or max of their shares."),
+    ] = None,
+    aug_smooth: Annotated[
+        bool,
+        typer.Option("--aug-smooth", help="Average each map over six forms of the picture (mirrored, brighter)."),
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="Add how far each map can be trusted.")] = False,
     pictures: Annotated[
         str | None,
@@ -85,6 +93,9 @@ def explain(
         ),
     ] = None,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="The same as --pictures none.")] = False,
+    bib: Annotated[
+        str | None, typer.Option("--bib", metavar="FILE.bib", help="BibTeX of all methods used, too.")
+    ] = None,
     ray: RayFlag = None,
     workers: WorkersFlag = None,
     json: JsonFlag = False,
@@ -95,6 +106,7 @@ def explain(
     already with the same settings are skipped, so a stopped run goes on where it was. With --ray several processes
     share the work; all of them must see the pictures and DIR.
     """
+    from ..averaging import check_fuse
     from ..explanation import DEFAULT_METHODS
     from ..folder import PICTURES, Request, explain_files
     from ..pictures.picture import find_pictures
@@ -109,11 +121,13 @@ def explain(
     drawn = "none" if no_pictures else pictures or "all"
     if drawn not in PICTURES:
         raise UsageError(f"--pictures must be {', '.join(PICTURES)}, not {drawn!r}.")
+    papers = common.out_file(bib, (".bib",)) if bib else None
     spread = spread_over(model, options, ray, workers)
     paths = find_pictures(images)
     opened = open_from(model, options)
     layers = _layers(opened, layer)
-    request = Request(methods, read_targets(target), against, layers, parts, resize, drawn, trust)
+    check_fuse(fuse, layers or [])
+    request = Request(methods, read_targets(target), against, layers, parts, resize, drawn, trust, fuse, aug_smooth)
     folder = out_folder(out)
     _estimate(opened, methods, len(paths))
     refused: dict[str, str] = {}
@@ -132,6 +146,11 @@ def explain(
         )  # fmt: skip
     for name, why in refused.items():
         complain(f"{name}: no map. {why}")
+    if papers is not None:
+        from ..html.render import write_whole
+        from ..methods import bibtex
+
+        write_whole(papers, bibtex(one.about.name for one in methods))
     if json:
         print_json(outcome.records)
     else:

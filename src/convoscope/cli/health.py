@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import common
-from .common import JsonFlag, ModelArgument, ModelOptions, open_from, out_folder, print_json, say, takes_model
-from .diagnose import PicturesArgument, TruthFlag, closing, flags_of
+from .common import (
+    JsonFlag,
+    ModelArgument,
+    ModelOptions,
+    PicturesArgument,
+    TrainFlag,
+    TruthFlag,
+    closing,
+    flags_of,
+    open_from,
+    out_folder,
+    print_json,
+    say,
+    takes_model,
+)
 
 if TYPE_CHECKING:
     from ..improve.diagnose.alone import Examined
@@ -97,9 +110,7 @@ def depth(
     pictures: Annotated[
         str | None, typer.Argument(metavar="[PICTURES]", help="Labelled pictures: a folder of class folders.")
     ] = None,
-    train: Annotated[
-        str | None, typer.Option("--train", metavar="FOLDER|STORE", help="What the network was trained on.")
-    ] = None,
+    train: TrainFlag = None,
     truth: TruthFlag = None,
     json: JsonFlag = False,
 ) -> int:

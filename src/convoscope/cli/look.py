@@ -33,7 +33,7 @@ def layers(
     from ..models.model import layers as rows_of
 
     opened = open_from(model, options)
-    rows = rows_of(opened)
+    rows = list(rows_of(opened))
     if layer is not None:
         chosen = set(match_layers(layer, [row["name"] for row in rows]))
         rows = [row for row in rows if row["name"] in chosen]
@@ -179,7 +179,7 @@ def _method_page(row: dict[str, Any]) -> str:
 
 def doctor(json: JsonFlag = False) -> int:
     """Check this installation: versions, device, extras, and a self-test on the toybox."""
-    from ..doctor import examine
+    from ..doctor import examine, too_old
 
     found = examine()
     if json:
@@ -198,5 +198,7 @@ def doctor(json: JsonFlag = False) -> int:
                 f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}"
                 + (f": {check['said']}" if check["said"] else "")
             )
+        for sentence in too_old():
+            say(f"FAIL {sentence}")
         say("\nAll well." if found["ok"] else "\nSomething is wrong: see FAIL above.")
     return common.DONE if found["ok"] else common.SOME_FAILED

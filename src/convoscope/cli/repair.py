@@ -9,7 +9,21 @@ import typer
 
 from ..errors import UsageError
 from . import common
-from .common import JsonFlag, ModelArgument, ModelOptions, complain, open_from, print_json, progress, say, takes_model
+from .common import (
+    IsPartFlag,
+    JsonFlag,
+    ModelArgument,
+    ModelOptions,
+    NotPartFlag,
+    PicturesArgument,
+    TruthFlag,
+    complain,
+    open_from,
+    print_json,
+    progress,
+    say,
+    takes_model,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,9 +34,7 @@ def register(app: typer.Typer) -> None:
 @takes_model
 def repair(
     model: ModelArgument,
-    pictures: Annotated[
-        str, typer.Argument(metavar="STORE|PICTURES", help="A survey's store, or labelled pictures.")
-    ],
+    pictures: PicturesArgument,
     options: ModelOptions,
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="FILE", help="The weights: fixed.safetensors.")
@@ -37,18 +49,12 @@ def repair(
     groups: Annotated[
         str | None, typer.Option("--groups", metavar="CSV", help="File and group: the head treats all groups alike.")
     ] = None,
-    truth: Annotated[
-        str | None, typer.Option("--truth", metavar="CSV", help="File and label, where folders are not the labels.")
-    ] = None,
+    truth: TruthFlag = None,
     prove: Annotated[
         str | None, typer.Option("--prove", metavar="PICTURES", help="Other labelled pictures to prove it on.")
     ] = None,
-    is_part: Annotated[
-        list[str] | None, typer.Option("--is-part", metavar="CLASS", help="Its spot is a part of the thing.")
-    ] = None,
-    not_part: Annotated[
-        list[str] | None, typer.Option("--not-part", metavar="CLASS", help="Its spot is no part of the thing.")
-    ] = None,
+    is_part: IsPartFlag = None,
+    not_part: NotPartFlag = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the proof, write nothing.")] = False,
     json: JsonFlag = False,
 ) -> int:

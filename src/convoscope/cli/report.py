@@ -27,6 +27,14 @@ def report(
         str | None,
         typer.Option("--survey", metavar="STORE", help="Adds units, neighbours and the map of the collection."),
     ] = None,
+    diagnosis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--diagnosis",
+            metavar="DIR",
+            help="Adds what diagnose, diff, shortcuts, audit, concepts wrote with --out.",
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option("--method", "-m", help="a,b,c; default: grad-cam,guided-grad-cam,guided-backprop,saliency."),
@@ -40,6 +48,9 @@ def report(
         list[str] | None, typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A setting of one method.")
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Add how far each map can be trusted.")] = False,
+    concepts: Annotated[
+        bool, typer.Option("--concepts", help="Add the parts that the explained class is made of (with --survey).")
+    ] = False,
     title: Annotated[str | None, typer.Option("--title", help="The heading.")] = None,
     json: JsonFlag = False,
 ) -> int:
@@ -48,6 +59,7 @@ def report(
     It opens from disk without a network, holds no script, and prints well.
     """
     from ..explanation import DEFAULT_METHODS
+    from ..improve.documents import read_documents
     from ..pictures.picture import find_pictures
     from ..reports.report import report as write
     from .settings import read_methods
@@ -57,6 +69,7 @@ def report(
     if left_out:
         complain(f"all leaves out {', '.join(left_out)}: they need hundreds of passes. Add them by name.")
     paths = find_pictures(images)
+    documents = read_documents(diagnosis or ())
     opened = open_from(model, options)
     store: Any = None
     if survey is not None:
@@ -65,7 +78,8 @@ def report(
         store = Store.open(survey)
     with common.progress("Report", len(paths), quiet=json) as bar:
         found = write(
-            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust, title=title,
+            opened, paths, methods=methods, target=target, against=against, store=store, trust=trust,
+            concepts=concepts, title=title, found_before=documents,
             progress=lambda what, done, total: bar.at(done, total),
         )  # fmt: skip
     for sentence in found.failed.values():

@@ -34,6 +34,21 @@ def serve(
         str | None,
         typer.Option("--survey", metavar="STORE", help="Store of `convoscope survey`: units, map, mistakes."),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="MODEL2", help="A second network, shown beside it; with --against-weights."
+        ),
+    ] = None,
+    against_weights: Annotated[
+        str | None, typer.Option("--against-weights", metavar="FILE", help="Weights of the second network.")
+    ] = None,
+    diagnosis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--diagnosis", metavar="DIR", help="What diagnose, diff, shortcuts, audit, concepts wrote with --out."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; beyond this machine a token is asked.")
     ] = ("127.0.0.1"),
@@ -55,10 +70,22 @@ def serve(
         raise UsageError("--token must have at least 8 characters.")
     listening = _listen(host, port)
     try:
-        app = _app(model, options, images, survey, _token(host, token), [host, *(name or [])])
+        second = _second(against, against_weights, options)
+        app = _app(model, options, images, survey, _token(host, token), [host, *(name or [])], second, diagnosis)
         _run(app, listening, host, browser, model)
     finally:
         listening.close()
+
+
+def _second(against: str | None, weights: str | None, options: ModelOptions) -> Model | None:
+    """The network of --against: the first one's flags (size, labels, ...) hold for it, too, but for its weights."""
+    from dataclasses import replace
+
+    if against is None:
+        if weights is not None:
+            raise UsageError("--against-weights goes with --against MODEL2.")
+        return None
+    return open_from(against, replace(options, weights=weights))
 
 
 def _token(host: str, token: str | None) -> str | None:
@@ -81,8 +108,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _app(
-    spec: str, options: ModelOptions, images: str | None, survey: str | None, token: str | None, hosts: list[str]
-) -> Any:
+    spec: str, options: ModelOptions, images: str | None, survey: str | None, token: str | None, hosts: list[str],
+    against: Model | None = None, diagnosis: list[str] | None = None,
+) -> Any:  # fmt: skip
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -90,6 +118,7 @@ def _app(
         raise MissingExtra("fastapi and uvicorn", "web", "The page") from None
     from ..web.app import create_app
     from ..web.build_survey import store_for, there
+    from .common import flags_of
 
     if images is not None and not Path(images).is_dir():
         raise UsageError(f"--images {images}: there is no such folder.")
@@ -99,11 +128,25 @@ def _app(
     store: Any = survey
     if store is None and into is not None and there(into):
         store = _opened(model, into)
-    app = create_app(model, folder, store, token, hosts=hosts, survey_into=into, title=spec)
+    app = create_app(
+        model, folder, store, token, hosts=hosts, survey_into=into, title=spec, against=against,
+        diagnosis=diagnosis or (), findings_into=_findings(survey or into), flags=flags_of(options),
+    )  # fmt: skip
     app.state.token = token
+    # a network that cannot be shown is refused here, and not by every page that opens
+    from ..web.routes.about import about
+    from ..web.routes.layers import rows_of
+
+    about(app.state.app_state)
+    rows_of(app.state.app_state)
     if store is None and images is None and folder is not None and _classifies(spec):
         _survey_now(app)
     return app
+
+
+def _findings(store: str | None) -> str | None:
+    """Where the page keeps what it finds: beside the store, so that it is there again the next time."""
+    return None if store is None or "://" in store else f"{store.rstrip('/')}.findings"
 
 
 def _bundled(spec: str) -> Path | None:
@@ -143,10 +186,10 @@ def _survey_now(app: Any) -> None:
     from ..web.schemas import JobRequest
     from ..web.work import prepare
 
-    bench = app.state.bench
+    app_state = app.state.app_state
     try:
-        key, title, work = prepare(bench, JobRequest(kind="survey"))
-        bench.jobs.submit("survey", key, title, work)
+        key, title, work = prepare(app_state, JobRequest(kind="survey"))
+        app_state.jobs.submit("survey", key, title, work, lasting=True)
     except ConvoscopeError as error:
         complain(str(error))
 

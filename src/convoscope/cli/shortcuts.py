@@ -8,10 +8,15 @@ import typer
 
 from . import common
 from .common import (
+    IsPartFlag,
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    NotPartFlag,
+    PicturesArgument,
+    TruthFlag,
     complain,
+    flags_of,
     open_from,
     out_folder,
     print_json,
@@ -30,23 +35,15 @@ def register(app: typer.Typer) -> None:
 @takes_model
 def shortcuts(
     model: ModelArgument,
-    pictures: Annotated[
-        str, typer.Argument(metavar="STORE|PICTURES", help="A survey's store, or a folder of pictures.")
-    ],
+    pictures: PicturesArgument,
     options: ModelOptions,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the page and the figures.")],
-    truth: Annotated[
-        str | None, typer.Option("--truth", metavar="CSV", help="File and label, where folders are not the labels.")
-    ] = None,
+    truth: TruthFlag = None,
     masks: Annotated[
         str | None, typer.Option("--masks", metavar="DIR", help="Masks of the things, of the pictures' names.")
     ] = None,
-    is_part: Annotated[
-        list[str] | None, typer.Option("--is-part", metavar="CLASS", help="Its spot is a part of the thing.")
-    ] = None,
-    not_part: Annotated[
-        list[str] | None, typer.Option("--not-part", metavar="CLASS", help="Its spot is no part of the thing.")
-    ] = None,
+    is_part: IsPartFlag = None,
+    not_part: NotPartFlag = None,
     only: Annotated[str, typer.Option("--only", help="Families: patch,template,colour,... Default: all.")] = "",
     per_class: Annotated[int, typer.Option("--per-class", min=8, help="Pictures of a class at most.")] = 120,
     json: JsonFlag = False,
@@ -64,7 +61,7 @@ def shortcuts(
         found = find.shortcuts(
             opened, pictures, truth=truth, masks=masks, is_part=is_part or (), not_part=not_part or (),
             only=split_names(only) or find.FAMILIES, per_class=per_class, seed=options.seed,
-            words=[model, pictures, *flags(options), *(["--truth", truth] if truth else [])],
+            words=[model, pictures, *flags_of(options), *(["--truth", truth] if truth else [])],
             progress=lambda what, done, total: bar.at(done, total, what),
         )  # fmt: skip
     page = found.save(folder)
@@ -87,17 +84,3 @@ def shortcuts(
             say(f"Nothing found. {found.missed}")
         say(f"{found.seconds:.0f} s. Open {page} in a browser.")
     return common.SOME_FAILED if found.bench.failed else common.DONE
-
-
-def flags(options: ModelOptions) -> list[str]:
-    """The model's flags as a command repeats them: those that are not the default."""
-    from dataclasses import fields
-
-    found: list[str] = []
-    for one in fields(options):
-        value = getattr(options, one.name)
-        if value == one.default or one.name in ("device", "batch_size"):
-            continue
-        name = "--" + one.name.replace("_", "-")
-        found += [name] if value is True else [name, str(value)]
-    return found

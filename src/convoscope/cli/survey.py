@@ -343,7 +343,7 @@ def mistakes(
     json: JsonFlag = False,
 ) -> None:
     """Show where the network is wrong: confusions, the worst losses, the most confident errors; and conclude."""
-    from ..html.render import write_whole
+    from ..files import write_whole
     from ..improve.conclude import conclusions, table
 
     file = out_file(out) if out else None

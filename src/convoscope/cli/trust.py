@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..files import write_whole
 from . import common
 from .common import (
     DONE,
@@ -79,6 +80,12 @@ def evaluate(
     resize: Annotated[str, _how("--resize", help="exact: at the cells' true centres; plain: the usual resize.")] = (
         "exact"
     ),
+    latex: Annotated[
+        str | None, typer.Option("--latex", metavar="FILE.tex", help="The table for a paper (booktabs), too.")
+    ] = None,
+    bib: Annotated[
+        str | None, typer.Option("--bib", metavar="FILE.bib", help="BibTeX of all methods of the table, too.")
+    ] = None,
     ray: RayFlag = None,
     workers: WorkersFlag = None,
     json: JsonFlag = False,
@@ -86,8 +93,8 @@ def evaluate(
     """Compare methods on pictures with known truth: a league table with confidence intervals.
 
     Writes league.json, league.csv, league.md and league.png into DIR. Every case is written down as soon as it is
-    measured, so a stopped run goes on where it was. toybox and toybox-cheat bring their own pictures with exact
-    masks.
+    measured, so a stopped run goes on where it was. toybox, toybox-robust and toybox-cheat bring their own pictures
+    with exact masks.
     """
     from ..methods import METHODS
     from ..trust.evaluate import Settings, evaluate_cases, measures, methods_for
@@ -101,8 +108,10 @@ def evaluate(
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different truths: give one.")
     own = not given and images is None
-    if own and model not in ("toybox", "toybox-cheat"):
+    if own and model not in ("toybox", "toybox-robust", "toybox-cheat"):
         raise UsageError("Give pictures to measure on: --boxes FILE, --masks FILE, --voc FOLDER or --images FOLDER.")
+    table = common.out_file(latex, (".tex",)) if latex else None
+    papers = common.out_file(bib, (".bib",)) if bib else None
     spread = spread_over(model, options, ray, workers)
     opened = open_from(model, options)
     cases = _cases(opened, boxes, masks, voc, images, split, limit)
@@ -111,15 +120,21 @@ def evaluate(
     left_out = [name for name, kind in METHODS.items() if kind.about.slow]
     if "all" in names and left_out:
         complain(f"all leaves out {', '.join(left_out)}: they need hundreds of passes. Add them by name.")
+    if measure is None and len(cases) * len(chosen) > 400:
+        complain("All measures on so many pictures take minutes. To start small: --measure pointing --limit 50.")
     with common.progress("Measuring", len(cases), quiet=json) as bar:
         league = evaluate_cases(opened, cases, chosen, settings=settings, out=folder, progress=bar.at, spread=spread)
     league.save(folder)
+    if table is not None:
+        write_whole(table, league.latex())
+    if papers is not None:
+        write_whole(papers, league.bibtex())
     document: dict[str, Any] = league.to_dict()
     if not json:
         _show(league)
     if own and cheat:
         document["cheat"] = _cheat(opened, chosen, folder, limit, json)
-    (folder / "league.json").write_text(common.dump_json(document) + "\n", encoding="utf-8")
+    write_whole(folder / "league.json", common.dump_json(document) + "\n")
     for key, why in league.failed.items():
         complain(f"{key}: {why}")
     for name, why in league.refused.items():

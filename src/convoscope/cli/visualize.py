@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..files import write_image
 from . import common
 from .common import JsonFlag, ModelArgument, ModelOptions, complain, open_from, out_file, print_json, say, takes_model
 
@@ -137,7 +138,7 @@ def write(results: Visualizations, file: Path, *, transparent: bool = False) -> 
         if transparent and one.transparency is not None:
             one.save(path.with_name(f"{path.stem}-transparent.png"), transparent=True)
         if one.original is not None and one.objective != "invert":
-            one.difference.save(path.with_name(f"{path.stem}-difference.png"))
+            write_image(path.with_name(f"{path.stem}-difference.png"), one.difference)
     if single and results[0].original is not None:
         results.sheet().save(written[0].with_name(f"{written[0].stem}-sheet.png"))
     return written
@@ -229,4 +230,6 @@ class Film:
             pages.append(page)
         durations = [80] * (len(pages) - 1) + [2000]
         settings: dict[str, Any] = {"quality": 92} if self.file.suffix == ".webp" else {}
-        pages[0].save(self.file, save_all=True, append_images=pages[1:], duration=durations, loop=0, **settings)
+        write_image(
+            self.file, pages[0], save_all=True, append_images=pages[1:], duration=durations, loop=0, **settings
+        )

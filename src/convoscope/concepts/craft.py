@@ -24,10 +24,12 @@ from torch import Tensor
 from ..engine.passes.needs import Replaced
 from ..engine.recompute.perturb import replaced_scores
 from ..errors import LayerError, MethodRefused, UsageError
+from ..extras import need
 from ..improve.collection import Labelled
 from ..improve.look import look
 from ..improve.statistics import Interval, paired
 from ..methods.base import Query
+from ..pictures.picture import Picture
 from ..session import Session
 from ..targets import ClassTarget
 from ..targets.classes import class_index
@@ -36,6 +38,7 @@ from ..targets.combinations import Direction
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..draw.sheet import Sheet
     from ..models.model import Model
     from ..surveys.store.store import Store
 
@@ -102,6 +105,8 @@ class Craft:
         completeness: the share of the logit, above that of an empty layer, that all parts together give back.
         error: what the factorisation leaves, relative to the activations (Frobenius norm).
         doubts: what this cannot tell.
+        model: the network.
+        source: the class's pictures.
     """
 
     target: str
@@ -111,10 +116,29 @@ class Craft:
     error: float
     doubts: list[str]
     model: Model = field(repr=False)
+    source: Labelled = field(repr=False)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """The parts as plain data."""
         return [part.to_dict() for part in self.parts]
+
+    def record(self, channels: int = 12) -> dict[str, Any]:
+        """What the page reads: the parts with their places, boxes in input pixels, and strongest channels."""
+        parts = []
+        for part in self.parts:
+            strongest = np.argsort(-part.vector, kind="stable")[:channels]
+            parts.append({
+                **part.to_dict(), "sobol": part.sobol.to_dict(), "unstable": part.unstable,
+                "boxes": [self._box(uri, *place) for uri, place in zip(part.pictures, part.places, strict=True)],
+                "channels": [[int(at), float(part.vector[at])] for at in strongest if part.vector[at] > 0],
+            })  # fmt: skip
+        return {"target": self.target, "layer": self.layer, "completeness": self.completeness.to_dict(),
+                "error": self.error, "doubts": list(self.doubts), "parts": parts}  # fmt: skip
+
+    def _box(self, picture: Any, row: int, col: int) -> list[int] | None:
+        tensor = self.model.prepare(picture).tensor
+        layer = self.model.watched(tuple(tensor.shape)).layers.get(self.layer)
+        return None if layer is None or layer.geometry is None else [int(v) for v in layer.geometry.box(row, col)]
 
     def direction(self, number: int) -> Direction:
         """A part as a target: every map and visualisation takes it."""
@@ -135,7 +159,7 @@ class Craft:
         part = self.parts[number]
         found = []
         for uri, (row, col) in list(zip(part.pictures, part.places, strict=True))[:count]:
-            fitted = self.model.prepare(uri)
+            fitted = self.model.prepare(self._picture(uri))
             watched = self.model.watched(tuple(fitted.tensor.shape))
             geometry = watched.layers[self.layer].geometry
             shown = self.model.preprocessing.denormalise(fitted.tensor).clamp(0, 1)
@@ -145,6 +169,38 @@ class Craft:
             whole = Image.fromarray((shown.movedim(0, -1).numpy() * 255).round().astype(np.uint8).squeeze())
             found.append(whole.crop(box))
         return found
+
+    def _picture(self, uri: str) -> Picture:
+        return self.source.picture(self.source.uris.index(uri))
+
+    def overlays(self, number: int, count: int = 3) -> list[Image.Image]:
+        """Where a part lies in the pictures that have most of it, drawn on the network's input."""
+        from ..draw import colour, overlay
+
+        drawn = []
+        for uri in self.parts[number].pictures[:count]:
+            picture = self._picture(uri)
+            values = self.maps(picture)[number]
+            fitted = self.model.prepare(picture)
+            shown = self.model.preprocessing.denormalise(fitted.tensor).clamp(0, 1).movedim(0, -1).numpy()
+            whole = Picture.of(np.ascontiguousarray(shown, np.float32)).image
+            scale = colour.scale_for([values], signed=False, unit="share of the part")
+            drawn.append(overlay.overlay(np.asarray(whole), values, scale=scale))
+        return drawn
+
+    def sheet(self, count: int = 4) -> Sheet:
+        """The most important parts, a row each: strongest patches at true receptive fields, then maps."""
+        from ..draw import grid
+
+        rows = []
+        for part in self.parts[:count]:
+            cells = [(one, "") for one in [*self.patches(part.number, 5), *self.overlays(part.number, 3)]]
+            mark = ", unstable" if part.unstable else ""
+            rows.append((f"part {part.number + 1}: {part.importance.mean:.0%} of the logit{mark}", cells))
+        return grid.patches(
+            rows, f"What {self.target} is made of", columns=8, size=96.0,
+            footnote=f"{self.model.name}, {self.layer}: five patches and three maps of each part.",
+        )  # fmt: skip
 
 
 def craft(
@@ -169,17 +225,21 @@ def craft(
         seed: of the factorisation and the designs.
         progress: called with what is done, how much, and of how much.
 
+    Returns:
+        The parts with their pictures, how much of the score each carries, and what they leave out.
+
     Raises:
         UsageError: fewer than ten pictures of the class, or a setting that does not fit.
         MethodRefused: the layer has no grid.
     """
     if not 2 <= parts <= 64:
         raise UsageError(f"parts must be between 2 and 64, not {parts}.")
-    if hasattr(model, "recipe"):
-        store: Any = model
-        pictures = store if pictures is None else pictures
-        model = store.model()
-    opened: Model = model  # type: ignore[assignment]
+    from ..surveys.store.store import Store
+
+    if isinstance(model, Store):
+        pictures = model if pictures is None else pictures
+        model = model.model()
+    opened = model
     if pictures is None:
         raise UsageError("Give pictures of the class, or the store of a survey.")
     index, chosen = _of_class(opened, Labelled.of(pictures, opened), target)
@@ -208,14 +268,15 @@ def craft(
         )  # fmt: skip
     if any(part.unstable for part in found):
         doubts.append("Parts marked unstable are not found again with another seed: read nothing into them.")
-    return Craft(opened.label(index), where, found, paired(measured.complete, seed=seed), error, doubts, opened)
+    return Craft(
+        opened.label(index), where, found, paired(measured.complete, seed=seed), error, doubts, opened, chosen
+    )
 
 
 def factorise(samples: NDArray[Any], parts: int, seed: int = 0, steps: int = 400) -> tuple[Floats, float]:
     """Non-negative factorisation of ``[N, C]``: the parts ``[parts, C]`` at unit length, and the relative error."""
-    from sklearn.decomposition import NMF
-
-    made = NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
+    library = need("sklearn.decomposition", "CRAFT")
+    made = library.NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
     with warnings.catch_warnings(action="ignore"):  # not converged: the stability tells
         weights = made.fit_transform(np.asarray(samples, np.float64))
     basis = np.asarray(made.components_, np.float64)

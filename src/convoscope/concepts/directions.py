@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import linalg, stats
 
 from ..errors import LayerError, UsageError
+from ..extras import need
 from ..improve.collection import Labelled
 from ..improve.look import batches, look
 from ..improve.statistics import LEVEL, corrected
@@ -93,6 +94,14 @@ class Directions:
     def to_dict(self) -> list[dict[str, Any]]:
         """The rows as plain data."""
         return [row.to_dict() for row in self.rows]
+
+    def record(self, channels: int = 12) -> dict[str, Any]:
+        """What the page reads: the rows with their strongest channels, and what was refused."""
+        rows = []
+        for row in self.rows:
+            strongest = np.argsort(-np.abs(row.vector), kind="stable")[:channels]
+            rows.append({**row.to_dict(), "channels": [[int(at), float(row.vector[at])] for at in strongest]})
+        return {"rows": rows, "refused": list(self.refused), "doubts": list(self.doubts)}
 
 
 def tcav(
@@ -243,16 +252,14 @@ def _score_interval(slopes: Floats, random: np.random.Generator, draws: int = 10
     cols = random.multinomial(sets, np.full(sets, 1 / sets), size=draws) / sets
     drawn = np.einsum("dp,ps,ds->d", rows, signs, cols, optimize=True)
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _covariance(centred: Floats) -> tuple[Floats, bool] | None:
     """The Cholesky factor of the shrunk covariance (Ledoit & Wolf 2004)."""
-    from sklearn.covariance import ledoit_wolf
-
     if not np.isfinite(centred).all() or float(np.abs(centred).max(initial=0)) == 0:
         return None
-    covariance, _ = ledoit_wolf(centred, assume_centered=True)
+    covariance, _ = need("sklearn.covariance", "TCAV").ledoit_wolf(centred, assume_centered=True)
     covariance[np.diag_indices_from(covariance)] += 1e-9 * np.trace(covariance) / len(covariance)
     factor: tuple[Floats, bool] = linalg.cho_factor(covariance, lower=True)
     return factor

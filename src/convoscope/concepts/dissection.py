@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from ..surveys.store.store import Store
 
-#: shares of a unit's cells above its threshold that are tried; the paper's is 0.005
-QUANTILES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15)
+#: shares of a unit's cells above its threshold that are tried, close together, since a detector's overlap cannot be
+#: larger than the ratio of its area to the concept's; the paper's share is 0.005
+QUANTILES = tuple(0.0005 * 2 ** (step / 2) for step in range(17))
 PUBLISHED = 0.005
 #: a picture's map is compared at most at so many pixels a side
 SIDE = 112
@@ -91,6 +92,15 @@ class Dissection:
     def to_dict(self) -> list[dict[str, Any]]:
         """The rows as plain data."""
         return [row.to_dict() for row in self.rows]
+
+    def record(self) -> dict[str, Any]:
+        """What the page reads: the rows with what chance reaches and their pictures, and what was looked at."""
+        rows = [
+            {**row.to_dict(), "chance": row.chance, "threshold": row.threshold, "pictures": list(row.pictures)}
+            for row in self.rows
+        ]
+        return {"rows": rows, "units": self.units, "concepts": list(self.concepts), "pictures": self.pictures,
+                "doubts": list(self.doubts)}  # fmt: skip
 
     def of(self, unit: str) -> list[Dissected]:
         """What one unit stands for: several things, one, or none."""
@@ -156,7 +166,9 @@ def dissect(
 
 
 def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labelled, list[str]]:
-    if hasattr(store, "recipe"):
+    from ..surveys.store.store import Store
+
+    if isinstance(store, Store):
         model: Model = store.model()
         given = store if pictures is None else pictures
         surveyed = [span.name for span in store.recipe.layers if span.grid]
@@ -179,6 +191,7 @@ def _one_layer(
     inter_a, on_a, size_a, present = _summed(_counts(model, layer, first, truth, thresholds, progress))
     union_a = on_a[:, :, None] + size_a[None, None] - inter_a
     best = overlap(inter_a, union_a).argmax(1)  # [C, M]
+    exchange = _Exchange(second, truth, thresholds, best)
     channels = np.arange(len(thresholds))
     pick = best[:, :, None]
     chosen = [
@@ -187,7 +200,7 @@ def _one_layer(
             one.on[channels[:, None], best].astype(np.float32),
             one.size,
         )
-        for one in _counts(model, layer, second, truth, thresholds, progress)
+        for one in _counts(model, layer, second, truth, thresholds, progress, exchange)
     ]
     inter = np.stack([one[0] for one in chosen])  # [N, C, M]
     on = np.stack([one[1] for one in chosen])
@@ -196,7 +209,7 @@ def _one_layer(
     enough = (here >= FEW) & (present >= FEW)
     iou = overlap(inter.sum(0), on.sum(0) + size.sum(0) - inter.sum(0))
     low, high = _intervals(inter, on, size, seed)
-    chance = _chance(model, layer, second.take(range(min(len(second), EXCHANGED))), truth, thresholds, best, seed)
+    chance = exchange.reaches(on, seed)
     result.units += len(thresholds)
     keep = enough[None, :] & (low > np.maximum(chance, 1e-12)) & (iou > 0)
     for channel, at in zip(*np.nonzero(keep), strict=True):
@@ -255,18 +268,35 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
         if not kept:
             raise LayerError(f"Layer {layer!r} was not reached in this forward: choose another.")
         query = Query(model, inputs, [], watched)
-        yield rows, query.planes(layer, kept[0]).cpu(), query
+        planes = query.planes(layer, kept[0]).cpu()
+        if planes.shape[-1] * planes.shape[-2] == 1:
+            raise LayerError(
+                f"Layer {layer!r} has one cell for the whole picture, and so no place: choose one with a grid."
+            )
+        yield rows, planes, query
 
 
 def _counts(
     model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: Tell | None,
+    exchange: _Exchange | None = None,
 ) -> Iterator[_Counts]:  # fmt: skip
     for rows, planes, query in _grids(model, layer, pictures):
         for row, grid in zip(rows, planes, strict=True):
             masks = _masks(model, pictures, row, truth, query)
-            yield _count(query.resample(grid, layer)[0], masks, thresholds, query)
+            values = _at_places(query.resample(grid, layer)[0], query)
+            yield _count(values, masks, thresholds)
+            if exchange is not None:
+                exchange.add(row, values, masks)
             if progress is not None:
                 progress(row + 1, len(pictures))
+
+
+def _at_places(raised: Tensor, query: Query) -> Tensor:
+    """``[C, H, W]`` at the pixels that are compared, ``[C, pixels]``."""
+    rows, cols = _places(query)
+    if (len(rows), len(cols)) == tuple(raised.shape[1:]):
+        return raised.flatten(1)
+    return raised[:, torch.from_numpy(rows)][:, :, torch.from_numpy(cols)].flatten(1)
 
 
 def _places(query: Query) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -288,17 +318,16 @@ def _masks(model: Model, pictures: Labelled, row: int, truth: Truth, query: Quer
     return found
 
 
-def _count(raised: Tensor, masks: NDArray[np.float32], thresholds: NDArray[np.float32], query: Query) -> _Counts:
-    rows, cols = _places(query)
-    values = raised[:, torch.from_numpy(rows)][:, :, torch.from_numpy(cols)].flatten(1)  # [C, pixels]
-    there = torch.from_numpy(masks)
-    inter = np.empty((len(values), thresholds.shape[1], masks.shape[1]))
-    on = np.empty((len(values), thresholds.shape[1]))
-    for at in range(thresholds.shape[1]):
-        above = (values > torch.from_numpy(thresholds[:, at : at + 1])).float()
-        inter[:, at] = (above @ there).numpy()
-        on[:, at] = above.sum(1).numpy()
-    return _Counts(inter, on, masks.sum(0).astype(np.float64))
+def _count(values: Tensor, masks: NDArray[np.float32], thresholds: NDArray[np.float32]) -> _Counts:
+    levels = torch.from_numpy(thresholds)
+    size = masks.sum(0).astype(np.float64)
+    inter = np.zeros((len(values), thresholds.shape[1], masks.shape[1]))
+    for name in np.flatnonzero(size):  # most concepts are not on most pictures, and cover little of the others
+        there = values[:, torch.from_numpy(np.flatnonzero(masks[:, name]))]
+        for at in range(thresholds.shape[1]):
+            inter[:, at, name] = (there > levels[:, at : at + 1]).sum(1).numpy()
+    on = torch.stack([(values > levels[:, at : at + 1]).sum(1) for at in range(thresholds.shape[1])], 1)
+    return _Counts(inter, on.double().numpy(), size)
 
 
 def _summed(counts: Iterator[_Counts]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -330,47 +359,54 @@ def _intervals(
     return low.reshape(inter.shape[1:]), high.reshape(inter.shape[1:])
 
 
-def _chance(
-    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32],
-    best: NDArray[np.int64], seed: int, rounds: int = 20,
-) -> NDArray[np.float64]:  # fmt: skip
-    """The overlap's 95 % point ``[C, M]`` where each picture gets the masks of another that shows the concept.
+class _Exchange:
+    """What chance reaches: the overlap where each picture gets the masks of another that shows the concept.
 
     Masks move within the pictures that have the concept, so that a unit which fires wherever things lie (the middle)
-    gains nothing by it.
+    gains nothing by it. Only pictures of one shape can exchange masks (the commonest one); at most ``EXCHANGED`` of
+    them take part.
     """
-    random = np.random.default_rng([seed, 1])
-    above: list[NDArray[np.uint8]] = []
-    masks: list[NDArray[np.float32]] = []
-    for rows, planes, query in _grids(model, layer, pictures):
-        at_rows, at_cols = _places(query)
-        for row, grid in zip(rows, planes, strict=True):
-            raised = query.resample(grid, layer)[0][:, torch.from_numpy(at_rows)][:, :, torch.from_numpy(at_cols)]
-            above.append(np.packbits((raised.flatten(1).numpy()[:, None] > thresholds[:, :, None]), axis=-1))
-            masks.append(_masks(model, pictures, row, truth, query))
-    shape = {mask.shape[0] for mask in masks}
-    found = np.zeros((rounds, len(thresholds), len(truth.names)))
-    if len(shape) != 1:
-        return np.zeros(found.shape[1:])
-    pixels = shape.pop()
-    for name in range(len(truth.names)):
-        having = [row for row, mask in enumerate(masks) if mask[:, name].any()]
-        if len(having) < FEW:
-            continue
-        chosen = best[:, name]
-        on = np.stack(
-            [np.unpackbits(above[row][np.arange(len(chosen)), chosen], axis=-1, count=pixels) for row in having]
-        )
-        on_all = sum(
-            np.unpackbits(one[np.arange(len(chosen)), chosen], axis=-1, count=pixels).sum(-1, dtype=np.int64)
-            for one in above
-        )
-        there = np.stack([masks[row][:, name] for row in having])
-        for turn in range(rounds):
-            moved = there[_derangement(len(having), random)]
-            inter = np.einsum("ncp,np->c", on.astype(np.float32), moved)
-            found[turn, :, name] = overlap(inter, on_all + there.sum() - inter)
-    return np.asarray(np.quantile(found, 1 - LEVEL, axis=0))
+
+    def __init__(
+        self, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], best: NDArray[np.int64]
+    ) -> None:
+        self.most = min(len(pictures), EXCHANGED)
+        self.levels = np.take_along_axis(thresholds, best, 1)  # [C, M]
+        self.above: list[dict[int, NDArray[np.uint8]]] = []
+        self.masks: list[dict[int, NDArray[np.float32]]] = []
+
+    def add(self, row: int, values: Tensor, masks: NDArray[np.float32]) -> None:
+        """Keep where each unit is on (at its threshold for the concept), for the concepts that the picture shows."""
+        if row >= self.most:
+            return
+        shown = [int(name) for name in np.flatnonzero(masks.any(0))]
+        there = values.numpy()
+        self.above.append({name: np.packbits(there > self.levels[:, name : name + 1], axis=1) for name in shown})
+        self.masks.append({name: masks[:, name].copy() for name in shown})
+
+    def reaches(self, on: NDArray[Any], seed: int, rounds: int = 20) -> NDArray[np.float64]:
+        """The overlap's 95 % point ``[C, M]``; ``on`` counts each unit's pixels in each picture, ``[N, C, M]``."""
+        random = np.random.default_rng([seed, 1])
+        found = np.zeros((rounds, *self.levels.shape))
+        pixels = [next((len(mask) for mask in masks.values()), -1) for masks in self.masks]
+        common = max(set(pixels) - {-1}, key=pixels.count, default=-1)
+        alike = [row for row, count in enumerate(pixels) if count in (common, -1)]
+        on_all = on[alike].sum(0)
+        for name in range(self.levels.shape[1]):
+            having = [row for row in alike if name in self.masks[row]]
+            if len(having) < FEW:
+                found[:, :, name] = 1.0  # nothing can be told from chance
+                continue
+            there = np.stack([self.masks[row][name] for row in having])  # [n, pixels]
+            # of every unit and every pair of pictures: the one's map on the other's mask
+            pairs = np.stack(
+                [np.unpackbits(self.above[row][name], axis=1, count=there.shape[1]) @ there.T for row in having]
+            )  # [n, C, n]
+            for turn in range(rounds):
+                other = _derangement(len(having), random)
+                inter = pairs[np.arange(len(having)), :, other].sum(0)
+                found[turn, :, name] = overlap(inter, on_all[:, name] + there.sum() - inter)
+        return np.asarray(np.quantile(found, 1 - LEVEL, axis=0))
 
 
 def _derangement(count: int, random: np.random.Generator) -> NDArray[np.intp]:

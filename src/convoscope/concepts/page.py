@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
-from ..draw import colour, overlay
 from ..errors import PictureError
-from ..html.render import inline, render, write_whole
+from ..files import write_whole
+from ..html.render import inline, render
 from ..pictures.picture import Picture
 from ..version import __version__
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from .craft import Craft
     from .directions import Directions
     from .dissection import Dissection
+    from .words import Words
 
 #: cards of units on a dissection's page
 CARDS = 24
@@ -66,7 +66,7 @@ def page_of_craft(found: Craft, path: str | Path) -> Path:
     cards = []
     for part in found.parts:
         shown = found.patches(part.number, 8)
-        maps = _maps(found, part.number)
+        maps = found.overlays(part.number)
         unstable = " It is not found again with other seeds: read nothing into it." if part.unstable else ""
         cards.append({
             "title": f"Part {part.number}",
@@ -85,16 +85,30 @@ def page_of_craft(found: Craft, path: str | Path) -> Path:
     return _write(path, f"What a {found.target} is made of", lead, found.doubts, (), [], cards)
 
 
-def _maps(found: Craft, number: int, count: int = 3) -> list[Image.Image]:
-    drawn = []
-    for uri in found.parts[number].pictures[:count]:
-        values = found.maps(uri)[number]
-        fitted = found.model.prepare(uri)
-        shown = found.model.preprocessing.denormalise(fitted.tensor).clamp(0, 1).movedim(0, -1).numpy()
-        whole = Picture.of(np.ascontiguousarray(shown, np.float32)).image
-        scale = colour.scale_for([values], signed=False, unit="share of the part")
-        drawn.append(overlay.overlay(np.asarray(whole), values, scale=scale))
-    return drawn
+def page_of_words(found: Words, path: str | Path) -> Path:
+    """Write the page of words: named units, and for each text the units that answer it."""
+    rows = [(row.unit, row.word, f"{row.score:.2f}", f"{row.p:.2g}") for row in found.named]
+    cards = [
+        {
+            "title": f"{row.unit}: {row.word}",
+            "sentence": f"fit {row.score:.2f}, p {row.p:.2g}",
+            "groups": [{"title": "pictures for which it fires most", "pictures": _thumbnails(row.pictures[:6])}],
+        }
+        for row in found.named[:CARDS]
+    ]
+    for text, ranked in found.ranked.items():
+        groups = [
+            {"title": f"{row.unit}: {row.likeness:+.3f}, p {row.p:.2g}", "pictures": _thumbnails(row.pictures[:6])}
+            for row in ranked[:5]
+            if row.p <= 0.05
+        ]
+        said = "" if groups else "No unit is more like it than random pictures are."
+        cards.append({"title": f"For “{text}”", "sentence": said, "groups": groups})
+    lead = (
+        f"{len(found.named)} of {found.units} units have a word that as many random pictures do not reach (p corrected "
+        f"over units). Likeness is measured by {found.text_model}: what it confuses is confused here, too."
+    )
+    return _write(path, "What the units are called", lead, found.doubts, ("unit", "word", "fit", "p"), rows, cards)
 
 
 def _shown(image: Image.Image, side: int, alt: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from ..errors import UsageError
+from ..files import read_text
 
 Mask = NDArray[np.bool_]
 
@@ -63,7 +64,7 @@ def read_truth(masks: str | Path | None = None, parts: str | Path | None = None)
 
 def _load(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_text(path))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as JSON ({str(error)[:120]}).") from None
 
@@ -94,7 +95,7 @@ def _label_maps(folder: Path) -> Truth:
     if not files:
         raise UsageError(f"{folder}: no label maps (PNG files named as their photos) are here.")
     listed = folder / "labels.txt"
-    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    lines = read_text(listed).splitlines() if listed.is_file() else []
 
     def name(value: int) -> str:
         return lines[value - 1].strip() if 0 < value <= len(lines) else f"label {value}"

@@ -16,7 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from ..errors import ConvoscopeError
+from ..files import write_image
 
 if TYPE_CHECKING:
     from ..html.page import Section
@@ -46,6 +49,11 @@ class Stage:
         """The network that learnt the tag instead of the cup."""
         return self.open("toybox-cheat")
 
+    @cached_property
+    def robust(self) -> Model:
+        """The network that was trained adversarially: what it wants can be recognised."""
+        return self.open("toybox-robust")
+
     def open(self, spec: str) -> Model:
         """A network with the demo's device, batch size and seed."""
         from ..models.opening import open_model
@@ -67,7 +75,10 @@ class Stage:
 
     def save(self, sheet: Any, name: str) -> str:
         """Write a sheet or picture as ``name``; returns the path relative to the page."""
-        sheet.save(self.out / name)
+        if isinstance(sheet, Image.Image):
+            write_image(self.out / name, sheet)
+        else:
+            sheet.save(self.out / name)
         return name
 
 

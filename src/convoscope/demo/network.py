@@ -63,7 +63,15 @@ def inside(stage: Stage) -> Section:
         f"{len(rows)} named layers. The first sees strokes and colours a few pixels wide; a cell of the last grid "
         f"sees {spot}.",
         [
-            Item(stage.save(filters(stage.model), "filters.png"), "The filters of the first layer, as they are."),
+            Item(
+                stage.save(filters(stage.robust), "filters-robust.png"),
+                "The filters of the first layer of toybox-robust, as they are: colours and edges. Its training asked "
+                "for smooth filters, and used the worst pictures near the real ones.",
+            ),
+            Item(
+                stage.save(filters(stage.model), "filters.png"),
+                "Those of toybox, which solve the task as well: nobody asked for filters that a person can read.",
+            ),
             Item(
                 stage.save(activations(stage.model, picture, early, scale="own", limit=32), "activations-early.png"),
                 "What the first layer makes of a cat: edges and patches of colour.",

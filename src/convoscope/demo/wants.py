@@ -19,22 +19,28 @@ def wanted(stage: Stage) -> Section:
     from ..visualization import Maco, visualize
     from ..visualization.sheets import sheet
 
-    labels = ("house", "flower", "boat", "fish")
+    labels = ("house", "cat", "boat", "fish")
     # fewer crops and steps than by default: the demo is for a look, not for print
-    results = visualize(stage.model, list(labels), recipe=Maco(steps=64, crops=2), also=stage.open("toybox-twin"))
+    recipe = Maco(steps=64, crops=2)
+    plain = visualize(stage.model, list(labels), recipe=recipe, also=stage.open("toybox-twin"))
+    clear = visualize(stage.robust, list(labels), recipe=recipe)
     cells = []
-    for one in results:
-        white = Image.new("RGBA", one.image.size, "white")
-        made = Image.alpha_composite(white, one.transparent).convert("RGB")
-        cells += [(made, f"made: {one.caption}"), (stage.picture(one.target).image, f"a real {one.target}")]
-    moved = sum(other["rank"] == 1 for one in results for other in one.also)
+    for one, other in zip(plain, clear, strict=True):
+        for made, name in ((one, "toybox"), (other, "toybox-robust")):
+            white = Image.new("RGBA", made.image.size, "white")
+            shown = Image.alpha_composite(white, made.transparent).convert("RGB")
+            cells.append((shown, f"{name}: {made.caption}"))
+        cells.append((stage.picture(one.target).image, f"a real {one.target}"))
+    moved = sum(other["rank"] == 1 for one in plain for other in one.also)
     return Section(
         "What does a class want to see?",
         "Gradient ascent on a class's score makes the picture that the network would like best (MACO: only the "
         "phases of a natural spectrum are free; what did not matter is transparent). Each is measured as saved. "
-        f"{moved} of {len(results)} are also recognised by a second network, trained from another seed.",
-        [Item(stage.save(sheet([("", cells)], columns=4, title="", size=110), "wanted.png"),
-              "Each made picture beside a real example of its class.")],
+        f"{moved} of {len(plain)} of the first network's are also recognised by another one, trained from another "
+        "seed. The second network was trained on the worst pictures near the real ones (adversarially): it cannot use "
+        "what people do not see, and its pictures look more like the things.",
+        [Item(stage.save(sheet([("", cells)], columns=3, title="", size=110), "wanted.png"),
+              "Each class as toybox and as toybox-robust want it, beside a real example.")],
     )  # fmt: skip
 
 

@@ -44,11 +44,13 @@ class Scale:
 
     Attributes:
         low, high: the values drawn with the first and the last colour; what lies beyond gets the same colour.
-        signed: the scale is centred on zero (``low == -high``).
+        signed: the scale is symmetrical about its ``centre``.
         cmap: name of a matplotlib colour map.
         clip_percentile: ``high`` is this percentile of the values (0 to 100); None where nothing is clipped.
         note: what a reader must know ("every value is 0", "12 values are not finite"); "" if nothing.
         unit: unit of the values, such as "score per pixel"; "" where unknown.
+        centre: of a signed scale, the value that means nothing; 0 but where the note says another.
+        over: drawn over a photo: the bar shows the colours as they look over a black and over a white one.
     """
 
     low: float
@@ -58,14 +60,18 @@ class Scale:
     clip_percentile: float | None = None
     note: str = ""
     unit: str = ""
+    centre: float = 0.0
+    over: bool = False
 
     def __post_init__(self) -> None:
         if not self.cmap:
             object.__setattr__(self, "cmap", DIVERGING if self.signed else SEQUENTIAL)
         if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low > self.high:
             raise UsageError(f"A colour scale needs two finite ends, low <= high, not {self.low} and {self.high}.")
-        if self.signed and self.low != -self.high:
-            raise UsageError(f"A signed colour scale is symmetrical about 0, not {self.low} to {self.high}.")
+        about = abs((self.low - self.centre) + (self.high - self.centre))
+        if self.signed and about > 1e-9 * max(abs(self.low), abs(self.high)):
+            where = format_number(self.centre)
+            raise UsageError(f"A signed colour scale is symmetrical about {where}, not {self.low} to {self.high}.")
 
     def position(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Where each value lies between ``low`` (0) and ``high`` (1), clipped; NaN where it is not finite."""
@@ -80,13 +86,14 @@ class Scale:
         return np.where(where, np.clip(out, 0.0, 1.0), np.nan)
 
     def strength(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """How far from "nothing" each value is, 0 to 1: |value| / high, or max(value, 0) / high if unsigned.
+        """How far from "nothing" each value is, 0 to 1: |value − centre| / (high − centre), or max(value, 0) / high.
 
         NaN where the value is not finite; 0 everywhere on a scale that ends at 0.
         """
         data = np.asarray(values, dtype=np.float64)
-        size = np.abs(data) if self.signed else np.maximum(data, 0.0)
-        share = np.minimum(size, self.high) / self.high if self.high > 0 else np.zeros_like(data)
+        size = np.abs(data - self.centre) if self.signed else np.maximum(data, 0.0)
+        room = self.high - self.centre if self.signed else self.high
+        share = np.minimum(size, room) / room if room > 0 else np.zeros_like(data)
         return np.where(np.isfinite(data), share, np.nan)
 
     def sentence(self) -> str:
@@ -95,7 +102,7 @@ class Scale:
         unit = f" {self.unit}" if self.unit else ""
         parts = [f"{low} to {high}{unit}"]
         if self.signed:
-            parts.append("centred on 0")
+            parts.append(f"centred on {format_number(self.centre)}")
         if self.clip_percentile is not None:
             parts.append(f"clipped at the {ordinal(self.clip_percentile)} percentile")
         if self.note:
@@ -208,7 +215,14 @@ def hatching(height: int, width: int) -> Pixels:
 
 
 def bar(scale: Scale, length: int = 256) -> Pixels:
-    """The scale's colours from low to high, uint8 1×length×3. A scale without extent is one colour."""
+    """The scale's colours from low to high, uint8 1×length×3. A scale without extent is one colour.
+
+    Of a scale that is drawn ``over`` a photo, 2×length×3: as the colours look over white, and over black.
+    """
+    if scale.over:
+        from convoscope.draw.overlay import over_bar
+
+        return over_bar(scale, length)
     if scale.low == scale.high:
         return paint(np.full((1, length), scale.low), scale)
     steps = np.linspace(0.0, 1.0, length)
@@ -217,12 +231,25 @@ def bar(scale: Scale, length: int = 256) -> Pixels:
     return strip
 
 
-@lru_cache(maxsize=16)
+#: brightness (luma, 0 to 1) that a photo keeps at most beneath a map of unsigned values, and at least beneath one of
+#: signed values: the colours of the one are all brighter, those of the other all darker
+BENEATH, ABOVE = 0.42, 0.60
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@lru_cache(maxsize=32)
 def colours(name: str) -> Pixels:
-    """The 511 colours of a matplotlib colour map, uint8 511×3; the middle one is the centre."""
-    table = _shipped(name)
-    if table is None:
-        table = computed(name)
+    """The 511 colours of a matplotlib colour map, uint8 511×3; the middle one is the centre.
+
+    ``NAME@over`` and ``NAME@over-signed`` are the part of its colours that is brighter (darker) than any photo beneath
+    it is drawn, so that more is brighter (darker) on every photo; where the map has no such part, all of its colours.
+    """
+    base, _, part = name.partition("@")
+    if part in ("over", "over-signed"):
+        table = _over(colours(base), part == "over-signed")
+    else:
+        shipped = _shipped(name)
+        table = computed(name) if shipped is None else shipped
     table.setflags(write=False)
     return table
 
@@ -240,6 +267,9 @@ def computed(name: str) -> Pixels:
     """The colours by matplotlib itself, for every other map."""
     import matplotlib  # here, and not pyplot: no window, and nothing at import time
 
+    name, _, part = name.partition("@")
+    if part in ("over", "over-signed"):
+        return _over(colours(name), part == "over-signed")
     try:
         cmap = matplotlib.colormaps[name]
     except KeyError:
@@ -249,6 +279,29 @@ def computed(name: str) -> Pixels:
     shares = cmap.resampled(_LEVELS)(np.linspace(0.0, 1.0, _LEVELS))[:, :3]
     table: Pixels = np.rint(shares * 255).astype(np.uint8)
     return table
+
+
+def _over(table: Pixels, signed: bool) -> Pixels:
+    luma = table @ _LUMA / 255
+    if signed:
+        middle = _LEVELS // 2
+        halves = [_part(table[middle::-1], luma[middle::-1] < ABOVE), _part(table[middle:], luma[middle:] < ABOVE)]
+        made = np.concatenate([halves[0][::-1], halves[1][1:]])
+    else:
+        made = np.concatenate([_part(table, luma > BENEATH)])
+    made.setflags(write=False)
+    return made
+
+
+def _part(table: Pixels, fits: NDArray[np.bool_]) -> Pixels:
+    """The end of a table from where all colours fit, stretched to its length; the table where hardly any do."""
+    wrong = np.flatnonzero(~fits)
+    start = int(wrong[-1]) + 1 if len(wrong) else 0
+    if start > 0.85 * len(table):
+        return np.array(table)
+    places = np.linspace(start, len(table) - 1, len(table))
+    found: Pixels = table[np.rint(places).astype(np.intp)]
+    return found
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

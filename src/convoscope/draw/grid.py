@@ -94,6 +94,11 @@ def tiles(
             f"Every channel has a colour scale of its own, {middle}; its {value} stands beside its number"
             + (f" ({unit})." if unit else ".")
         )
+        peaks = np.array([float(np.nanmax(np.abs(one))) for one in shown if np.isfinite(one).any()])
+        peaks = peaks[np.isfinite(peaks) & (peaks > 0)]
+        if len(peaks) > 1 and peaks.max() > 3 * peaks.min():
+            ends = " to ".join(colour.format_range(float(peaks.min()), float(peaks.max()), 2))
+            notes.append(f"So tiles of one brightness may differ: their strongest values run from {ends}.")
     if percentile is not None and percentile < 100 and (own or common.clip_percentile is not None):
         notes.append(f"Colour scales end at the {colour.ordinal(percentile)} percentile of the values.")
     return _tile_sheet(images, labels[:limit], sides, None if own else common, columns, title, notes, pixelated)
@@ -148,8 +153,12 @@ def filters(
     if rgb and depth != 3:
         raise UsageError(f"Colours need three input channels; these filters have {depth}.")
     rgb = depth == 3 if rgb is None else rgb
-    scale = colour.scale_for([data], signed=True, percentile=None, unit="weight")
+    # a few large weights must not leave all others pale
+    scale = colour.scale_for([data], signed=True, percentile=99.5, unit="weight")
     notes = [footnote]
+    if scale.clip_percentile is not None:
+        most = colour.format_number(float(np.nanmax(np.abs(data))))
+        notes.append(f"Colours end at the 99.5th percentile of |weight|; the largest is {most}.")
     if rgb:
         shown = data[: limit or 256]
         images = [_rgb(kernel, scale) for kernel in shown]

@@ -19,7 +19,7 @@ def ends(scale: Scale) -> tuple[str, str]:
     low, high = colour.format_range(scale.low, scale.high)
     if scale.clip_percentile is None:
         return low, high
-    return (f"≤ {low}" if scale.low < 0 else low), (f"≥ {high}" if scale.high > 0 else high)
+    return (f"≤ {low}" if scale.low < scale.centre else low), (f"≥ {high}" if scale.high > 0 else high)
 
 
 def caption(scale: Scale, *, with_clip: bool) -> str:
@@ -81,8 +81,9 @@ def numbers(drawing: Drawing, x: float, y: float, room: float, scale: Scale) -> 
         return
     drawing.line(x, y, low, NUMBER_SIZE, room=room, colour=INK)
     drawing.line(x + room, y, high, NUMBER_SIZE, room=room, colour=INK, anchor="end")
-    if scale.low < 0 < scale.high:
-        zero = x + room * (-scale.low / (scale.high - scale.low))
-        half = fonts.width("0", NUMBER_SIZE) / 2
+    if scale.low < scale.centre < scale.high:
+        zero = x + room * ((scale.centre - scale.low) / (scale.high - scale.low))
+        middle = colour.format_number(scale.centre)
+        half = fonts.width(middle, NUMBER_SIZE) / 2
         if zero - half > x + left + air / 2 and zero + half < x + room - right - air / 2:
-            drawing.line(zero, y, "0", NUMBER_SIZE, room=room, colour=INK, anchor="middle")
+            drawing.line(zero, y, middle, NUMBER_SIZE, room=room, colour=INK, anchor="middle")

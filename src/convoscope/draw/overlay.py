@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ from convoscope.errors import UsageError
 
 MIN_SIZE = 256
 MAX_SIZE = 2048
+#: of the strongest value
+OPACITY = 0.7
+#: share of its colour that the photo beneath loses
+MUTE = 0.65
+#: how much darker the photo gets beneath unsigned maps, how much lighter (negative) beneath signed ones
+DIM, DIM_SIGNED = 1 - colour.BENEATH, -colour.ABOVE
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -43,9 +50,9 @@ def overlay(
     *,
     scale: Scale | None = None,
     signed: bool = False,
-    opacity: float = 0.75,
+    opacity: float = OPACITY,
     matrix: ArrayLike | None = None,
-    mute: float = 0.65,
+    mute: float = MUTE,
     dim: float | None = None,
     pixelated: bool | None = None,
     min_size: int = MIN_SIZE,
@@ -53,9 +60,10 @@ def overlay(
 ) -> Image.Image:
     """Lay a map over the photo it belongs to.
 
-    Strong values are drawn nearly opaque, values near zero let the photo through; the photo beneath loses
-    some of its colour, so that hue means value. What lies outside the map (outside the crop) is faded towards
-    white.
+    Strong values are drawn nearly opaque, values near zero let the photo through; the photo beneath loses most of its
+    colour and is darkened (lightened under signed maps) until every colour of the map is brighter (darker) than any
+    of its pixels. So on every photo, black, white or noisy, more is brighter (darker), and nothing but zero looks
+    like zero. What lies outside the map (outside the crop) is faded towards white.
 
     Args:
         photo: uint8 H×W×3 (or H×W) array, or a PIL image.
@@ -67,9 +75,8 @@ def overlay(
             in this order: the centre of input pixel (0, 0) lies at photo position ``matrix @ (0, 0, 1)``.
             None spreads the map over the whole photo.
         mute: how much of its colour the photo beneath loses, 0 to 1.
-        dim: how much darker the photo gets (-1 to 1; negative: lighter). None: darker under a sequential map,
-            whose strong colours shine, lighter under a diverging one, whose strong colours are dark. Sparse
-            maps of single pixels stand out better at 0.5.
+        dim: how much darker the photo gets (-1 to 1; negative: lighter). None: so that the order of the values can
+            be read on any photo, darker under a sequential map, lighter under a diverging one.
         pixelated: draw map pixels as sharp squares; None does so for photos that must be enlarged.
         min_size: a photo whose longer side is under this many pixels is first enlarged by a whole factor, its
             pixels kept as squares; 0 never enlarges.
@@ -86,7 +93,7 @@ def overlay(
     base, warped, inside = _on_photo(photo, values, matrix, pixelated, min_size, max_size)
     scale = scale or colour.scale_for([np.asarray(values)], signed=signed)
     if dim is None:
-        dim = -0.12 if scale.signed else 0.14
+        dim = DIM_SIGNED if scale.signed else DIM
     return _blend(base, warped, inside, scale, opacity, mute, dim)
 
 
@@ -141,13 +148,33 @@ def _blend(
 ) -> Image.Image:
     photo = np.asarray(base, dtype=np.float32)
     grey = (photo @ _LUMA)[..., None]
+    scale = over(scale)
     muted = photo + mute * (grey - photo)
     muted = muted + abs(dim) * ((0.0 if dim > 0 else 255.0) - muted)
     strength = np.nan_to_num(scale.strength(warped), nan=1.0).astype(np.float32)
     alpha = (opacity * ramp(strength))[..., None]
     painted = colour.paint(warped, scale).astype(np.float32)
-    over = muted + alpha * (painted - muted)
-    return _joined(over, _faded(grey), inside)
+    joined = muted + alpha * (painted - muted)
+    return _joined(joined, _faded(grey), inside)
+
+
+def over(scale: Scale) -> Scale:
+    """The scale with the colours that are laid over a photo."""
+    if "@" in scale.cmap:
+        return scale
+    return replace(scale, cmap=f"{scale.cmap}@over{'-signed' if scale.signed else ''}", over=True)
+
+
+def over_bar(scale: Scale, length: int) -> colour.Pixels:
+    """The colours of a scale as they look over a white photo (above) and over a black one, uint8 2×length×3."""
+    ends = np.full((1, 1), scale.low) if scale.low == scale.high else np.linspace(scale.low, scale.high, length)[None]
+    values = np.broadcast_to(ends, (2, length)).astype(np.float64)
+    photo = np.zeros((2, length, 3), np.uint8)
+    photo[0] = 255
+    dim = DIM_SIGNED if scale.signed else DIM
+    whole = np.ones((2, length), np.bool_)
+    made = _blend(Image.fromarray(photo), values, whole, scale, OPACITY, MUTE, dim)
+    return np.asarray(made)
 
 
 def _faded(grey: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from convoscope.draw.canvas import GREY, INK, PALE, Box, Drawing, Picture, Rule
 from convoscope.draw.colour import Scale, hatching, ordinal
 from convoscope.draw.overlay import as_image
 from convoscope.errors import UsageError
+from convoscope.files import write_image, write_whole
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 PRINT_DPI = 220.0
@@ -30,6 +31,28 @@ LABEL_SIZE = 8.6
 SUBTITLE_SIZE = 7.4
 FOOTNOTE_SIZE = 7.0
 UNDER = 5.0
+MM = 72.0 / 25.4
+"""Points in a millimetre."""
+LEAST_CELL = 24.0
+"""A map narrower than this, in points, shows nothing."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Margins and sizes of text, in points."""
+
+    margin: float = MARGIN
+    gutter: float = GUTTER
+    title: float = TITLE_SIZE
+    heading: float = HEADING_SIZE
+    label: float = LABEL_SIZE
+    subtitle: float = SUBTITLE_SIZE
+    footnote: float = FOOTNOTE_SIZE
+
+
+SCREEN = Style()
+#: a figure of a paper: no margin but for the hairlines, text as a journal wants it, whatever the number of columns
+PAPER = Style(1.0, 5.0, 8.5, 7.0, 7.0, 6.2, 6.2)
 
 
 @dataclass(frozen=True)
@@ -78,16 +101,16 @@ class Sheet:
             raise UsageError(f"Cannot save a sheet as {path.name!r}: the name must end in {', '.join(SUFFIXES)}.")
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".pdf":
-            path.write_bytes(self.pdf(dpi))
+            write_whole(path, self.pdf(dpi))
         elif suffix == ".svg":
-            path.write_text(self.svg(dpi), encoding="utf-8")
+            write_whole(path, self.svg(dpi))
         elif suffix == ".webp":
             fine = raster.affordable_dpi(self.drawing, dpi, longest=16_000)
-            self.render(fine).save(path, "WEBP", quality=92, method=4)
+            write_image(path, self.render(fine), quality=92, method=4)
         elif suffix == ".png":
-            png.save(self.render(dpi), path, dpi=(dpi, dpi))
+            write_image(path, self.render(dpi), dpi=(dpi, dpi), **png.SETTINGS)
         else:
-            self.render(dpi).save(path, "JPEG", quality=93, subsampling=0)
+            write_image(path, self.render(dpi), quality=93, subsampling=0)
         return path
 
     def svg(self, dpi: float = PRINT_DPI) -> str:
@@ -146,6 +169,8 @@ def contact_sheet(
     footnote: str = "",
     columns: int | None = None,
     cell_width: float | None = None,
+    width: float | None = None,
+    caption: str = "",
 ) -> Sheet:
     """The photo and all maps side by side.
 
@@ -156,6 +181,9 @@ def contact_sheet(
         footnote: small text at the end; how far the colour scales reach is added.
         columns: maps in one line before the next line starts; None for up to 6, in lines of equal length.
         cell_width: width of a map in points; None chooses by the number of columns.
+        width: of the whole figure in millimetres (84: one column of a paper, 174: two). Text keeps its size of 6 to
+            7 points, pictures give way, and lines are folded where maps would be smaller than 20 millimetres.
+        caption: a text under the figure, in place of the footnote.
 
     Returns:
         The sheet.
@@ -167,7 +195,9 @@ def contact_sheet(
         raise UsageError("A sheet needs at least one row.")
     if (columns is not None and columns < 1) or (cell_width is not None and cell_width < 40):
         raise UsageError("A sheet needs at least 1 column, and cells at least 40 points wide.")
-    return Sheet(_Layout(rows, title, footnote, columns, cell_width).draw())
+    if width is not None:
+        return Sheet(_Figure(rows, title, footnote, columns, caption, width).draw())
+    return Sheet(_Layout(rows, title, footnote, columns, cell_width, caption).draw())
 
 
 def is_sharp(image: Image.Image, wish: bool | None = None) -> bool:
@@ -184,27 +214,29 @@ def picture_in(
     drawing.items.append(Box(x, y, size[0], size[1], stroke=PALE, line=0.35))
 
 
-def header(drawing: Drawing, title: str, y: float = MARGIN) -> float:
+def header(drawing: Drawing, title: str, style: Style = SCREEN) -> float:
     """The sheet's title, wrapped. Returns where the content begins."""
-    room = drawing.width - 2 * MARGIN
-    taken = drawing.block(MARGIN, y, title, TITLE_SIZE, room=room, lines=3, bold=True, colour=INK)
-    return y + taken + (10.0 if taken else 0.0)
+    room = drawing.width - 2 * style.margin
+    taken = drawing.block(style.margin, style.margin, title, style.title, room=room, lines=3, bold=True, colour=INK)
+    return style.margin + taken + (0.7 * style.title if taken else 0.0)
 
 
-def footer(drawing: Drawing, paragraphs: Sequence[str], y: float) -> float:
+def footer(drawing: Drawing, paragraphs: Sequence[str], y: float, style: Style = SCREEN) -> float:
     """Footnotes under a hairline. Returns where the page ends."""
     paragraphs = [text for text in paragraphs if text]
     if paragraphs:
-        room = drawing.width - 2 * MARGIN
-        drawing.items.append(Rule(MARGIN, y, drawing.width - MARGIN, y, PALE, 0.5))
-        y += 7.0
+        room = drawing.width - 2 * style.margin
+        drawing.items.append(Rule(style.margin, y, drawing.width - style.margin, y, PALE, 0.5))
+        y += style.footnote
         for text in paragraphs:
-            y += drawing.block(MARGIN, y, text, FOOTNOTE_SIZE, room=room, colour=GREY)
-    return y + MARGIN * 0.7
+            y += drawing.block(style.margin, y, text, style.footnote, room=room, colour=GREY)
+    return y + style.margin * 0.7
 
 
 class _Layout:
     """Places of everything on one contact sheet; used once."""
+
+    style = SCREEN
 
     def __init__(
         self,
@@ -213,15 +245,16 @@ class _Layout:
         footnote: str,
         columns: int | None,
         cell_width: float | None,
+        caption: str = "",
     ) -> None:
         self.rows = rows
         self.title = title
         count = max((len(row.cells) for row in rows), default=0)
-        widest = columns or 6
+        widest = columns or self._widest()
         self.lines = max(1, -(-count // widest))
         self.columns = -(-count // self.lines) if count else 0
         across = self.columns + 1
-        room = cell_width or (190.0 if across <= 3 else 150.0 if across <= 5 else 128.0)
+        room = cell_width or self._room(across)
         self.photos = [as_image(row.image) if row.image is not None else None for row in rows]
         self.maps = [[as_image(c.image) if c.image is not None else None for c in row.cells] for row in rows]
         self.cell = self._shrunk(room)
@@ -232,12 +265,22 @@ class _Layout:
         legends = [cell.legend for row in rows for cell in row.cells if cell.legend]
         clips = {scale.clip_percentile for scale in legends}
         self.one_clip = len(clips - {None}) == 1
-        self.footnotes = [footnote]
-        if self.one_clip:
+        self.footnotes = [caption or footnote]
+        if self.one_clip and not caption:
             where = ordinal(next(iter(clips - {None})) or 0.0)
             self.footnotes.append(
                 f"Colour scales end at the {where} percentile of the values; ≤ and ≥ mark the ends exceeded."
             )
+
+    def _widest(self) -> int:
+        """Maps in one line at most."""
+        return 6
+
+    def _room(self, across: int) -> float:
+        return 190.0 if across <= 3 else 150.0 if across <= 5 else 128.0
+
+    def _width(self, across: int) -> float:
+        return 2 * self.style.margin + across * self.cell + (across - 1) * self.style.gutter
 
     def _shrunk(self, room: float) -> float:
         """Columns no wider than the widest picture needs, but wide enough for text."""
@@ -252,29 +295,34 @@ class _Layout:
 
     def draw(self) -> Drawing:
         across = self.columns + 1
-        width = 2 * MARGIN + across * self.cell + (across - 1) * GUTTER
+        width, margin = self._width(across), self.style.margin
         drawing = Drawing(width, 0.0, self.title)
-        y = header(drawing, self.title)
+        y = header(drawing, self.title, self.style)
         if self.headings_once:
             y += self._headings(drawing, self.rows[0].cells, y)
         for number in range(len(self.rows)):
             if number:
-                drawing.items.append(Rule(MARGIN, y, width - MARGIN, y, PALE, 0.5))
-                y += 12.0
-            y = self._row(drawing, number, y) + 12.0
-        drawing.height = footer(drawing, self.footnotes, y)
+                drawing.items.append(Rule(margin, y, width - margin, y, PALE, 0.5))
+                y += self._air
+            y = self._row(drawing, number, y) + self._air
+        drawing.height = footer(drawing, self.footnotes, y, self.style)
         return drawing
 
     def _x(self, column: int) -> float:
-        return MARGIN + column * (self.cell + GUTTER)
+        return self.style.margin + column * (self.cell + self.style.gutter)
+
+    @property
+    def _air(self) -> float:
+        return min(12.0, 2 * self.style.gutter)
 
     def _headings(self, drawing: Drawing, cells: Sequence[Cell], y: float) -> float:
         """Column titles, all ending on the same baseline. Returns the height taken."""
-        heights = [canvas.block_height(cell.title, HEADING_SIZE, self.cell, lines=2, bold=True) for cell in cells]
+        size = self.style.heading
+        heights = [canvas.block_height(cell.title, size, self.cell, lines=2, bold=True) for cell in cells]
         tallest = max(heights, default=0.0)
         for column, (cell, taken) in enumerate(zip(cells, heights, strict=True), start=1):
             top = y + tallest - taken
-            drawing.block(self._x(column), top, cell.title, HEADING_SIZE, room=self.cell, lines=2, bold=True)
+            drawing.block(self._x(column), top, cell.title, size, room=self.cell, lines=2, bold=True)
         return tallest + (4.0 if tallest else 0.0)
 
     def _row(self, drawing: Drawing, number: int, y: float) -> float:
@@ -285,7 +333,7 @@ class _Layout:
             if line and not cells:
                 break
             if line:
-                y += 12.0
+                y += self._air
             if not self.headings_once:
                 y += self._headings(drawing, cells, y)
             y = self._line(drawing, row, photo, cells, images, y, first=line == 0)
@@ -326,9 +374,39 @@ class _Layout:
         return bottom
 
     def _label(self, drawing: Drawing, row: Row, y: float) -> float:
-        y += drawing.block(self._x(0), y, row.title, LABEL_SIZE, room=self.cell, lines=3, bold=True)
-        y += drawing.block(self._x(0), y + 1.0, row.subtitle, SUBTITLE_SIZE, room=self.cell, lines=4, colour=GREY)
+        style, x = self.style, self._x(0)
+        y += drawing.block(x, y, row.title, style.label, room=self.cell, lines=3, bold=True)
+        y += drawing.block(x, y + 1.0, row.subtitle, style.subtitle, room=self.cell, lines=4, colour=GREY)
         return y + 1.0
+
+
+class _Figure(_Layout):
+    """A figure of a paper: exactly so many millimetres wide."""
+
+    style = PAPER
+
+    def __init__(
+        self, rows: Sequence[Row], title: str, footnote: str, columns: int | None, caption: str, width: float
+    ) -> None:
+        self.points = width * MM
+        if not 20.0 <= width <= 2000.0:
+            raise UsageError(f"A figure is between 20 and 2000 millimetres wide, not {width:g}.")
+        super().__init__(rows, title, footnote, columns, None, caption)
+
+    def _widest(self) -> int:
+        across = int((self.points - 2 * self.style.margin + self.style.gutter) / (20.0 * MM + self.style.gutter))
+        return max(1, across - 1)
+
+    def _room(self, across: int) -> float:
+        room = (self.points - 2 * self.style.margin - (across - 1) * self.style.gutter) / across
+        if room < LEAST_CELL:
+            raise UsageError(
+                f"{across - 1} columns are too many for {self.points / MM:g} millimetres: give a smaller columns=."
+            )
+        return room
+
+    def _shrunk(self, room: float) -> float:
+        return room
 
 
 def _empty_field(size: tuple[float, float]) -> Image.Image:

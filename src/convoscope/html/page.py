@@ -14,6 +14,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from convoscope.errors import UsageError
+from convoscope.files import write_whole
+from convoscope.names import shown
 
 _CSS = """
 :root{color-scheme:light dark;--page:#fbfbfa;--ink:#1a1c20;--soft:#5c636c;--line:#e2e4e7;--accent:#0b62a4;
@@ -119,7 +121,7 @@ def write(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
-    path.write_text(_html(folder, title, intro, sections, footer, lang, embedded=False), encoding="utf-8")
+    write_whole(path, shown(_html(folder, title, intro, sections, footer, lang, embedded=False)))
     return path
 
 
@@ -144,7 +146,7 @@ def embed(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     base = Path(folder) if folder is not None else path.parent
-    path.write_text(_html(base, title, intro, sections, footer, lang, embedded=True), encoding="utf-8")
+    write_whole(path, shown(_html(base, title, intro, sections, footer, lang, embedded=True)))
     return path
 
 
@@ -164,6 +166,9 @@ def _html(
         "<head>",
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        # pictures may stand beside the page; nothing else is allowed
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src 'self' file: data:; "
+        "style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'\">",
         f"<title>{escape(title)}</title>",
         '<link rel="icon" href="data:,">',
         f"<style>{_CSS}</style>",

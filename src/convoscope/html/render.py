@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-#: characters that turn the direction of text: a name with one of them could read as another name
-_TURNING = dict.fromkeys(
-    map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"), "\ufffd"
-)
+from ..files import write_whole as write_whole
+from ..names import upright
+
+#: what every page that is written to a file allows: its own style and the pictures in it, nothing from outside
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
 
 @lru_cache(maxsize=1)
@@ -35,31 +33,6 @@ def render(template: str, /, **data: Any) -> str:
     Every page extends ``base.html``, which allows nothing from outside (a content policy in the page itself).
     """
     return _environment().get_template(template).render(**data)
-
-
-def write_whole(path: str | Path, text: str | bytes) -> Path:
-    """Write a file aside and rename it: whole or not at all.
-
-    Raises:
-        OSError: no room, or no right to write.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
-    number, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(aside, 0o666 & ~mask)
-        os.replace(aside, target)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-    return target
 
 
 def inline(image: Image.Image, side: int | None = None, kind: str = "PNG") -> str:
@@ -85,4 +58,4 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def _shown(value: Any) -> Any:
-    return value.translate(_TURNING) if type(value) is str else value
+    return upright(value) if type(value) is str else value

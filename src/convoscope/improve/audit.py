@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConvoscopeError, UsageError
+from ..errors import ConvoscopeError, MissingExtra, UsageError
 from .copies import Pair, groups, pairs
 from .diagnose.properties import Properties
 from .diagnose.stage import Case
@@ -161,7 +161,7 @@ class Audit:
         """Write ``audit.html``, ``audit.csv`` and ``audit.json``, each whole or not at all."""
         import json
 
-        from ..html.render import write_whole
+        from ..files import write_whole
 
         target = Path(folder)
         document = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
@@ -225,6 +225,8 @@ def examine(case: Case) -> Audit:
         if not names:
             raise UsageError("No picture has a label: give class folders, a truth.csv, or --truth FILE.csv.")
         found = suspects(case.embedding, given, groups(inside, len(given)), case.seed)
+    except MissingExtra:  # not a matter of these pictures: nothing is written that would look complete
+        raise
     except ConvoscopeError as error:
         why = str(error)
     return Audit(

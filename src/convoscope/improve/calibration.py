@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 FACTOR = 1.5
 #: what its calibration error must be worth
 ERROR = 0.02
+#: and what the temperature must win of the log likelihood, in nats a picture
+WON = 0.02
 #: a gap between training and these pictures from which a network is over-fitted
 GAP = 0.1
 #: what a fault of the confidence is worth, as a share of its calibration error: no answer changes
@@ -93,7 +95,10 @@ def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
         case.seed,
     )
     size = was - now
-    if size < ERROR:
+    # of 75 pictures that are all right, no temperature is too low: who is 97 % sure of them may well be right
+    possible = share(int(right.sum()), len(right))
+    confident = float(chance.max(1).mean())
+    if size < ERROR or float(gain.mean()) < WON or possible.low <= confident <= possible.high:
         return told, [], 1
     low, high = min(float(np.quantile(drop, 0.025)), size), max(float(np.quantile(drop, 0.975)), size)
     sure = "too sure" if fitted > 1 else "not sure enough"

@@ -184,7 +184,7 @@ def _few(case: Case, audit: Audit) -> tuple[list[Finding], int]:
                 wide.mean, wide.low, wide.high, name, tuple(missed[:6]),
                 "A class can be harder than others, too: only more pictures of it tell, and help most.",
                 case.command("repair", "--how", "head", "--out", "fixed.safetensors"), worth, p,
-                {"what": "few", "count": counts[name], "usual": usual},
+                {"what": "few", "count": counts[name], "usual": usual}, tuple(missed),
             )
         )  # fmt: skip
     return findings, tests

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import UsageError
+from ..files import write_whole
 
 #: WebP holds no larger picture
 LARGEST = 16383
@@ -71,9 +72,7 @@ class Film:
         head = _chunk(b"VP8X", bytes([animated, 0, 0, 0]) + _three(width - 1) + _three(height - 1))
         head += _chunk(b"ANIM", struct.pack("<IH", 0xFFFFFFFF, 0))
         whole = b"RIFF" + struct.pack("<I", 4 + len(head)) + b"WEBP" + head
-        aside = self.path.with_name(f".{self.path.name}.part")
-        aside.write_bytes(whole)
-        os.replace(aside, self.path)
+        write_whole(self.path, whole)
 
 
 def _frame(image: Image.Image, milliseconds: int) -> bytes:

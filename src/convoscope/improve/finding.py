@@ -30,6 +30,8 @@ class Finding:
         won: pictures to be won, as a share of all, by which findings are ranked.
         p: the corrected p value on the pictures held out for the test; None where none was made.
         evidence: further figures, plain data, for the page and for ``repair``.
+        concerns: all pictures whose outcome this is about, where that is known: findings about the same ones are told
+            together.
 
     Raises:
         UsageError: an unknown kind, an empty sentence, or an interval that does not hold its size.
@@ -47,6 +49,7 @@ class Finding:
     won: float = 0.0
     p: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    concerns: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

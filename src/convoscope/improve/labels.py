@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..errors import MissingExtra, UsageError
+from ..errors import UsageError
+from ..extras import need
 from .statistics import Interval, share
 
 Floats = NDArray[np.float64]
@@ -188,11 +189,8 @@ def _standardised(embedding: NDArray[np.float32]) -> Floats:
 
 
 def _crossed(features: Floats, labels: Ints, group: NDArray[Any], classes: Ints, seed: int) -> Floats:
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError:
-        raise MissingExtra("scikit-learn", "survey", "The audit of labels") from None
+    LogisticRegression = need("sklearn.linear_model", "The audit of labels").LogisticRegression
+    StratifiedGroupKFold = need("sklearn.model_selection", "The audit of labels").StratifiedGroupKFold
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     found = np.full((len(labels), len(classes)), 1e-12)
     for fit, test in folds.split(features, labels, group):

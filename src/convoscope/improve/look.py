@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..engine.passes.naming import observe
-from ..engine.passes.untouched import untouched
-from ..errors import ConvoscopeError, ModelError, PictureError
-from ..models.model import Model, forward_failed
+from ..errors import ModelError, PictureError
+from ..models.model import Model
 from ..pictures.picture import ModelInput, Picture
+from ..session import forward, protected
 from ..surveys.gather.work import class_scores
 from .collection import Labelled
 
@@ -108,8 +107,8 @@ def look(
             found[name].append((pool or _mean)(name, output.detach()).float().cpu().numpy())
 
     for rows, inputs in batches(model, pictures, failed, change):
-        with untouched(model.module, gradients=False), observe(model.module, visit, only=set(layers)):
-            output = run_once(model, inputs)
+        with protected(model, visit, layers):
+            output = forward(model, inputs)
         values = class_scores(model, output, len(rows))
         classless = classless or values is None
         if values is not None:
@@ -186,16 +185,6 @@ def _ahead(
     finally:
         for future in (future for batch in waiting for future in batch):
             future.cancel()
-
-
-def run_once(model: Model, inputs: Tensor) -> Any:
-    """One forward; the caller has protected the network. Raises :class:`ModelError` where it cannot run on these."""
-    try:
-        return model.run(inputs)
-    except ConvoscopeError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
 
 
 def _mean(name: str, activation: Tensor) -> Tensor:

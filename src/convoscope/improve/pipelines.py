@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor, nn
 
-from ..engine.passes.untouched import untouched
 from ..errors import ModelError, PictureError, UsageError
 from ..models.model import Model
 from ..pictures.picture import Picture, Preprocessing
+from ..session import forward, protected
 from ..surveys.gather.work import class_scores
 from .collection import Labelled
-from .look import run_once
 
 Floats = NDArray[np.float64]
 
@@ -220,7 +219,7 @@ def attempt(
         return see
 
     order: list[int] = []
-    with untouched(model.module, gradients=False), ThreadPoolExecutor(2) as pool:
+    with protected(model), ThreadPoolExecutor(2) as pool:
         handles = [module.register_forward_pre_hook(hook(at)) for at, (_, module) in enumerate(layers)]
         try:
             for start in range(0, len(rows), model.batch_size):
@@ -228,7 +227,7 @@ def attempt(
                 ready = list(pool.map(lambda at: _fitted(pictures, pipeline, int(rows[at]), cache, mirror), places))
                 for part in _of_one_shape(ready):
                     inputs = torch.stack([ready[at] for at in part]).to(model.device, dtype)
-                    found = class_scores(model, run_once(model, inputs), len(part))
+                    found = class_scores(model, forward(model, inputs), len(part))
                     if found is not None:
                         scores.append(found[:, 0].double().numpy())
                     for at in seen:
@@ -322,7 +321,7 @@ def fitted(model: Model, pictures: Labelled, given: Preprocessing, rows: NDArray
         return None
     basis: list[Tensor] = []
     batch = given.denormalise(torch.stack(tensors))
-    with untouched(model.module, gradients=False):
+    with protected(model):
         weight = convolution.weight.detach().float().cpu()
         if isinstance(convolution.padding, str) or convolution.groups != 1 or convolution.padding_mode != "zeros":
             return None

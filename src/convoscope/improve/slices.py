@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..errors import MissingExtra
+from ..extras import need
 from .diagnose.properties import NAMES
 from .diagnose.stage import FEWEST, Case, StageResult
 from .finding import Finding
@@ -169,10 +169,7 @@ def _components(values: NDArray[np.float32]) -> Floats:
 
 
 def _clusters(features: Floats, within: Flags, half_a: Flags, label: str | None, seed: int) -> list[Group]:
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError:
-        raise MissingExtra("scikit-learn", "survey", "The search for slices") from None
+    KMeans = need("sklearn.cluster", "The search for slices").KMeans
     own = within & half_a
     if features.shape[1] == 0:
         return []
@@ -252,6 +249,7 @@ def _tested(case: Case, one: Group, wrong: Flags, b: Flags, taken: Flags) -> Fin
         size.mean, size.low, size.high, one.label, tuple(uris[:10]), doubt,
         case.command("repair", "--how", "head", "--out", "fixed.safetensors"), max(0.0, size.low) * part, p,
         {"what": "slice", "members": uris, "described": bool(one.words) or "look alike" not in words},
+        tuple(case.looked.pictures.uris[row] for row in order if wrong[row]),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..errors import ConvoscopeError, UsageError
 from ..explanation import explain
+from ..files import write_whole
 from ..methods.views import filter_weights
 from ..models.model import Model, wrap
 from .collection import Labelled
@@ -95,7 +96,7 @@ class Watch:
         self._side(self.pictures.take(range(min(2, len(self.pictures)))))
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / "watch.jsonl").write_text("")
+            write_whole(self.out / "watch.jsonl", "")
             self._film = Film(self.out / "film.webp")
 
     def __enter__(self) -> Watch:
@@ -133,23 +134,31 @@ class Watch:
         try:
             found = self._look(epoch, loss)
         except (ConvoscopeError, RuntimeError, ValueError, OSError) as error:
-            if not self.notes:
-                warnings.warn(f"The watch could not make a record: {error}", RuntimeWarning, stacklevel=3)
-            self.notes.append(str(error))
+            self._could_not("make a record", error)
             return None
         found["seconds"] = time.perf_counter() - started
         self.records.append(found)
-        self._write(found)
+        try:
+            self._write(found)
+        except OSError as error:  # a full disk is no reason to lose a night's training
+            self._could_not("write its record", error)
         return found
+
+    def _could_not(self, what: str, error: Exception) -> None:
+        """The training goes on; the first time it is said at once, and all stands in ``notes``."""
+        if not self.notes:
+            warnings.warn(f"The watch could not {what}: {error}", RuntimeWarning, stacklevel=4)
+        self.notes.append(str(error))
 
     def close(self) -> None:
         """Write the page and let go of network and pictures. A second call does nothing."""
         if self.model is None:
             return
         if self.out is not None and self.records:
-            from ..html.render import write_whole
-
-            write_whole(self.out / "index.html", self.page())
+            try:
+                write_whole(self.out / "index.html", self.page())
+            except OSError as error:
+                self._could_not("write its page", error)
         self.model = self.pictures = self.writer = self._film = None
 
     def page(self) -> str:
@@ -233,8 +242,11 @@ class Watch:
             if not found["gradients"]
             else f", gradient {sum(v**2 for v in found['gradients'].values()) ** 0.5:.3g}"
         )
-        line = f"{accuracy}{sum(found['dead'].values())} units dead{norm}"
-        return frame(f"epoch {found['epoch']}, step {found['step']}", [line], sheet, [("Grad-CAM", shown)])
+        dead = sum(found["dead"].values())
+        line = f"{accuracy}{dead} unit{'' if dead == 1 else 's'} dead{norm}"
+        # the map is for the label where there is one; the caption is what the network says
+        title = "Grad-CAM for the label; below it the prediction" if side.known.any() else "Grad-CAM"
+        return frame(f"epoch {found['epoch']}, step {found['step']}", [line], sheet, [(title, shown)])
 
     def _write(self, found: dict[str, Any]) -> None:
         if self.out is None:

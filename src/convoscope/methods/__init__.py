@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import UsageError
@@ -51,6 +51,17 @@ def method(name: str | Method | type[Method], settings: Mapping[str, Any] | None
     if not issubclass(kind, Method):
         raise UsageError(f"{kind.__name__} is no method: derive it from convoscope.Method.")
     return kind(**parse_settings(kind, settings or {}))
+
+
+def bibtex(names: Iterable[str]) -> str:
+    """BibTeX of the methods' papers, each entry once, in the order of ``names``.
+
+    ``grad-cam@layer2`` is Grad-CAM; names that are no method are passed over.
+    """
+    entries = dict.fromkeys(
+        METHODS[name.partition("@")[0]].about.bibtex.strip() for name in names if name.partition("@")[0] in METHODS
+    )
+    return "\n\n".join(entry for entry in entries if entry) + "\n"
 
 
 def describe() -> list[dict[str, Any]]:

@@ -92,15 +92,15 @@ def of_tokens(query: Query, relevance: Tensor, about: About) -> Maps:
     count = relevance.shape[-1]
     sequences = [
         one for one in query.watched.layers.values()
-        if one.before is not None and one.geometry is not None and one.shape[1] == count
+        if one.prefix_tokens is not None and one.geometry is not None and one.shape[1] == count
     ]  # fmt: skip
     if not sequences:
         raise MethodRefused(
             f"{query.model.name} has {count} tokens whose places in the picture are not known: use grad-cam."
         )
     here = sequences[-1]
-    assert here.before is not None
+    assert here.prefix_tokens is not None
     assert here.geometry is not None
-    rows = relevance[:, 0] if here.before else relevance.mean(1)
-    grid = rows[:, here.before :].reshape(len(rows), *here.geometry.cells)
+    rows = relevance[:, 0] if here.prefix_tokens else relevance.mean(1)
+    grid = rows[:, here.prefix_tokens :].reshape(len(rows), *here.geometry.cells)
     return query.heatmap(grid, at=here.name, signed=False, unit=about.unit, reduction=about.reduction)

@@ -179,13 +179,12 @@ class Query:
                 "them): choose a layer with one grid for each picture (`convoscope layers` shows them)."
             )
         if values.ndim == 4:
-            return values.movedim(-1, 1) if info.channels_last else values
+            return info.layout.planes(values)
         if values.ndim == 5 and self.inputs.ndim == 5:
             # slices one below the other: methods weigh and sum over places, whatever their arrangement
             return values.flatten(2, 3)
-        if values.ndim == 3 and info.before is not None and info.geometry is not None:
-            # tokens: class and register tokens have no place, the others are the grid row by row
-            return values[:, info.before :].transpose(1, 2).reshape(len(values), -1, *info.geometry.cells)
+        if values.ndim == 3 and info.prefix_tokens is not None and info.geometry is not None:
+            return info.layout.planes(values)
         raise MethodRefused(
             f"Layer {layer!r} gives {tuple(values.shape)}, not a grid of channels: choose a layer with rows and "
             "columns (`convoscope layers` shows them)."

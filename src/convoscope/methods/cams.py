@@ -264,12 +264,16 @@ class EigenCAM(Method):
         a = query.planes(here, got[need]).float().cpu()
         size, _, height, width = a.shape
         cells = a.flatten(2).transpose(1, 2)
+        # a layer that overflowed on one picture takes no other along
+        lost = ~cells.flatten(1).isfinite().all(1)
+        cells = torch.where(lost[:, None, None], torch.zeros_like(cells), cells)
         centred = cells - cells.mean(1, keepdim=True)
         grid = _first_component(centred)
         # a principal component has no sign of its own: bright is where the layer is more active
         energy = cells.sum(2)
         sign = torch.sign((grid * (energy - energy.mean(1, keepdim=True))).sum(1, keepdim=True))
         grid = grid * torch.where(sign == 0, torch.ones_like(sign), sign)
+        grid = torch.where(lost[:, None], torch.full_like(grid, torch.nan), grid)
         return query.heatmap(
             grid.view(size, height, width),
             at=here,

@@ -85,6 +85,7 @@ class ExtremalPerturbation(Method):
         values = torch.ones((len(inputs), *bumps.points), device=inputs.device, requires_grad=True)
         velocity = torch.zeros_like(values)
         strictness = _STRICTNESS
+        lost = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
         keep = round(self.area * query.size[0] * query.size[1])
         for number in range(self.rounds):
             with torch.enable_grad():
@@ -99,6 +100,9 @@ class ExtremalPerturbation(Method):
                 # the score's own gradient came from the engine: carry it on through the mask
                 loss = penalty - (given * got[need].to(given)).sum()
             gradient = torch.autograd.grad(loss, values)[0]
+            # a score that is NaN has no gradient; it takes no other picture along
+            lost |= ~gradient.isfinite().flatten(1).all(1)
+            gradient = torch.where(lost[:, None, None], torch.zeros_like(gradient), gradient)
             velocity = _MOMENTUM * velocity + (1 - _MOMENTUM) * gradient
             with torch.no_grad():
                 values.sub_(self.rate * velocity).clamp_(0, 1)
@@ -106,10 +110,13 @@ class ExtremalPerturbation(Method):
             query.progress(number + 1, self.rounds)
         with torch.no_grad():
             mask = bumps.inside(bumps.mask(values)).detach()
+            mask = torch.where(lost[:, None, None], torch.full_like(mask, torch.nan), mask)
         maps = query.pixels(mask[:, None], signed=False, unit=self.about.unit)
         maps.raw, maps.reduction = None, self.about.reduction
         areas = mask.flatten(1).mean(1).tolist()
         maps.fact("area", areas)
+        for row in torch.nonzero(lost).flatten().tolist():
+            maps.doubt(row, "The score, or its gradient, is NaN on this picture: no mask can be found.")
         for row, area in enumerate(areas):
             if abs(area - self.area) > 0.5 * self.area:
                 maps.doubt(row, f"The mask covers {area:.0%} instead of {self.area:.0%}: take more rounds.")

@@ -165,6 +165,7 @@ class IntegratedGradients(Method):
             parts = got[need].float().view(len(places), *query.inputs.shape)
             share = torch.tensor(weights[first : first + group] / 2, dtype=torch.float32, device=parts.device)
             total += torch.einsum("k,k...->...", share, parts)
+            query.progress(first + len(places), self.nodes)
         maps = query.pixels(total * way, signed=True, unit=self.about.unit)
         _completeness(maps, maps.values.flatten(1).sum(1), difference)
         return maps
@@ -195,7 +196,11 @@ def baseline(query: Query, kind: str) -> Tensor:
 
 @dataclass(frozen=True)
 class SmoothGrad(Method):
-    """The mean gradient over noisy copies of the picture (Smilkov et al. 2017)."""
+    """The mean gradient over noisy copies of the picture (Smilkov et al. 2017).
+
+    ``of`` averages another map over the same noise: input × gradient, or integrated gradients of each noisy copy, as
+    captum's noise tunnel does; these keep their sign and are summed over channels.
+    """
 
     about: ClassVar[About] = About(
         name="smoothgrad",
@@ -214,11 +219,17 @@ class SmoothGrad(Method):
     )
     samples: int = setting(25, "noisy copies", minimum=1, maximum=5000)
     noise: float = setting(0.15, "standard deviation as a share of the picture's range", minimum=0.0, maximum=10.0)
-    squared: bool = setting(False, "average the squared gradients instead")
+    squared: bool = setting(False, "average the squares instead")
+    of: str = setting(
+        "gradient", "what is averaged", choices=("gradient", "input-x-gradient", "integrated-gradients")
+    )
+    nodes: int = setting(20, "steps of each integrated gradient", minimum=1, maximum=5000)
 
     def steps(self, query: Query) -> Steps:
         import torch
 
+        if self.of == "integrated-gradients":
+            return (yield from self._of_paths(query))
         inputs = query.inputs
         flat = inputs.flatten(1).float()
         spread = ((flat.amax(1) - flat.amin(1)) * self.noise).view(-1, *[1] * (inputs.ndim - 1))
@@ -230,8 +241,43 @@ class SmoothGrad(Method):
             need = Gradient(inputs=torch.cat(noisy))
             got = yield need
             parts = got[need].float().view(count, *inputs.shape)
+            if self.of == "input-x-gradient":
+                parts = parts * torch.stack(noisy).float()
             total += (parts.square() if self.squared else parts).sum(0)
-        return query.pixels(total / self.samples, signed=False, unit=self.about.unit)
+            query.progress(first + count, self.samples)
+        return self._drawn(query, total / self.samples)
+
+    def _of_paths(self, query: Query) -> Steps:
+        """Integrated gradients of every noisy copy, from the data's mean, averaged."""
+        import numpy as np
+        import torch
+
+        inputs = query.inputs
+        flat = inputs.flatten(1).float()
+        spread = ((flat.amax(1) - flat.amin(1)) * self.noise).view(-1, *[1] * (inputs.ndim - 1)).to(inputs)
+        start = baseline(query, "mean")
+        at, weights = np.polynomial.legendre.leggauss(self.nodes)
+        group = max(1, query.model.batch_size // len(inputs))
+        total = torch.zeros_like(inputs, dtype=torch.float32)
+        for sample in range(self.samples):
+            way = inputs + self._noise(query, sample).to(inputs) * spread - start
+            mean = torch.zeros_like(total)
+            for first in range(0, self.nodes, group):
+                places = at[first : first + group]
+                need = Gradient(inputs=torch.cat([start + way * float((1 + x) / 2) for x in places]))
+                got = yield need
+                parts = got[need].float().view(len(places), *inputs.shape)
+                share = torch.tensor(weights[first : first + group] / 2, dtype=torch.float32, device=parts.device)
+                mean += torch.einsum("k,k...->...", share, parts)
+            one = mean * way
+            total += one.square() if self.squared else one
+            query.progress(sample + 1, self.samples)
+        return self._drawn(query, total / self.samples)
+
+    def _drawn(self, query: Query, values: Tensor) -> Maps:
+        if self.of == "gradient":
+            return query.pixels(values, signed=False, unit=self.about.unit)
+        return query.pixels(values, signed=not self.squared, unit="score²" if self.squared else "score")
 
     def _noise(self, query: Query, sample: int) -> Tensor:
         """The same noise for every picture of a batch: a picture's map must not depend on its neighbours."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..engine.passes.needs import Perturbed, Scores
-from ..errors import UsageError
+from ..errors import MethodRefused, UsageError
 from .base import About, Maps, Method, Query, setting
 from .fills import FILLS, fill_for
 
@@ -43,10 +43,15 @@ class Occlusion(Method):
         cost="one forward a window (only what the window changed is computed)",
         slow=True,
     )
-    window: int | None = setting(
-        None, "side of the square mask in input pixels (default: a seventh of the input's shorter side)", minimum=1
+    window: int | tuple[int, int] | None = setting(
+        None,
+        "side of the mask in input pixels, or rows x columns as 8x16 (default: a seventh of the input's shorter side)",
+        minimum=1,
+        pair=True,
     )
-    stride: int | None = setting(None, "step between masks in input pixels (default: half the window)", minimum=1)
+    stride: int | tuple[int, int] | None = setting(
+        None, "step between masks in input pixels, or down x across (default: half the window)", minimum=1, pair=True
+    )
     sizes: str = setting("", "several window sizes, as 16,32,64 (instead of window)")
     regions: str = setting("squares", "squares or superpixels", choices=("squares", "superpixels"))
     segments: int = setting(60, "superpixels wanted", minimum=2, maximum=2000)
@@ -89,13 +94,18 @@ class Occlusion(Method):
         window, stride = self.measures(height, width)
         found = []
         for side in sides:
-            found += windows(height, width, side, max(1, round(stride * side / window)))
+            down, across = (max(1, round(step * side / whole)) for step, whole in zip(stride, window, strict=True))
+            found += windows(height, width, side, (down, across))
         return found
 
-    def measures(self, height: int, width: int) -> tuple[int, int]:
-        """Window and stride in pixels for an input of this size: 32 and 16 at 224 pixels, 4 and 2 at 28."""
-        window = max(1, round(min(height, width) / 7)) if self.window is None else self.window
-        return window, max(1, window // 2) if self.stride is None else self.stride
+    def measures(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Window and stride, rows and columns, in pixels for an input of this size.
+
+        By default 32 and 16 at 224 pixels, 4 and 2 at 28, both ways.
+        """
+        window = _both(max(1, round(min(height, width) / 7)) if self.window is None else self.window)
+        half = (max(1, window[0] // 2), max(1, window[1] // 2))
+        return window, half if self.stride is None else _both(self.stride)
 
     def _superpixels(self, query: Query) -> Steps:
         import torch
@@ -125,6 +135,13 @@ class Occlusion(Method):
 
     def _maps(self, query: Query, values: Tensor, reports: list[Report]) -> Maps:
         unit = "probability drop per pixel" if self.score == "probability" else self.about.unit
+        flat = values.flatten(1)
+        if bool(flat.isfinite().all()) and bool((flat.amax(1) == flat.amin(1)).all()):
+            hint = " Probabilities near 1 hardly move: score=logit may." if self.score == "probability" else ""
+            raise MethodRefused(
+                f"Covering any part changes the score by the same {float(flat[0, 0]):.3g} per pixel: there is no place "
+                f"to show.{hint}"
+            )
         maps = Maps(values, True, unit, self.about.reduction)
         for name in reports[0].to_dict():
             if name != "doubt":
@@ -135,13 +152,21 @@ class Occlusion(Method):
         return maps
 
 
-def windows(height: int, width: int, window: int, stride: int) -> list[Box]:
-    """Boxes y0, x0, y1, x1 (half open), inside the picture, the last row and column flush with its edge."""
-    window_y, window_x = min(window, height), min(window, width)
+def _both(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def windows(height: int, width: int, window: int | tuple[int, int], stride: int | tuple[int, int]) -> list[Box]:
+    """Boxes y0, x0, y1, x1 (half open), inside the picture, the last row and column flush with its edge.
+
+    ``window`` and ``stride`` are the same both ways, or (rows, columns).
+    """
+    (window_y, window_x), (stride_y, stride_x) = _both(window), _both(stride)
+    window_y, window_x = min(window_y, height), min(window_x, width)
     return [
         (y, x, y + window_y, x + window_x)
-        for y in _starts(height, window_y, stride)
-        for x in _starts(width, window_x, stride)
+        for y in _starts(height, window_y, stride_y)
+        for x in _starts(width, window_x, stride_x)
     ]
 
 

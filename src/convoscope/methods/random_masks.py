@@ -56,27 +56,39 @@ class RISE(Method):
 
         fill = fill_for(query, self.fill)
         total = torch.zeros((len(query.inputs), *query.size), dtype=torch.float64)
-        done = 0
+        done = torch.zeros(len(query.inputs), dtype=torch.int64)
+        reached = torch.zeros(len(query.inputs), dtype=torch.float64)
+        asked, stopped = 0, False
         for kept in self.masks(query.size, query.seed):
             need = Perturbed(
                 1 - kept, fill, self.score == "probability", None,
-                query.counter(self.samples * len(query.inputs), done * len(query.inputs)),
+                query.counter(self.samples * len(query.inputs), asked * len(query.inputs)),
                 many_more_follow=len(query.inputs) * self.samples >= MANY,
             )  # fmt: skip
             got = yield need
-            scores = got[need]
-            known = scores.isfinite().all(0)
-            total += torch.einsum("bm,mhw->bhw", scores[:, known].double(), kept[known].double())
-            done += int(known.sum())
-            if not known.all():
+            # what was not computed any more, or has no finite score, counts for nothing, in that picture alone
+            scores = got[need].cpu()
+            known = scores.isfinite()
+            counted = torch.where(known, scores, 0.0).double()
+            total += torch.einsum("bm,mhw->bhw", counted, kept.double())
+            reached += counted.sum(1)
+            done += known.sum(1)
+            asked += len(kept)
+            if query.reports[need].stopped:
+                stopped = True
                 break
-        values = (total / (max(done, 1) * self.share)).float()
+        # without any score the map is NaN
+        values = (total / (done[:, None, None] * self.share)).float()
         # probabilities are never below zero, logits may be
         maps = Maps(values, self.score == "logit", self.about.unit, self.about.reduction)
-        maps.fact("samples", [done] * len(total))
-        if done < self.samples:
-            for row in range(len(total)):
-                maps.doubt(row, f"Stopped after {done} of {self.samples} masks: the map is noisier than asked for.")
+        maps.fact("samples", done.tolist())
+        # a pixel that does not matter has the mean score of all masks: the colours show the difference from it
+        maps.fact("expected", (reached / done.clamp(min=1)).tolist())
+        for row, count in enumerate(done.tolist()):
+            if stopped and count < self.samples:
+                maps.doubt(row, f"Stopped after {count} of {self.samples} masks: the map is noisier than asked for.")
+            elif count < self.samples:
+                maps.doubt(row, f"{self.samples - count} of {self.samples} masks gave no finite score: left out.")
         return maps
 
     def masks(self, size: tuple[int, int], seed: int) -> Iterator[Tensor]:
@@ -137,6 +149,8 @@ class LIME(Method):
         probability = self.score == "probability"
         values, fits, counts = [], [], []
         squares: list[bool] = []
+        missing: list[int] = []
+        stopped = False
         for row in range(len(query.inputs)):
             labels, even = superpixels(query, row, self.segments)
             squares.append(even)
@@ -146,15 +160,22 @@ class LIME(Method):
             scores = []
             pieces = torch.from_numpy(labels)
             for start in range(0, self.samples, _CHUNK):
+                if stopped:
+                    break
                 hidden = torch.from_numpy(~shown[start : start + _CHUNK])[:, pieces].float()
                 # every picture has its own superpixels, so its masks are scored on it alone
                 often = len(query.inputs) * self.samples >= MANY
                 told = query.counter(self.samples * len(query.inputs), self.samples * row + start)
                 need = Perturbed(hidden, fill, probability, None, told, row, many_more_follow=often)
                 got = yield need
-                scores.append(got[need][0])
-            found = torch.cat(scores).double().numpy()
-            coefficients, fit = weighted_ridge(shown.astype(float), found, self.width, self.alpha)
+                scores.append(got[need][0].cpu())
+                stopped = query.reports[need].stopped
+            found = torch.cat([*scores, torch.empty(0)]).double().numpy()
+            known = np.flatnonzero(np.isfinite(found))
+            missing.append(self.samples - len(known))
+            coefficients, fit = np.full(count, np.nan), np.nan
+            if len(known):
+                coefficients, fit = weighted_ridge(shown[known].astype(float), found[known], self.width, self.alpha)
             values.append(torch.from_numpy(coefficients).float()[pieces])
             fits.append(fit)
             counts.append(count)
@@ -166,6 +187,12 @@ class LIME(Method):
         for row, fit in enumerate(fits):
             if squares[row]:
                 maps.doubt(row, NO_SUPERPIXELS)
+            if missing[row]:
+                maps.doubt(
+                    row,
+                    f"{missing[row]} of {self.samples} samples have no finite score"
+                    + (" (stopped early): left out." if stopped else ": left out."),
+                )
             if fit < 0.5:
                 maps.doubt(row, f"The local linear model explains only {max(fit, 0):.0%} of the score's variance.")
         return maps

@@ -102,7 +102,7 @@ class AblationCAM(Method):
         got = yield activation, score
         a = query.planes(here, got[activation]).float().cpu()
         info = query.watched.layers[here]
-        last = info.channels_last or info.before is not None
+        last = info.layout.axis(len(info.shape)) > 1
         ablations = Replaced(here, [partial(without_channel, c, last) for c in range(a.shape[1])])
         base = got[score].cpu()
         got = yield ablations

@@ -17,7 +17,8 @@ def setting(default: Any, help: str, **limits: Any) -> Any:
     """A dataclass field with its help text.
 
     ``choices``, ``minimum`` and ``maximum`` bound its value; ``check(value)`` raises :class:`UsageError` for one that
-    cannot be; ``files=True`` says that a text names a file or a folder, and that objects are taken as they are.
+    cannot be; ``pair=True`` takes rows and columns, too, as (8, 16) or 8x16; ``files=True`` says that a text names a
+    file or a folder, and that objects are taken as they are.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -60,6 +61,8 @@ def _read(label: str, limits: Mapping[str, Any], hint: Any, value: Any) -> Any:
         if type(None) in kinds or Any in kinds:
             return None
         raise UsageError(f"{label} needs a value.")
+    if limits.get("pair") and (pair := _pair(label, limits, value)) is not None:
+        return pair
     kind = next(k for k in kinds if k is not type(None))
     if isinstance(kind, type) and typing.get_origin(kind) is None:
         value = _typed(label, limits, kind, value)
@@ -74,6 +77,17 @@ def _read(label: str, limits: Mapping[str, Any], hint: Any, value: Any) -> Any:
     if (check := limits.get("check")) is not None:
         check(value)
     return value
+
+
+def _pair(label: str, limits: Mapping[str, Any], value: Any) -> tuple[int, int] | None:
+    """Rows and columns where two numbers were given."""
+    parts = value.lower().split("x") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or (isinstance(value, str) and len(parts) == 1):
+        return None
+    if len(parts) != 2:
+        raise UsageError(f"{label} must be one number, or rows and columns as 8x16, not {value!r}.")
+    rows, cols = (_read(label, {k: v for k, v in limits.items() if k != "pair"}, int, part) for part in parts)
+    return rows, cols
 
 
 def _typed(label: str, limits: Mapping[str, Any], kind: type[Any], value: Any) -> Any:

@@ -69,6 +69,7 @@ class GradientSHAP(Method):
             got = yield need
             for (k, _), gradient in zip(part, got[need].float().view(len(part), *inputs.shape), strict=True):
                 total += gradient * (inputs - references[k])
+            query.progress(first + len(part), len(pairs))
         maps = query.pixels(total / len(pairs), signed=True, unit=self.about.unit)
         account(maps, difference, "add samples")
         return maps

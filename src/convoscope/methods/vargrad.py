@@ -60,6 +60,7 @@ class VarGrad(Method):
                 away = gradient - mean
                 mean += away / number
                 squares += away * (gradient - mean)
+            query.progress(first + count, self.samples)
         return query.pixels(squares / (self.samples - 1), signed=False, unit=self.about.unit)
 
     def drawn(self, query: Query, sample: int) -> Tensor:

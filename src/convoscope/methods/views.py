@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 def filters(model: Model | torch.nn.Module | str, layer: str | None = None, *, limit: int | None = None) -> Sheet:
     """The weights of a convolution as pictures (Zeiler & Fergus 2014 show the first layer's so).
 
-    ``layer=None`` is the first convolution, whose filters on three input channels are drawn in colour. Deeper ones
-    get a row each, a tile an input channel; 1×1 kernels one matrix. ``limit`` filters are shown at most, and the
-    sheet says how many it leaves out. One scale, symmetrical about zero, serves all filters of a sheet.
+    Args:
+        model: an open model, a module, or a spec.
+        layer: a 2-D convolution; None is the first, whose filters on three input channels are drawn in colour. Deeper
+            ones get a row each, a tile an input channel; 1×1 kernels one matrix.
+        limit: filters shown at most; the sheet says how many it leaves out.
 
-    Raises :class:`LayerError` where there is no such layer or it is no 2-D convolution.
+    Returns:
+        A sheet on one scale, symmetrical about zero.
+
+    Raises:
+        LayerError: there is no such layer, or it is no 2-D convolution.
     """
     from ..draw import grid
 
@@ -74,12 +80,20 @@ def activations(
 ) -> Sheet:
     """What every channel of a layer responds to in one picture, strongest first.
 
-    A tile a channel, at the layer's own resolution; strength is the mean of |activation| over the map.
-    ``scale="own"`` gives every channel its own colours, so that weak ones can be read; ``"shared"`` one scale for
-    all, so that strengths compare. ``layer=None`` is the last grid before the class scores. ``limit`` channels are
-    shown at most.
+    Args:
+        model: an open model, a module, or a spec.
+        picture: a path, PIL image, array, tensor or :class:`Picture`.
+        layer: None is the last grid before the class scores.
+        scale: ``own`` gives every channel its own colours, so that weak ones can be read; ``shared`` one scale for all,
+            so that strengths compare.
+        limit: channels shown at most.
 
-    Raises :class:`LayerError` for an unknown layer or one without rows and columns, :class:`PictureError`.
+    Returns:
+        A sheet: a tile a channel, at the layer's own resolution; strength is the mean of |activation| over the map.
+
+    Raises:
+        LayerError: the layer is unknown, or has no rows and columns.
+        PictureError: the picture cannot be read.
     """
     from ..draw import grid
 

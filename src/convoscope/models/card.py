@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..files import read_text
 from ..pictures.picture import Preprocessing
 
 #: what a card of ours has
@@ -22,7 +23,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = json.loads(read_text(file))
     except FileNotFoundError:
         raise ModelError(f"{file}: there is no such model card.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

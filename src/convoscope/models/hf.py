@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import MissingExtra, ModelError
+from ..files import read_text
 from ..pictures.preprocessing import Preprocessing
 
 #: classes of transformers that open a network by what it is for, the commonest first
@@ -76,7 +77,7 @@ def _preprocessing(place: Path, network: nn.Module) -> Preprocessing:
     said: dict[str, Any] = {}
     if file.is_file():
         try:
-            said = json.loads(file.read_text(encoding="utf-8"))
+            said = json.loads(read_text(file))
         except (OSError, ValueError) as error:
             raise ModelError(f"{file}: cannot be read as JSON ({_first(error)}).") from None
     config: Any = getattr(network, "config", None)

@@ -19,6 +19,7 @@ from ..engine.passes.untouched import is_scripted, untouched
 from ..errors import ConvoscopeError, ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
 from ..pictures.preprocessing import channel_values, is_whole, read_size
+from ..plain import html_table
 from .calling import Picked, call_for, picking
 from .labels import outputs_of, own_labels, read_labels, without_background
 
@@ -218,6 +219,12 @@ def wrap(
             is 3-D: as many as there are).
         output: Which element is meant of a network that returns several: a key, a number, or a path of them
             (``heads.0``).
+        name: What results call it; default: its class.
+        batch_size: Pictures in one pass at most.
+        seed: Of everything random.
+
+    Returns:
+        The network with its preprocessing and labels.
 
     Raises:
         UsageError: A setting does not fit.
@@ -313,14 +320,30 @@ def takes_volumes(module: nn.Module) -> bool:
     return isinstance(next((one for one in module.modules() if isinstance(one, kinds)), None), nn.Conv3d)
 
 
-def layers(model: Model) -> list[dict[str, Any]]:
+class Layers(list[dict[str, Any]]):
+    """A row a layer; a notebook shows a table."""
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for row in self:
+            field = row["rf"]
+            size = "" if field is None else "picture" if field["size"] is None else "×".join(map(str, field["size"]))
+            shape = "×".join(str(n) for n in row["shape"])
+            mark = " ★" if row["default"] else ""
+            rows.append(
+                [row["name"] + mark, row["type"], shape, f"{row['parameters']:,}" if row["parameters"] else "", size]
+            )
+        return html_table(("layer", "type", "output", "parameters", "receptive field"), rows)
+
+
+def layers(model: Model) -> Layers:
     """The rows of ``convoscope layers``: name, type, output shape, parameters, receptive field, in execution order.
 
     ``rf`` holds ``size`` (pixels, ``None``: the whole picture), ``stride`` and ``offset`` (centre of the first cell,
     in input pixels from the first pixel's centre), each (rows, columns); ``None`` where cells have no place.
     """
     watched = model.watched()
-    return [
+    return Layers(
         {
             "name": layer.name,
             "type": layer.kind,
@@ -330,7 +353,7 @@ def layers(model: Model) -> list[dict[str, Any]]:
             "default": layer.name in (watched.levels or (watched.last_grid,)),
         }
         for layer in watched.layers.values()
-    ]
+    )
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -61,7 +61,14 @@ def open_model(
         labels: Class names: a file with one name a line, a sequence, or a dictionary of class numbers.
         size, mean, std, fit, interpolation: Override the preprocessing that comes with the weights.
         device: ``None`` takes CUDA or MPS where present.
+        dtype: ``float32``, ``float64``, ``float16`` or ``bfloat16``.
+        batch_size: Pictures in one pass at most.
+        seed: Of everything random.
+        trust_pickle: Open weights that run code; only if you trust who made them.
         output: Which element is meant of a network that returns several: a key, a number, or a path of them.
+
+    Returns:
+        The network with its preprocessing and labels, ready for every function that takes a model.
 
     Raises:
         ModelError: The network or its weights cannot be had.

@@ -117,7 +117,8 @@ def element(output: Any, path: str) -> tuple[Any, list[int]]:
         if isinstance(value, Tensor):
             rest = steps[number:]
             if not all(one.isdigit() for one in rest):
-                raise TargetError(f"output:{path}: {'.'.join(steps[:number])} is a tensor; only numbers can follow.")
+                where = ".".join(steps[:number]) or "what the network returns"
+                raise TargetError(f"output:{path}: {where} is a tensor; only numbers can follow.")
             return value, [int(one) for one in rest]
         inner = dict(members(value))
         if step not in inner:

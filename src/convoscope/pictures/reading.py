@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import MissingExtra, PictureError
+from ..files import read_regular
 from ..names import shown
 from .picture import Picture
 
@@ -41,7 +42,7 @@ def from_file(path: Path) -> Picture:
             raise PictureError(f"{path}: this is a pipe or a device, not a file: save the picture to a file first.")
         if about.st_size > MAX_BYTES:
             raise PictureError(f"{path}: a file of {about.st_size / 1e9:.1f} GB is too large for a picture.")
-        data = path.read_bytes()
+        data = read_regular(path)  # looks once more: the file may have been exchanged for a pipe
     except FileNotFoundError:
         raise PictureError(f"{path}: there is no such file.") from None
     except ValueError as error:  # a zero byte in the name

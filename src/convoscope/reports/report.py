@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -19,17 +19,23 @@ import numpy as np
 from PIL import Image
 
 from ..draw import colour
-from ..errors import ConvoscopeError
+from ..errors import ConvoscopeError, UsageError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
+from ..files import write_whole
+from ..html.render import POLICY
 from ..methods import METHODS
 from ..methods.formulas import FORMULAS
 from ..names import in_json, shown
+from ..notebook import shows_progress
 from ..pictures.picture import Picture
 from ..plain import plain
 from ..targets import TargetLike
+from .found import links as links_of
+from .found import section
 from .style import STYLE
 
 if TYPE_CHECKING:
+    from ..concepts.craft import Craft
     from ..models.model import Model
     from ..results import Explanation, Heatmap
     from ..surveys import Store
@@ -38,6 +44,8 @@ if TYPE_CHECKING:
 SIDE = 384
 #: of each picture: channels of the layer's sheet, units with their patches, neighbours
 CHANNELS, UNITS, NEIGHBOURS = 24, 3, 8
+#: of each class: parts
+PARTS = 3
 
 Tell = Callable[[str, int, int], None]
 
@@ -52,11 +60,10 @@ class Report:
 
     def save(self, path: str | Path) -> Path:
         """Write the file."""
-        path = Path(path)
-        path.write_text(shown(self.html), encoding="utf-8")
-        return path
+        return write_whole(path, shown(self.html))
 
 
+@shows_progress("Report")
 def report(
     model: Model,
     pictures: Sequence[Any],
@@ -66,15 +73,40 @@ def report(
     against: TargetLike = None,
     store: Store | None = None,
     trust: bool = False,
+    concepts: bool = False,
     title: str | None = None,
+    found_before: Mapping[str, dict[str, Any]] | None = None,
+    open_picture: Callable[[str], Picture] = Picture.of,
     progress: Tell | None = None,
 ) -> Report:
     """The report on ``pictures``: each with its prediction, maps, layer, and, with a ``store``, its units, neighbours
     and place among the collection.
 
-    ``trust`` adds a verdict to every map. ``progress(what, done, total)`` hears of each picture. Raises
-    :class:`ConvoscopeError` where no picture can be explained.
+    Args:
+        model: an open model.
+        pictures: paths, PIL images, arrays or :class:`Picture` objects.
+        methods: names or instances.
+        target: of all pictures; None is each one's predicted class.
+        against: a class to contrast with.
+        store: a survey of a collection by the same network.
+        trust: adds a verdict to every map.
+        title: heading of the report.
+        concepts: adds the parts that the explained class is made of, found in the store's pictures of the class, and
+            where they lie in the picture.
+        found_before: documents of the third question (``read_documents`` of ``convoscope.improve.documents``), drawn
+            with the pictures that ``open_picture`` opens by their URI.
+        open_picture: opens a picture by its URI.
+        progress: ``progress(what, done, total)`` hears of each picture.
+
+    Returns:
+        The report: ``.save("report.html")`` writes one file that needs no network.
+
+    Raises:
+        ConvoscopeError: no picture can be explained, or ``concepts`` are wanted without a store.
     """
+    if concepts and store is None:
+        raise UsageError("The parts of a class are found in the pictures of a survey: give one (--survey STORE).")
+    made: dict[str, Craft | str] = {}
     if store is not None:
         store.use_model(model)
     sections: list[str] = []
@@ -97,15 +129,20 @@ def report(
             record["trust"] = plain(verdicts)
         records.append(record)
         used.update(dict.fromkeys(h.method for h in found.values()))
-        sections.append(_picture(model, found, verdicts, store, number))
+        drawn = _concepts(model, found, store, made) if concepts and store is not None else ""
+        sections.append(_picture(model, found, verdicts, store, number, drawn))
     if not records and error is not None:
         raise error
     if store is not None:
         sections.append(_collection(store))
+    before = dict(found_before or {})
+    sections.append(section(before, open_picture))
     if progress is not None:
         progress("", len(pictures), len(pictures))
     heading = title or f"{model.name}: a report"
-    return Report(_document(model, heading, sections, records, failed, list(used), store), records, failed)
+    return Report(
+        _document(model, heading, sections, records, failed, list(used), store, links_of(before)), records, failed
+    )
 
 
 def _verdicts(model: Model, found: Explanation, target: TargetLike) -> dict[str, Any]:
@@ -133,11 +170,13 @@ def _figure(image: str, caption: str, alt: str, extra: str = "", kind: str = "")
     )
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else escape(colour.format_number(float(value)))
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else escape(colour.format_number(float(value), digits))
 
 
-def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: Store | None, number: int) -> str:
+def _picture(
+    model: Model, found: Explanation, verdicts: dict[str, Any], store: Store | None, number: int, concepts: str
+) -> str:
     name = escape(found.picture)
     photo = found.fitted.picture.image
     chance = f", p {found.probability:.3f}" if found.probability is not None else ""
@@ -145,6 +184,7 @@ def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: 
         f'<section id="picture-{number}"><h2>{name}</h2>',
         f'<p class="soft">Explained: <b>{escape(found.target)}</b>, score {_number(found.score)}{chance}. '
         f"{found.plan.forwards} forward and {found.plan.backwards} backward passes.</p>",
+        _truth(model, found, store),
         '<div class="question">',
         _figure(uri(photo), f"{photo.width}×{photo.height} pixels", found.picture),
         _bars(found),
@@ -152,14 +192,14 @@ def _picture(model: Model, found: Explanation, verdicts: dict[str, Any], store: 
     ]
     if found.general_doubts:
         parts.append('<ul class="doubts">' + "".join(f"<li>{escape(d)}</li>" for d in found.general_doubts) + "</ul>")
-    parts.append('<h3>Where it comes from</h3><div class="maps">')
+    parts.append('<div class="block"><h3>Where it comes from</h3><div class="maps">')
     parts += [_map(name, heatmap, verdicts.get(name)) for name, heatmap in found.items()]
     parts += [
         f'<figure class="refused"><figcaption><b>{escape(n)}</b><br>No map: {escape(why)}</figcaption></figure>'
         for n, why in found.refused.items()
     ]
-    parts.append("</div>")
-    parts.append(_layer(model, found))
+    parts.append("</div></div>")
+    parts += [_layer(model, found), concepts]
     if store is not None:
         parts += [_neighbours(store, found), _units(store, model, found)]
     parts.append("</section>")
@@ -186,9 +226,10 @@ def _bars(found: Explanation) -> str:
 
 def _map(name: str, heatmap: Heatmap, verdict: dict[str, Any] | None) -> str:
     scale = heatmap.scale()
+    says = f'<br><span class="says">{escape(scale.note)}</span>' if scale.note else ""
     strip = uri(Image.fromarray(colour.bar(scale, 64)), sharp=True)
     low, high = (escape(text) for text in colour.format_range(scale.low, scale.high))
-    legend = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}'
+    legend = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}{says}'
     layer = f" at {escape(heatmap.layer)}" if heatmap.layer and "cam" in heatmap.method else ""
     doubts = "".join(f'<br><span class="doubt">{escape(d)}</span>' for d in heatmap.doubts)
     judged = f'<br><span class="verdict">{escape(verdict["sentence"])}</span>' if verdict else ""
@@ -206,9 +247,47 @@ def _layer(model: Model, found: Explanation) -> str:
         return ""
     name = escape(str(found.provenance.get("last_grid")))
     image = uri(sheet, side=960)
-    return f'<h3>What {name} makes of it</h3><div class="half">' + _figure(
+    return f'<div class="block"><h3>What {name} makes of it</h3><div class="half">' + _figure(
         image, "The strongest channels, each on its own scale.", f"Channels of {name}", kind="sheet"
-    ) + "</div>"  # fmt: skip
+    ) + "</div></div>"  # fmt: skip
+
+
+def _concepts(model: Model, found: Explanation, store: Store, made: dict[str, Craft | str]) -> str:
+    """The parts of the explained class, once a class, and where they lie in this picture."""
+    from ..concepts.craft import craft
+    from ..draw import overlay
+
+    name = found.target
+    if name not in made:
+        try:
+            made[name] = craft(model, store, name)
+        except ConvoscopeError as error:
+            made[name] = str(error)
+    parts = made[name]
+    if isinstance(parts, str):
+        return f'<p class="soft">No parts of {escape(name)}: {escape(parts)}</p>'
+    maps = parts.maps(found.fitted.picture)
+    shown = model.preprocessing.denormalise(found.fitted.tensor).clamp(0, 1).movedim(0, -1).numpy()
+    image = np.asarray(Picture.of(np.ascontiguousarray(shown, np.float32)).image)
+    top = float(maps.max()) or 1.0
+    rows = []
+    for part in parts.parts[:PARTS]:
+        scale = colour.Scale(0.0, top, False, unit="share of the part")
+        here = _figure(
+            uri(overlay.overlay(image, maps[part.number], scale=scale), side=192), "here", f"part {part.number}"
+        )
+        patches = [_figure(uri(one, side=96), "", "a patch") for one in parts.patches(part.number, 6)]
+        unstable = " Not found again with other seeds." if part.unstable else ""
+        rows.append(
+            f"<div class=unit><h4>Part {part.number + 1}</h4><p class=soft>Without it {part.importance.mean:.0%} of "
+            f"the logit is lost [{part.importance.low:.0%}, {part.importance.high:.0%}].{unstable}</p>"
+            f"<div class=thumbs>{here}{''.join(patches)}</div></div>"
+        )
+    said = (
+        f"Found without labels at {parts.layer} in the collection's pictures of the class (CRAFT); together the parts "
+        f"give back {parts.completeness.mean:.0%} of the logit."
+    )
+    return f"<h3>What {escape(name)} is made of</h3><p class=soft>{escape(said)}</p>{''.join(rows)}"
 
 
 def _neighbours(store: Store, found: Explanation) -> str:
@@ -220,7 +299,8 @@ def _neighbours(store: Store, found: Explanation) -> str:
     for row, image in zip(near.rows, near.thumbnails, strict=True):
         label = row["label"] or row["prediction"] or ""
         figures.append(_figure(uri(image, side=96), f"{escape(label)} {row['similarity']:.2f}", label))
-    return f'<h3>Pictures that it finds alike</h3><div class="thumbs">{"".join(figures)}</div>'
+    made = "".join(figures)
+    return f'<div class="block"><h3>Pictures that it finds alike</h3><div class="thumbs">{made}</div></div>'
 
 
 def _units(store: Store, model: Model, found: Explanation) -> str:
@@ -241,18 +321,46 @@ def _units(store: Store, model: Model, found: Explanation) -> str:
         for channel in chosen:
             patches = store.patches(f"{span.name}:{channel}", guided=False)
             figures = [
-                _figure(uri(p.crop, side=96), f"{escape(p.label or p.prediction or '')} {p.value:.2g}", "a patch")
+                _figure(
+                    uri(p.crop, side=96), f"{escape(p.label or p.prediction or '')} {_number(p.value, 2)}", "a patch"
+                )
                 for p in patches.of("top")[:6]
                 if p.crop is not None
             ]
             here = float(values[channel].max())
             rows.append(
-                f"<div class=unit><h4>{escape(span.name)}:{channel}</h4><p class=soft>Here {_number(here)}. "
+                f"<div class=unit><h4>{escape(_unit(model, span.name, span.channels, channel))}</h4>"
+                f"<p class=soft>Here {_number(here)}. "
                 f"{escape(patches.about[channel])}</p><div class=thumbs>{''.join(figures)}</div></div>"
             )
     except ConvoscopeError as error:
         return f'<p class="soft">No units: {escape(str(error))}</p>'
     return f"<h3>Units that answer it unusually strongly, and what else they fire for</h3>{''.join(rows)}"
+
+
+def _unit(model: Model, layer: str, channels: int, channel: int) -> str:
+    """A unit's name; with its class where the layer has one unit for each class."""
+    named = model.labels is not None and len(model.labels) == channels
+    return f"{layer}:{channel}" + (f" ({model.labels[channel]})" if named and model.labels else "")
+
+
+def _truth(model: Model, found: Explanation, store: Store | None) -> str:
+    """The label, where one is known, and whether the network is right."""
+    label = None
+    if store is not None:
+        rows = store.table(["label"], f"sha256 = '{found.fitted.picture.sha256}'").to_pylist()
+        label = rows[0]["label"] if rows else None
+    path = found.fitted.picture.path
+    if label is None and path is not None and model.labels is not None and path.parent.name in model.labels:
+        label = path.parent.name
+    if label is None:
+        return ""
+    said = str(found.prediction[0]["label"]) if found.prediction else ""
+    if model.labels is None or label not in model.labels:
+        return f"<p>Label: <b>{escape(label)}</b>.</p>"
+    right = said == label
+    word = "right" if right else f"wrong: it says {escape(said)}"
+    return f'<p>Label: <b>{escape(label)}</b>, <span class="{"right" if right else "wrong"}">{word}</span>.</p>'
 
 
 def _collection(store: Store) -> str:
@@ -272,16 +380,17 @@ def _collection(store: Store) -> str:
             for row in mistakes.confident
         ]
         if figures:
-            parts.append(f"<h3>Most confident errors</h3><div class=thumbs>{''.join(figures)}</div>")
+            listed = "".join(figures)
+            parts.append(f"<div class=block><h3>Most confident errors</h3><div class=thumbs>{listed}</div></div>")
     except ConvoscopeError as error:
         parts.append(f'<p class="soft">{escape(str(error))}</p>')
     try:
         made = store.map("pca" if len(store) < 60 else "tsne")
         trust = made.metrics.get("trustworthiness")
         kept = f" Trustworthiness {trust:.3f}." if isinstance(trust, float) else ""
-        image = uri(made.image(40), side=1400)
-        parts.append('<h3>How it arranges them</h3><div class="wide">')
-        parts.append(_figure(image, escape(made.title) + "." + kept, made.title, kind="sheet") + "</div>")
+        image = uri(made.image(80), side=2400)
+        parts.append('<div class="block"><h3>How it arranges them</h3><div class="wide">')
+        parts.append(_figure(image, escape(made.title) + "." + kept, made.title, kind="sheet") + "</div></div>")
     except (ConvoscopeError, ImportError) as error:
         parts.append(f'<p class="soft">No map: {escape(str(error))}</p>')
     dead = [row for row in store.units().summary() if row["dead"]]
@@ -300,6 +409,7 @@ def _document(
     failed: dict[str, str],
     used: list[str],
     store: Store | None,
+    more_links: str = "",
 ) -> str:
     from ..version import __version__
 
@@ -322,6 +432,7 @@ def _document(
     )
     if store is not None:
         links += '<li><a href="#collection">The collection</a></li>'
+    links += more_links
     lost = "".join(f'<li class="doubt">{escape(why)}</li>' for why in failed.values())
     notes = "".join(f'<p class="doubt">{escape(note)}</p>' for note in model.notes)
     return f"""<!doctype html>
@@ -329,7 +440,7 @@ def _document(
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="convoscope {__version__}">
 <title>{escape(title)}</title>

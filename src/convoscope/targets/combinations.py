@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.fields.layout import PLAIN, Layout
 from ..errors import TargetError
 from ..files import read_regular
 from .base import Scorer, Target
@@ -57,14 +58,13 @@ class Direction(Target):
         length = float(vector.norm())
         if not np.isfinite(length) or length == 0:
             raise TargetError("A direction needs finite values that are not all zero.")
-        last = info.channels_last
-        channels = info.shape[-1] if last else info.shape[1]
+        channels = info.channels
         if len(vector) != channels:
             raise TargetError(
                 f"The direction has {len(vector)} values and layer {self.layer} {channels} channels: give one each."
             )
         label = self.name or f"direction in {self.layer}"
-        return DirectionScorer(self.layer, vector / length, (label,) * len(pictures), last)
+        return DirectionScorer(self.layer, vector / length, (label,) * len(pictures), info.layout)
 
     def _values(self) -> Any:
         if not isinstance(self.vector, (str, Path)):
@@ -86,16 +86,14 @@ class DirectionScorer(Scorer):
     layer: str
     vector: Tensor
     labels: tuple[str, ...]
-    channels_last: bool = False
+    layout: Layout = PLAIN
 
     @property
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        values = layers[self.layer]
-        if not self.channels_last:
-            values = values.movedim(1, -1)
+        values = self.layout.planes(layers[self.layer]).movedim(1, -1)
         projected = values @ self.vector.to(values.device, values.dtype)
         return projected.flatten(1).mean(1) if projected.ndim > 1 else projected
 

@@ -18,6 +18,7 @@ from ..errors import ConvoscopeError, MethodRefused, TargetError
 from ..models.calling import is_torchvision_detector
 from .base import Scorer, Target
 from .classes import ClassScorer, ClassTarget
+from .combinations import Combination
 from .outputs import MultiLabelScorer
 from .scores import FunctionTarget
 from .units import Unit, UnitScorer
@@ -51,8 +52,10 @@ def default_layer(
     Costs a forward and a backward for each target, and only where a method asks for the default layer of a network
     whose targets are not class scores.
     """
-    nothing: list[str | None] = [None] * len(targets)
     asks = any(hasattr(one, "layer") and one.layer is None for one in methods.values())
+    # what is made of units has no gradient at a grid that comes after them
+    early = [_at_or_before(model, watched, target) for target in targets] if asks else []
+    nothing: list[str | None] = early or [None] * len(targets)
     if not asks or not _special(watched, targets, model):
         return nothing
     names = _candidates(model, watched)
@@ -63,7 +66,10 @@ def default_layer(
         return nothing
     recorded = runner.record(inputs, layers=[name for name in dict.fromkeys(layers) if name in watched.layers])
     found: list[str | None] = []
-    for target in targets:
+    for target, own in zip(targets, early, strict=True):
+        if own is not None:
+            found.append(own)
+            continue
         try:
             scorer = target.resolve(model, recorded.output, pictures, runner)
         except ConvoscopeError:
@@ -71,6 +77,18 @@ def default_layer(
             continue
         found.append(None if isinstance(scorer, _USUAL) else _fed(runner, watched, recorded, scorer, names))
     return found
+
+
+def _at_or_before(model: Model, watched: NetworkTrace, target: Target) -> str | None:
+    """The last grid at or before the units that a target is made of; ``None`` where the usual last grid will do."""
+    usual = watched.last_grid
+    made_of = [watched.layers[name].index for name in target.layers(model) if name in watched.layers]
+    if not isinstance(target, (Unit, Combination)) or not made_of or usual is None:
+        return None
+    if watched.layers[usual].index <= min(made_of):
+        return None
+    placed = [one for one in watched.layers.values() if one.has_grid and one.single and one.index <= min(made_of)]
+    return max(placed, key=lambda one: one.index).name if placed else None
 
 
 def _special(watched: NetworkTrace, targets: Sequence[Target], model: Model) -> bool:

@@ -62,7 +62,7 @@ class Likeness(Target):
             raise TargetError(f"{self.measure}: name at least one other picture.")
         layers = self.layers(model)
         info = model.watched().layers[layers[0]] if layers else None
-        last, class_token = info is not None and info.channels_last, info is not None and bool(info.before)
+        last, class_token = info is not None and info.channels_last, info is not None and bool(info.prefix_tokens)
         others = [Picture.of(one) for one in self._sources()]
         labels = (self._label(others),) * len(pictures)
         scorer = LikenessScorer(torch.zeros(0), labels, self.measure, layers, last, class_token)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..engine.fields.layout import PLAIN, Layout
 from ..errors import LayerError, TargetError
 from .base import Scorer, Target
 
@@ -47,7 +48,7 @@ class Unit(Target):
     def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> UnitScorer:
         info = layer_of(trace_for(model, pictures), self.layer)
         return UnitScorer(
-            self.layer, self.channel, (self.key(),) * len(pictures), self.reduce, self.place, info.channels_last
+            self.layer, self.channel, (self.key(),) * len(pictures), self.reduce, self.place, info.layout
         )
 
 
@@ -60,16 +61,14 @@ class UnitScorer(Scorer):
     labels: tuple[str, ...]
     reduce: str = "mean"
     place: tuple[int, int] | None = None
-    channels_last: bool = False
+    layout: Layout = PLAIN
 
     @property
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
 
     def score(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        values = layers[self.layer]
-        if self.channels_last and values.ndim == 4:
-            values = values.movedim(-1, 1)
+        values = self.layout.planes(layers[self.layer])
         if values.ndim < 2 or self.channel >= values.shape[1]:
             raise TargetError(
                 f"Layer {self.layer} has {values.shape[1] if values.ndim > 1 else 0} channels (0 to "

@@ -20,6 +20,7 @@ NAMES: tuple[str, ...] = (
     "toybox",
     "toybox-cheat",
     "toybox-twin",
+    "toybox-robust",
     "toybox-detector",
     "toybox-segmenter",
     "toybox-panoptic",

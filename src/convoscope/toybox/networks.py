@@ -36,13 +36,14 @@ class ToyNet(nn.Module):
     """stem (stride 2), layer1 (4), layer2 (8), layer3 (8), average pooling, fc.
 
     A 96 x 96 picture ends on a grid of 12 x 12 cells, fine enough for class activation maps to show parts.
-    ``widths`` are the channels of the stem and of the three layers.
+    ``widths`` are the channels of the stem and of the three layers; ``kernel`` is the side of the stem's filters
+    (an odd number; the stem's cells lie at the same pixels whatever it is).
     """
 
-    def __init__(self, classes: int = 10, widths: Sequence[int] = (24, 32, 64, 64)) -> None:
+    def __init__(self, classes: int = 10, widths: Sequence[int] = (24, 32, 64, 64), kernel: int = 5) -> None:
         super().__init__()
         w0, w1, w2, w3 = widths
-        self.stem = nn.Sequential(nn.Conv2d(3, w0, 5, 2, 2, bias=False), nn.BatchNorm2d(w0), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, w0, kernel, 2, kernel // 2, bias=False), nn.BatchNorm2d(w0), nn.ReLU())
         self.layer1 = nn.Sequential(Block(w0, w1, 2))
         self.layer2 = nn.Sequential(Block(w1, w2, 2), Block(w2, w2))
         self.layer3 = nn.Sequential(Block(w2, w3), Block(w3, w3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from convoscope.errors import UsageError
+from convoscope.files import write_image, write_whole
 from convoscope.toybox.grounds import STUFF
 from convoscope.toybox.paint import Bools
 from convoscope.toybox.scenes import SCENE_SIZE, scene, tight_box
@@ -67,9 +69,9 @@ def write(
     else:
         for k, specimen in enumerate(pictures(count, seed, tag=tag, size=size or SIZE)):
             name = f"{specimen.label}-{k:05d}"
-            specimen.picture().save(folder / f"{name}.png")
-            Image.fromarray(specimen.mask).save(folder / "masks" / f"{name}.png")
-            _numbered(specimen.parts, *specimen.mask.shape).save(folder / "parts" / f"{name}.png")
+            write_image(folder / f"{name}.png", specimen.picture())
+            write_image(folder / "masks" / f"{name}.png", Image.fromarray(specimen.mask))
+            write_image(folder / "parts" / f"{name}.png", _numbered(specimen.parts, *specimen.mask.shape))
             rows.append(
                 {
                     "file": f"{name}.png",
@@ -85,22 +87,23 @@ def write(
     if scenes:
         truth["semantic"] = CLASSES + STUFF
     truth["pictures"] = rows
-    (folder / "truth.json").write_text(json.dumps(truth, indent=1), encoding="utf-8")
-    with (folder / "truth.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "label", "class_index", "x0", "y0", "x1", "y1"])
-        for row in rows:
-            for thing in row.get("instances", [row]):
-                table.writerow([row["file"], thing["label"], thing["class_index"], *thing["box"]])
+    write_whole(folder / "truth.json", json.dumps(truth, indent=1))
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["file", "label", "class_index", "x0", "y0", "x1", "y1"])
+    for row in rows:
+        for thing in row.get("instances", [row]):
+            table.writerow([row["file"], thing["label"], thing["class_index"], *thing["box"]])
+    write_whole(folder / "truth.csv", text.getvalue())
     return folder / "truth.json"
 
 
 def _write_scene(folder: Path, name: str, number: int, size: int) -> dict[str, Any]:
     drawn = scene(number, size=size)
-    drawn.picture().save(folder / f"{name}.png")
+    write_image(folder / f"{name}.png", drawn.picture())
     masks = {str(k): instance.mask for k, instance in enumerate(drawn.instances)}
-    _numbered(masks, size, size).save(folder / "instances" / f"{name}.png")
-    Image.fromarray(drawn.semantic()).save(folder / "semantic" / f"{name}.png")
+    write_image(folder / "instances" / f"{name}.png", _numbered(masks, size, size))
+    write_image(folder / "semantic" / f"{name}.png", Image.fromarray(drawn.semantic()))
     return {
         "file": f"{name}.png",
         "instances": [

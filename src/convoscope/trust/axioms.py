@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..engine.passes.untouched import innermost, lock_of, untouched
+from ..engine.passes.untouched import innermost, lock_of
 from ..errors import MethodRefused, ModelError
 from ..explanation import MethodLike, explain
 from ..methods import method as method_of
 from ..methods.gradients import baseline
 from ..models.model import Model
+from ..session import forward, protected
 from ..targets import TargetLike
 from .scoring import scoring
 
@@ -143,8 +144,8 @@ def implementation_invariance(
     inputs = model.inputs([fitted])
     outputs = []
     for one in (model, other):
-        with untouched(one.module, gradients=False), torch.no_grad():
-            outputs.append(torch.as_tensor(one.run(inputs)).float())
+        with protected(one), torch.no_grad():
+            outputs.append(torch.as_tensor(forward(one, inputs)).float())
     gap = float((outputs[0] - outputs[1]).abs().max()) / max(float(outputs[0].abs().max()), 1e-6)
     if gap > 1e-3:
         raise MethodRefused(

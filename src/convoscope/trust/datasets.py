@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TargetError, UsageError
+from ..files import read_text, write_image, write_whole
 from ..models.model import Model
 from ..pictures.picture import Picture, find_pictures
 from ..targets.classes import named_class
@@ -169,7 +170,7 @@ def voc(folder: str | Path, model: Model, split: str = "test", limit: int | None
     if not listing.is_file():
         raise UsageError(f"{listing}: there is no such split.")
     cases: list[Case] = []
-    for name in listing.read_text(encoding="utf-8").split():
+    for name in read_text(listing).split():
         objects = _voc_objects(root / "Annotations" / f"{name}.xml")
         labels = list(dict.fromkeys(label for label, _, _ in objects))
         for label in labels:
@@ -255,7 +256,7 @@ def write_voc(cases: Sequence[Case], folder: str | Path, split: str = "test") ->
     for case in cases:
         picture = case.picture()
         stem = case.key.split(":")[0]
-        picture.image.save(root / "JPEGImages" / f"{stem}.png")
+        write_image(root / "JPEGImages" / f"{stem}.png", picture.image)
         tree = xml.Element("annotation")
         xml.SubElement(tree, "filename").text = f"{stem}.png"
         size = xml.SubElement(tree, "size")
@@ -269,9 +270,9 @@ def write_voc(cases: Sequence[Case], folder: str | Path, split: str = "test") ->
             corners = xml.SubElement(thing, "bndbox")
             for key, corner in zip(("xmin", "ymin", "xmax", "ymax"), (box[0] + 1, box[1] + 1, *box[2:]), strict=True):
                 xml.SubElement(corners, key).text = f"{corner:g}"
-        xml.ElementTree(tree).write(root / "Annotations" / f"{stem}.xml", encoding="unicode")
+        write_whole(root / "Annotations" / f"{stem}.xml", xml.tostring(tree, encoding="unicode"))
         names.append(stem)
-    (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    write_whole(root / "ImageSets" / "Main" / f"{split}.txt", "\n".join(names) + "\n")
     return root
 
 
@@ -282,7 +283,7 @@ def _tight(mask: Any) -> tuple[float, float, float, float]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file.") from None
     except (OSError, ValueError) as error:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
+from ..files import write_whole
 from ..methods import METHODS, Method, method
+from ..methods.naming import named
 from ..models.model import Model
 from ..models.outputs import scores_of
+from ..notebook import shows_progress
 from ..parallel import RayPool, Task
 from ..pictures.picture import ModelInput, Picture
 from ..results import Explanation
@@ -96,21 +99,15 @@ def measures(names: str | Sequence[str] | None) -> tuple[str, ...]:
 def methods_for(names: str | Sequence[MethodLike] | None, slow: bool = False) -> dict[str, Method]:
     """Methods by name; ``None`` and ``all`` are every method but the slow ones (``slow=True``: those too)."""
     listed: list[MethodLike] = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
-    found: dict[str, Method] = {}
+    chosen: list[Method] = []
     for name in listed:
         if name == "all":
-            kinds = [kind for kind in METHODS.values() if slow or not kind.about.slow]
-            found.update({kind.about.name: kind() for kind in kinds})
-            continue
-        one = method(name)
-        key, number = one.about.name, 1
-        while key in found and found[key] != one:
-            number += 1
-            key = f"{one.about.name}-{number}"
-        found[key] = one
-    if not found:
+            chosen += [kind() for kind in METHODS.values() if slow or not kind.about.slow]
+        else:
+            chosen.append(method(name))
+    if not chosen:
         raise UsageError("No methods given: `convoscope methods` lists them.")
-    return found
+    return named(chosen, merge=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +136,7 @@ class EachItsOwn(Target):
         return ClassScorer(torch.tensor(chosen), tuple(model.label(c) for c in chosen), None, reading)
 
 
+@shows_progress("Measuring")
 def evaluate_cases(
     model: Model,
     cases: Sequence[Case],
@@ -153,10 +151,25 @@ def evaluate_cases(
     """Explain every case with every method, measure the maps, and gather the league table.
 
     Measures that need to know where the object is are taken where a case has a ``region``; those on the tag where it
-    has one. With ``out`` every case's figures are written down as soon as they are known (``cases.jsonl``): the same
-    call goes on where it was stopped. A case whose picture cannot be read stands in ``failed`` and the rest goes on.
-    Pictures share forwards, methods share passes. With ``spread`` the groups of pictures are measured on Ray, and
-    written down here. Raises :class:`UsageError` where ``out`` holds another evaluation.
+    has one. A case whose picture cannot be read stands in ``failed`` and the rest goes on. Pictures share forwards,
+    methods share passes.
+
+    Args:
+        model: an open model.
+        cases: pictures with what is known of them: :mod:`convoscope.trust.datasets`.
+        methods: names or instances; default all that are not slow.
+        settings: which measures, and how they are taken.
+        out: every case's figures are written down here as soon as they are known (``cases.jsonl``): the same call goes
+            on where it was stopped.
+        slow: take the slow methods, too.
+        progress: called as ``progress(done, total)``.
+        spread: measures the groups of pictures on Ray.
+
+    Returns:
+        The league table: each cell a mean over pictures with its bootstrap interval.
+
+    Raises:
+        UsageError: no pictures, or ``out`` holds another evaluation.
     """
     settings = settings or Settings()
     chosen = methods_for(methods, slow)
@@ -166,7 +179,8 @@ def evaluate_cases(
     if duplicates:
         raise UsageError(f"{duplicates} cases share a key with another.")
     ledger = _Ledger.open(out, _header(model, chosen, settings))
-    wanted = [case for case in cases if case.key not in ledger.rows]
+    # a failure is not a result: what could not be read may be back
+    wanted = [case for case in cases if "failed" in ledger.rows.get(case.key, {"failed": ""})]
     done = len(cases) - len(wanted)
     if progress is not None:
         progress(done, len(cases))
@@ -232,6 +246,12 @@ def _measure_group(
     target = EachItsOwn({id(p): case.target for p, case in zip(pictures, read, strict=True)})
     found = explain(model, pictures, list(methods.values()), target=target, resize=settings.resize)
     for case, one in zip(read, found, strict=True):
+        if not np.isfinite(one.score):
+            yield (
+                case.key,
+                {"failed": f"{one.picture}: the score is {one.score} (NaN or infinite): nothing to measure."},
+            )
+            continue
         arrays = {name: heatmap.values for name, heatmap in one.items()}
         row: dict[str, Any] = {"measures": measure_case(model, case, one, arrays, settings, kept)}
         if one.refused:
@@ -352,14 +372,16 @@ class _Ledger:
             ledger._agree(known, header)
             ledger._read()
         else:
-            known.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+            write_whole(known, json.dumps({**header, "digest": _seal(header)}, indent=2) + "\n")
         return ledger
 
     def _agree(self, known: Path, header: dict[str, Any]) -> None:
         try:
-            before = json.loads(known.read_text(encoding="utf-8"))
+            before = json.loads(known.read_text(encoding="utf-8", errors="replace"))
         except ValueError:
-            before = {}
+            before = None
+        if not isinstance(before, dict) or before.pop("digest", None) not in (None, _seal(before)):
+            raise UsageError(f"{known}: this file is damaged: remove the folder, or choose another one.")
         other = [name for name in header if before.get(name) != header[name]]
         if other:
             raise UsageError(
@@ -370,23 +392,31 @@ class _Ledger:
         if self.file is None or not self.file.is_file():
             return
         kept = []
-        text = self.file.read_text(encoding="utf-8")
+        text = self.file.read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines():
             try:
                 row = json.loads(line)
+                if row.pop("digest") != _seal(row):
+                    continue  # another bit than was written: measured again
                 self.rows[row.pop("case")] = row
                 kept.append(line)
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         whole = "".join(line + "\n" for line in kept)
         if whole != text:  # a line that was cut off must not swallow the next one
-            self.file.write_text(whole, encoding="utf-8")
+            write_whole(self.file, whole)
 
     def add(self, key: str, row: dict[str, Any]) -> None:
         self.rows[key] = row
         if self.file is not None:
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"case": key, **row}) + "\n")
+                said = json.loads(json.dumps({"case": key, **row}))
+                file.write(json.dumps({**said, "digest": _seal(said)}) + "\n")
+
+
+def _seal(row: dict[str, Any]) -> int:
+    """A checksum of a line, as it is read back."""
+    return zlib.crc32(json.dumps(row, sort_keys=True).encode())
 
 
 def plainly(settings: Settings) -> Settings:

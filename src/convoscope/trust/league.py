@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..files import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,6 +107,7 @@ class League:
     settings: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    _leaders: dict[str, str | None] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def of(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], **facts: Any) -> League:
@@ -178,7 +180,7 @@ class League:
         return text.getvalue()
 
     def markdown(self) -> str:
-        """The table for documents; the best of each column that is no baseline is in bold."""
+        """The table for documents; in bold is what is better than each other method, paired (:meth:`leader`)."""
         lines = ["| method | " + " | ".join(f"{m} {arrow(m)}" for m in self.cases) + " |"]
         lines.append("|---|" + "---|" * len(self.cases))
         for method in self.methods:
@@ -195,15 +197,53 @@ class League:
             return None
         return (min if measure in LOWER else max)(means, key=lambda m: means[m])
 
+    def leader(self, measure: str) -> str | None:
+        """The best method, if it is better than each other one on the same pictures; else None.
+
+        Better: the bootstrap's interval of the paired difference excludes 0. Baselines are not held against it.
+        """
+        if measure in self._leaders:
+            return self._leaders[measure]
+        first = self.best(measure)
+        others = [one for one in self._of(measure) if one != first and one not in BASELINES]
+        if first is not None:
+            sign = -1.0 if measure in LOWER else 1.0
+            own = self._values(measure, first)
+            for other in others:
+                gaps = sign * (own - self._values(measure, other))
+                if np.isfinite(gaps).any() and not interval(gaps).low > 0:
+                    first = None
+                    break
+        self._leaders[measure] = first
+        return first
+
+    def latex(self) -> str:
+        """The table for a paper (booktabs)."""
+        from .latex import latex
+
+        return latex(self)
+
+    def bibtex(self) -> str:
+        """BibTeX of the papers of all methods of the table."""
+        from ..methods import bibtex
+
+        return bibtex(self.methods)
+
     def cell(self, measure: str, method: str, *, bold: str = "") -> str:
-        """``0.912 ±0.031``: the mean and half the interval's width; a dash where there is none."""
+        """``0.912 ±0.031``: the mean and half the interval's width; a dash where there is none.
+
+        ``0.975 [0.925, 1.000]`` where ± would go beyond what the interval reaches.
+        """
         if method not in self.cases[measure]:
             return "–"
         found = self.interval(measure, method)
         if not np.isfinite(found.mean):
             return "–"
-        text = f"{found.mean:.3f} ±{(found.high - found.low) / 2:.3f}"
-        return f"{bold}{text}{bold}" if bold and self.best(measure) == method else text
+        half = (found.high - found.low) / 2
+        text = f"{found.mean:.3f} ±{half:.3f}"
+        if found.mean + half > 1 >= found.high or found.mean - half < 0 <= found.low:
+            text = f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        return f"{bold}{text}{bold}" if bold and self.leader(measure) == method else text
 
     def table(self) -> Table:
         """The terminal's table (rich)."""
@@ -221,7 +261,8 @@ class League:
             cells = []
             for measure in self.cases:
                 text = self.cell(measure, method)
-                cells.append(f"[bold]{text}[/bold]" if self.best(measure) == method else text)
+                text = text.replace("[", "\\[")  # an interval is no markup
+                cells.append(f"[bold]{text}[/bold]" if self.leader(measure) == method else text)
             last = number + 1 < len(methods) and methods[number + 1] in BASELINES and method not in BASELINES
             table.add_row(method, *cells, end_section=last, style="dim" if method in BASELINES else None)
         return table
@@ -235,9 +276,9 @@ class League:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"league.{ending}" for ending in ("json", "csv", "md", "png")]
-        files[0].write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        files[1].write_text(self.csv(), encoding="utf-8")
-        files[2].write_text(self.markdown() + "\n", encoding="utf-8")
+        write_whole(files[0], json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_whole(files[1], self.csv())
+        write_whole(files[2], self.markdown() + "\n")
         chart(self).save(files[3])
         return files
 

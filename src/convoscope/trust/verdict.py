@@ -51,7 +51,7 @@ class Verdict:
     that it beats; ``survives`` is
     the rank correlation with the maps of networks whose classifier is random (0 to 1; zero is good), ``change``
     and ``steady`` the largest relative change and the smallest rank correlation under noise. ``None``: not measured,
-    and ``notes`` says why.
+    and ``notes`` says why. ``by``: ``probability``, or ``score`` where the target has none or is next to impossible.
     """
 
     method: str
@@ -65,6 +65,7 @@ class Verdict:
     sentence: str
     notes: tuple[str, ...] = ()
     error: float | None = None
+    by: str = "probability"
 
     @property
     def better(self) -> bool | None:
@@ -91,6 +92,7 @@ class Verdict:
             "change_under_noise": self.change,
             "rank_under_noise": self.steady,
             "stable": self.stable,
+            "judged_on": self.by,
             "sentence": self.sentence,
             "notes": list(self.notes),
         }
@@ -131,7 +133,9 @@ def verdicts(
         inserted, deleted, gain, beats, error = faithful[name]
         change, rank = steady.get(name, (None, None))
         given = (name, inserted, deleted, gain, beats, survives.get(name), change, rank)
-        found[name] = Verdict(*given, sentence="", notes=tuple(notes), error=error)
+        found[name] = Verdict(
+            *given, sentence="", notes=tuple(notes), error=error, by="score" if why_score else "probability"
+        )
         found[name] = replace(found[name], sentence=_sentence(found[name]))
     return found
 
@@ -232,25 +236,8 @@ def _method_of(heatmap: Heatmap) -> Method:
 def _maps(
     model: Model, pictures: list[Picture], methods: dict[str, Method], target: Target
 ) -> list[dict[str, NDArray[np.float32]]]:
-    """Maps under our own names: explain names what it is given anew, in the same order."""
-    found = explain(model, pictures, list(methods.values()), target=target)
-    rows = []
-    for one in found:
-        made = {**dict.fromkeys(one.refused), **{key: one[key].values for key in one}}
-        order = [key for key in _explain_names(methods) if key in made]
-        rows.append({name: made[key] for name, key in zip(methods, order, strict=True) if made[key] is not None})
-    return rows  # type: ignore[return-value]
-
-
-def _explain_names(methods: dict[str, Method]) -> list[str]:
-    names: list[str] = []
-    for one in methods.values():
-        number, unique = 1, one.about.name
-        while unique in names:
-            number += 1
-            unique = f"{one.about.name}-{number}"
-        names.append(unique)
-    return names
+    found = explain(model, pictures, methods, target=target)
+    return [{name: heatmap.values for name, heatmap in one.items()} for one in found]
 
 
 def _survives(

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import UsageError
 from ..models.model import Model
 from ..models.opening import _override, open_model
+from ..notebook import shows_progress
 from ..targets import TargetLike
 from . import natural
 from .recipes import Recipe
@@ -27,6 +28,7 @@ DEFAULT_RECIPES = {
 Progress = Callable[[str, int, int], None]
 
 
+@shows_progress("Visualizing")
 def visualize(
     model: Model | nn.Module | str,
     targets: TargetLike | Sequence[TargetLike] = None,
@@ -48,24 +50,35 @@ def visualize(
 ) -> Any:
     """Pictures that the network makes most of: of a class, a unit, a direction, or of another picture.
 
-    ``targets``: anything that :func:`convoscope.explanation` takes (``"tabby"``, ``282``, ``"layer3:17"``,
-    ``"layer3:17@6,6"``, ``"tabby - tiger cat"``, a function); a list makes them all in one batch. ``layer`` without
-    ``targets`` means all of its channels.
+    Ctrl-C ends the ascent and returns what was reached. The network is left bit for bit as it was.
 
-    ``objective``: ``score`` is the target; ``invert`` finds a picture with the features that ``image`` has at
-    ``layer``; ``caricature`` exaggerates them; ``dream`` amplifies in ``image`` what ``layer`` (or the target) sees;
-    ``fool`` changes ``image`` as little as it can until the network says the target. ``image`` may be a list.
+    Args:
+        model: an open model, a module, or a spec.
+        targets: anything that :func:`convoscope.explain` takes (``"tabby"``, ``282``, ``"layer3:17"``,
+            ``"layer3:17@6,6"``, ``"tabby - tiger cat"``, a function); a list makes them all in one batch.
+        recipe: a name or an instance (``maco``, ``fourier``, ``yosinski``, ``simonyan``).
+        objective: ``score`` is the target; ``invert`` finds a picture with the features of ``image`` at ``layer``;
+            ``caricature`` exaggerates them; ``dream`` amplifies in ``image`` what ``layer`` (or the target) sees;
+            ``fool`` changes ``image`` as little as it can until the network says the target.
+        image: where the objective starts from; may be a list.
+        layer: of the objective; without ``targets`` it means all of its channels.
+        steps: overrides the recipe's.
+        seed: of the first picture; further ones have ``seed + 1``, ...; None is the model's.
+        count: pictures of each target.
+        diverse: makes so many that differ from each other.
+        size: the input size to use.
+        settings: fields of the recipe.
+        pictures: a folder, paths or arrays: give MACO its spectrum and every picture its comparison with real ones.
+        also: other models that are asked what they see.
+        weight: how much ``diverse`` weighs.
+        progress: ``progress(what, done, total)`` is called as steps are taken.
 
-    ``recipe``: a name or an instance (:mod:`.recipes`), ``settings`` its fields; ``steps`` overrides its steps.
-    ``count`` pictures are made of each target, from seeds ``seed``, ``seed + 1``, ... (``seed=None``: the model's);
-    ``diverse=N`` makes N that differ from each other, ``weight`` says how much. ``size`` is the input size to use.
-    ``pictures`` (a folder, paths, arrays) give MACO its spectrum and every picture its comparison with real ones.
-    ``also``: other models that are asked what they see. ``progress(what, done, total)`` is called as steps are taken.
+    Returns:
+        One :class:`Visualization` for one target, else :class:`Visualizations`. Scores, probabilities and ranks are
+        those of the saved 8-bit picture, read again through the model's preprocessing.
 
-    Returns one :class:`Visualization` for one target, else :class:`Visualizations`. Scores, probabilities and ranks
-    are those of the saved 8-bit picture, read again through the model's preprocessing.
-    Ctrl-C ends the ascent and returns
-    what was reached. The network is left bit for bit as it was. Raises :class:`ConvoscopeError` subclasses.
+    Raises:
+        ConvoscopeError: a target, recipe or setting that does not fit.
     """
     single = count == 1 and not diverse and not isinstance(targets, (list, tuple))
     single = single and not isinstance(image, (list, tuple)) and not (targets is None and objective == "score")
@@ -104,8 +117,15 @@ def visualize_frames(
 ) -> Generator[Frame, None, None]:
     """Like :func:`visualize`, as a generator of :class:`Frame`; the last one carries the ``results``.
 
-    A frame comes after ``every`` steps (``None``: about twice a second). Closing the generator cancels; between
-    frames the network is as it was found and free for others. ``pixels=False`` spares drawing the frames.
+    Closing the generator cancels; between frames the network is as it was found and free for others.
+
+    Args:
+        model: as all that follow, see :func:`visualize`.
+        every: a frame comes after so many steps; None: about twice a second.
+        pixels: False spares drawing the frames.
+
+    Yields:
+        Frames with their step and scores.
     """
     given = model if isinstance(model, Model) else open_model(model)
     preprocessing = _override(given.preprocessing, size, None, None, None)

@@ -48,7 +48,8 @@ class Asked:
         needs = self.objective != "score"
         if needs and not images:
             raise UsageError(f"The objective {self.objective} needs a picture: image= (--image FILE).")
-        starts = [self.model.inputs([picture.prepare(self.model.preprocessing)])[0] for picture in images]
+        # float32 also for a float16 network: small steps are lost otherwise
+        starts = [self.model.inputs([picture.prepare(self.model.preprocessing)])[0].float() for picture in images]
         if starts:
             size = (int(starts[0].shape[-2]), int(starts[0].shape[-1]))
         if self.objective in ("invert", "caricature") or (self.objective == "dream" and targets is None):
@@ -93,7 +94,7 @@ class Asked:
             info = self.watched(size).layers[layer]
             if len(info.shape) < 2:
                 raise LayerError(f"Layer {layer!r} gives {info.shape}: it has no channels to visualise.")
-            return [f"{layer}:{c}" for c in range(info.shape[-1] if info.channels_last else info.shape[1])]
+            return [f"{layer}:{c}" for c in range(info.channels)]
         raise UsageError("Say what to visualise: a class, layer:channel (--target), or a layer for all its channels.")
 
     def _scorers(self, targets: Sequence[Target], images: Sequence[Picture], size: tuple[int, int]) -> list[Scorer]:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..engine.passes.ascent import GradientAscent
 from ..engine.passes.runner import call_plainly
-from ..engine.passes.untouched import untouched
 from ..errors import ConvoscopeError, PictureError, TargetError
 from ..models.model import Model
 from ..models.outputs import scores_of
 from ..pictures.picture import Picture
+from ..session import protected
 from ..targets import Scorer
 from ..targets.classes import ClassScorer, named_class
 from ..targets.defaults import predictions
@@ -35,7 +35,7 @@ def run(model: Model, inputs: Tensor, layers: Sequence[str], *, output: bool) ->
     """One forward without gradients; the layers asked for, detached."""
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
     ascent = GradientAscent(model.module, layers, output, call_plainly if model.call is None else model.call, dtype)
-    with untouched(model.module, gradients=False):
+    with protected(model):
         returned, found = ascent.forward(inputs)
     return returned, {name: value.detach() for name, value in found.items()}
 
@@ -127,7 +127,7 @@ def agreement(model: Model, groups: Sequence[Sequence[Visualization]]) -> list[d
         inputs = read_again(model, [one.pixels for one in everything[start : start + model.batch_size]])
         values = run(model, inputs, [layer], output=False)[1][layer].float()
         if values.ndim == 4:
-            values = values.movedim(-1, 1) if watched.layers[layer].channels_last else values
+            values = watched.layers[layer].layout.planes(values)
             values = values.mean((2, 3))
         vectors.append(values.flatten(1).cpu())
     stacked = torch.cat(vectors)

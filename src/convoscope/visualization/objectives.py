@@ -50,7 +50,7 @@ class Scores:
                 self.classes[item] = int(scorer.classes[0])
                 self.reading = scorer.reading
             elif isinstance(scorer, UnitScorer):
-                key = (scorer.layer, scorer.reduce, scorer.place, scorer.channels_last)
+                key = (scorer.layer, scorer.reduce, scorer.place, scorer.layout)
                 self.units.setdefault(key, {})[item] = scorer
             else:
                 self.others[item] = scorer
@@ -79,13 +79,14 @@ class Scores:
             shares = shares.gather(1, index[:, None])[:, 0] * mine.shape[1]
             shares[first] = torch.inf
             self.chance = torch.full((len(items),), torch.inf)
-            self.chance[views] = shares.cpu()
+            self.chance[views] = shares.float().cpu()
             self.spread = torch.ones(len(items))
             self.spread[views] = mine.detach().float().std(1, unbiased=False).cpu()
-        for (layer, reduce, place, last), group in self.units.items():
+        for (layer, reduce, place, layout), group in self.units.items():
             views = _views(items, group)
-            values = layers[layer].movedim(-1, 1) if last and layers[layer].ndim == 4 else layers[layer]
-            channels = torch.tensor([group[int(i)].channel for i in items[views]], device=values.device)
+            values = layout.planes(layers[layer])
+            chosen = [group[int(i)].channel for i in items[views]]
+            channels = torch.tensor(chosen, dtype=torch.long, device=values.device)
             one = values[views.to(values.device), channels]
             if place is not None:
                 one = one[:, place[0], place[1]]

@@ -127,6 +127,8 @@ class Loop:
         if self._scores is not None:
             self._scores.settling = step >= self._settle_from
 
+        faults: list[Exception] = []  # of the recipe or the objective, which are no fault of the network
+
         def views(inputs: Tensor) -> Tensor:
             assert making.views is not None
             seen = making.views(inputs, self.randoms, step, self.steps)
@@ -135,7 +137,11 @@ class Loop:
             return seen
 
         def scoring(output: object, layers: dict[str, Tensor]) -> Tensor:
-            scores = batch.objective(output, layers, self.items)
+            try:
+                scores = batch.objective(output, layers, self.items)
+            except Exception as error:
+                faults.append(error)
+                raise
             if self.per_item > 1:
                 scores = scores.view(-1, self.per_item).mean(1)
             return scores
@@ -150,7 +156,7 @@ class Loop:
                 keep_inputs=making.transparency,
             )
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if step or self._enlarge:
+            if step or self._enlarge or error in faults:
                 raise
             if isinstance(making.image, Octaves) and tuple(picture.shape[-2:]) != self.size:
                 # the network takes one size only: small octaves are shown to it enlarged

@@ -214,7 +214,7 @@ class Smallest:
         if self.best is None or self.best_norm is None:
             self.best = picture.detach().clone()
             self.best_norm = torch.full((len(picture),), torch.inf, device=picture.device)
-        size = (picture.detach() - self.start).flatten(1).norm(dim=1)
+        size = (picture.detach() - self.start).float().flatten(1).norm(dim=1)
         better = self.reached & (size < self.best_norm)
         self.best[better] = picture.detach()[better]
         self.best_norm[better] = size[better]
@@ -224,9 +224,11 @@ class Smallest:
         assert self.reached is not None
         with torch.no_grad():
             self.note(parameter)
+            # in float16 what keeps a division finite would itself be 0
+            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
             if self._change is None or self._epsilon is None:
-                self._change = torch.zeros_like(parameter)
-                self._epsilon = torch.full_like(values, self.norm)
+                self._change = torch.zeros_like(gradient)
+                self._epsilon = torch.full_like(values, self.norm, dtype=torch.float32)
             share = min(1.0, self._step / max(1, self.steps - 1))
             rate = 0.01 + 0.99 * 0.5 * (1 + torch.cos(torch.tensor(share * torch.pi)).item())
             self._step += 1
@@ -237,8 +239,10 @@ class Smallest:
             )
             size = self._change.flatten(1).norm(dim=1).clamp(min=1e-12)
             self._change *= _column(self._epsilon / size, gradient)
-            picture = ((self.start + self._change) * self.levels).round().clamp(0, self.levels) / self.levels
-            self._change = picture - self.start
+            picture = ((self.start.to(gradient.dtype) + self._change) * self.levels).round().clamp(
+                0, self.levels
+            ) / self.levels
+            self._change = picture - self.start.to(gradient.dtype)
             parameter.copy_(picture)
 
     def finish(self, parameters: Sequence[Tensor]) -> None:

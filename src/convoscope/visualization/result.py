@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..files import write_arrays, write_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,14 +97,9 @@ class Visualization:
         """
         path = Path(path)
         if path.suffix == ".npy":
-            np.save(path, self.pixels)
-            return path
+            return write_arrays(path, pixels=self.pixels)
         image = self.transparent if transparent else self.image
-        if path.suffix.lower() == ".webp":
-            image.save(path, lossless=True)
-        else:
-            image.save(path)
-        return path
+        return write_image(path, image, **({"lossless": True} if path.suffix.lower() == ".webp" else {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
@@ -177,7 +174,17 @@ class Frame:
 
     @property
     def images(self) -> list[Image.Image]:
+        """The pictures as they are now."""
         return [to_image(one) for one in self.pixels]
+
+    def __repr__(self) -> str:
+        return f"Frame(step {self.step} of {self.steps}, scores {', '.join(f'{one:.3g}' for one in self.scores[:8])})"
+
+    def _repr_html_(self) -> str:
+        from ..html.render import inline
+
+        shown = "".join(f'<img src="{inline(one)}" style="margin:2px;width:128px">' for one in self.images[:12])
+        return f"<p>{escape(repr(self))}</p>{shown}"
 
 
 def to_image(bands: Bands) -> Image.Image:

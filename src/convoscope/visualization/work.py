@@ -86,6 +86,8 @@ class Work:
                 for step in ascent:
                     if self.progress is not None:
                         self.progress("steps", done + step, total)
+                    if step == self.recipe.steps and places is plan[-1]:
+                        continue  # the last frame comes with the results
                     shown = self._bands(loop.shown(), canvases) if self.pixels else []
                     scores = [history[-1] for history in batch.history]
                     yield Frame(step, self.recipe.steps, places, scores, done + step, total, shown)

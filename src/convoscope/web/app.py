@@ -19,15 +19,18 @@ except ImportError:
     raise MissingExtra("fastapi", "web", "The page") from None
 
 from ..errors import ConvoscopeError
+from ..files import disk_trouble
+from ..names import shown
 from ..version import __version__
 from . import schemas
 from .jobs import Jobs
 from .picture_library import UPLOAD_BYTES, PictureLibrary
 from .request_queue import BusyError
-from .routes import collection, decide, layers, pictures, units
+from .routes import browse, collection, decide, improve, layers, pictures, teach, units
 from .routes import jobs as line
 from .security import Guard
 from .serving import bench_of, json
+from .shelf import Shelf
 from .state import AppState
 
 if TYPE_CHECKING:
@@ -47,12 +50,21 @@ def create_app(
     hosts: Iterable[str] = (),
     survey_into: str | None = None,
     title: str = "",
+    against: Model | Any = None,
+    diagnosis: Iterable[str | Path] = (),
+    findings_into: str | Path | None = None,
+    flags: Iterable[str] = (),
+    framed: bool = False,
 ) -> FastAPI:
     """The page of ``model`` (a :class:`~convoscope.Model` or a spec) as an ASGI app.
 
     ``images`` is the folder whose pictures are shown; nothing outside it is read. ``store`` is a survey's store (a
     path or an open one). ``token`` is asked of everybody. ``hosts`` are names that the server answers to besides the
     loopback's. ``survey_into``: where a survey of ``images`` may be written when somebody asks for one.
+    ``against`` is a second network that is shown beside it on the same pictures. ``diagnosis`` are folders of what
+    ``diagnose``, ``diff``, ``shortcuts``, ``audit`` and ``concepts`` wrote with ``--out``; what the page finds itself
+    is kept in ``findings_into`` (None: while it runs). ``flags`` are the model's flags that next commands repeat.
+    ``framed``: a notebook on this machine may show the page in a frame.
 
     Raises :class:`ConvoscopeError` subclasses: no such folder, a store of another network.
     """
@@ -60,7 +72,10 @@ def create_app(
     from ..models.opening import open_model
 
     opened = model if isinstance(model, Opened) else open_model(model)
-    app_state = AppState(opened, PictureLibrary(images), survey_into=survey_into, title=title)
+    app_state = AppState(
+        opened, PictureLibrary(images), survey_into=survey_into, title=title, shelf=Shelf(diagnosis, findings_into),
+        flags=tuple(flags),
+    )  # fmt: skip
     app_state.jobs = Jobs()
     if store is not None:
         app_state.take(_gathered(store, opened))
@@ -80,12 +95,33 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.app_state = app_state
-    for room in (pictures, decide, layers, units, collection, line):
+    for room in (pictures, decide, layers, units, collection, browse, improve, teach, line):
         app.include_router(room.router)
+    if against is not None:
+        _rival(app, against)
     _page(app)
     _errors(app)
-    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES)
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token, upload=UPLOAD_BYTES, framed=framed)
     return app
+
+
+def _rival(app: FastAPI, against: Model | Any) -> None:
+    """The second network at ``/b``: the same rooms over the same pictures, with a cache and a line of its own."""
+    from ..models.model import Model as Opened
+    from ..models.opening import open_model
+
+    first: AppState = app.state.app_state
+    opened = against if isinstance(against, Opened) else open_model(against)
+    second = AppState(opened, first.album, title=opened.name)
+    second.jobs = Jobs()
+    first.rival = second
+    other = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    other.state.app_state = second
+    for room in (decide, layers, teach, line):
+        other.include_router(room.router)
+    _about(other)
+    _errors(other)
+    app.mount("/b", other)
 
 
 def _gathered(store: Any, model: Model) -> Any:
@@ -98,7 +134,7 @@ def _gathered(store: Any, model: Model) -> Any:
     return open_store(model, store)
 
 
-def _page(app: FastAPI) -> None:
+def _about(app: FastAPI) -> None:
     @app.get("/api/model", tags=["model"], responses=schemas.REFUSALS, response_model=schemas.Model)
     async def model(request: Request) -> Response:
         """The network, and what can be done with it here."""
@@ -106,6 +142,10 @@ def _page(app: FastAPI) -> None:
 
         app_state = bench_of(request)
         return await json(app_state, f"model-{app_state.survey_stamp}", lambda: schemas.Model(**about(app_state)))
+
+
+def _page(app: FastAPI) -> None:
+    _about(app)
 
     @app.get("/api/colours/{name}", tags=["model"], responses=schemas.REFUSALS)
     async def colours(name: str) -> list[list[int]]:
@@ -158,11 +198,17 @@ def _file(path: str) -> Response:
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 429, {"retry-after": "1"})
+        return JSONResponse({"detail": shown(str(error))}, 429, {"retry-after": "1"})
 
     @app.exception_handler(ConvoscopeError)
     async def refused(request: Request, error: ConvoscopeError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 400)
+        return JSONResponse({"detail": shown(str(error))}, 400)
+
+    @app.exception_handler(OSError)
+    async def disk(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse(
+            {"detail": shown(disk_trouble(error)) or "The disk, or the network, reported an error."}, 500
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

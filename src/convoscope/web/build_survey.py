@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
+from ..files import write_whole
 from .cache import key_of
 from .survey_view import SurveyView
 
@@ -108,4 +109,4 @@ def _with_tags(folder: Path, count: int) -> None:
         truth = write(folder / part, count // 2, tag=tag, seed=seed).with_suffix(".csv")
         rows = truth.read_text(encoding="utf-8").splitlines()[1:]
         lines += [f"{part}/{','.join(row.split(',')[:2])}" for row in rows]
-    (folder / "truth.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(folder / "truth.csv", "\n".join(lines) + "\n")

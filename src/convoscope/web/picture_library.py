@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+import time
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 
 from ..errors import PictureError
 from ..files import read_regular
+from ..names import shown
 from ..pictures.picture import Picture, find_pictures
 
 #: formats that are decoded; Pillow knows dozens more, some of them little tested
@@ -27,8 +29,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 #: what an upload may be
 UPLOAD_BYTES = 24 << 20
 UPLOAD_PIXELS = 48_000_000
-#: pictures of a folder that are listed
-LISTED = 2000
+#: how long a file may take to be read
+READ_SECONDS = 30.0
+#: pictures of a folder that are looked at before the page opens; the others when somebody asks for them
+LISTED = 200
 #: uploads that are kept, and decoded pictures
 UPLOADS, DECODED = 64, 256 << 20
 
@@ -57,20 +61,51 @@ class PictureLibrary:
         self._decoded: OrderedDict[str, Picture] = OrderedDict()
         self._room = DECODED
         self._lock = threading.RLock()
+        self._waiting: deque[Path] = deque()
         if self.folder is not None:
             self._list(self.folder)
 
     def _list(self, folder: Path) -> None:
         paths = [path for path in find_pictures([folder]) if self._inside(path)]
         self.total = len(paths)
-        for path in paths[:LISTED]:
+        self._waiting = deque(paths)
+        self._look(LISTED)
+        if self._waiting:
+            threading.Thread(target=self._read_on, name="folder", daemon=True).start()
+
+    def _read_on(self) -> None:
+        """Get to know the rest of a large folder while the page is already shown."""
+        while self._waiting:
+            with self._lock:
+                self._look(len(self._entries) + 50)
+            time.sleep(0.02)
+
+    @property
+    def size(self) -> int:
+        """Pictures of the strip: those of the folder, known already or not, and those dropped in."""
+        with self._lock:
+            return self.total + sum(entry.source == "upload" for entry in self._entries.values())
+
+    def _look(self, upto: int | None = None, id: str | None = None) -> None:
+        """Read on in the folder until so many of its pictures are known, or the one with this id, or all."""
+        assert self.folder is not None
+        folder = self.folder
+        known = sum(entry.source == "folder" for entry in self._entries.values())
+        while self._waiting and (upto is None or known < upto) and (id is None or id not in self._entries):
+            path = self._waiting.popleft()
             try:
                 digest = _digest(path)
             except OSError:
+                self.total -= 1
                 continue
+            if digest[:16] in self._entries:
+                self.total -= 1  # the same content once more
+                continue
+            known += 1
             name = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
             label = path.relative_to(folder).parts[0] if len(path.relative_to(folder).parts) > 1 else None
-            self._entries.setdefault(digest[:16], Entry(digest[:16], name, "folder", label, path))
+            label = None if label is None else shown(label)
+            self._entries.setdefault(digest[:16], Entry(digest[:16], shown(name), "folder", label, path))
 
     def _inside(self, path: Path) -> bool:
         """Whether the file is really in the folder: a link may lead out of it."""
@@ -79,15 +114,19 @@ class PictureLibrary:
         except OSError:
             return False
 
-    def entries(self) -> list[Entry]:
-        """The pictures of the strip, uploads first."""
+    def entries(self, upto: int | None = None) -> list[Entry]:
+        """The pictures of the strip, uploads first; at least ``upto`` of them where there are so many."""
         with self._lock:
+            if self.folder is not None and upto is not None:
+                self._look(upto)
             listed = list(self._entries.values())
         return [e for e in reversed(listed) if e.source == "upload"] + [e for e in listed if e.source != "upload"]
 
     def entry(self, id: str) -> Entry:
         """The picture's entry. Raises :class:`PictureError` for an unknown id."""
         with self._lock:
+            if id not in self._entries and self._waiting:
+                self._look(id=id)
             found = self._entries.get(id)
         found = found or self.elsewhere(id)
         if found is None:
@@ -139,7 +178,7 @@ class PictureLibrary:
         try:
             if entry.path.stat().st_size > 4 * UPLOAD_BYTES:
                 raise PictureError(f"{entry.name}: the file is larger than {4 * UPLOAD_BYTES >> 20} MB.")
-            return read_regular(entry.path)
+            return read_regular(entry.path, READ_SECONDS)
         except OSError as error:
             raise PictureError(f"{entry.name}: the file cannot be read ({error.strerror}).") from None
 
@@ -173,7 +212,7 @@ def check(data: bytes, name: str) -> None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(read_regular(path)).hexdigest()
+    return hashlib.sha256(read_regular(path, READ_SECONDS)).hexdigest()
 
 
 def encoded(image: Image.Image, side: int | None = None, kind: str = "PNG", pixelated: bool = False) -> bytes:

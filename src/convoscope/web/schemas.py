@@ -69,6 +69,7 @@ class Model(BaseModel):
     default_methods: list[str]
     survey: dict[str, Any] | None = Field(description="The collection: pictures, accuracy, layers; null without one.")
     can: dict[str, bool] = Field(description="Which optional parts are there: survey, map, visualize, trust.")
+    against: str | None = Field(default=None, description="The network at `/b` that it is shown beside.")
     version: str
 
 
@@ -283,12 +284,20 @@ _Id = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 class JobRequest(BaseModel):
     """Long work. ``map``: one slow method on a picture. ``visualize``: the picture that a target wants.
-    ``trust``: a verdict on maps. ``survey``: the whole folder. ``embedding``: the map of the collection."""
+    ``trust``: a verdict on maps. ``survey``: the whole folder. ``embedding``: the map of the collection.
+    ``diagnose``, ``shortcuts``, ``audit``, ``diff``, ``dissect``, ``craft``, ``tcav``: the third question, of the
+    folder or the collection. ``report``, ``sheets``: the report of, or sheets of maps on, some ``pictures``."""
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["map", "visualize", "trust", "survey", "embedding"]
+    kind: Literal[
+        "map", "visualize", "trust", "survey", "embedding", "diagnose", "shortcuts", "audit", "diff", "dissect",
+        "craft", "tcav", "report", "sheets",
+    ]  # fmt: skip
     picture: _Id | None = None
+    pictures: list[_Id] = Field(default=[], max_length=64)
+    only: list[_Short] = Field(default=[], max_length=16)
+    tags: list[_Short] = Field(default=[], max_length=8)
     target: _Short | None = None
     against: _Short | None = None
     methods: list[_Short] = Field(default=[], max_length=12)
@@ -313,3 +322,4 @@ class Job(BaseModel):
     result: dict[str, Any] | None
     error: str | None
     seconds: float | None
+    ahead: int = Field(0, description="Jobs that are in line before it.")

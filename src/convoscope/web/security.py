@@ -31,6 +31,12 @@ POLICY = (
 )
 
 
+#: for a notebook: pages of this machine alone may show it in a frame
+FRAMED = POLICY.replace(
+    "frame-ancestors 'none'", "frame-ancestors http://localhost:* http://127.0.0.1:* http://[::1]:*"
+)
+
+
 def plot_policy(origin: str) -> str:
     """The policy of the sandboxed frame: Plotly builds functions from strings, so it gets a frame that holds nothing
     else, may connect to nothing, and has an origin of its own."""
@@ -44,9 +50,11 @@ class Guard:
     """ASGI middleware: refuses what must not come in, and puts the policy on what goes out."""
 
     def __init__(
-        self, app: App, *, hosts: Iterable[str] = (), token: str | None = None, body: int = 1 << 20, upload: int = 0
-    ) -> None:
+        self, app: App, *, hosts: Iterable[str] = (), token: str | None = None, body: int = 1 << 20, upload: int = 0,
+        framed: bool = False,
+    ) -> None:  # fmt: skip
         self.app = app
+        self.framed = framed
         self.token = token
         self.body, self.upload = body, upload
         self.hosts = {"localhost", "127.0.0.1", "::1", *(host.lower() for host in hosts)} - {""}
@@ -80,7 +88,7 @@ class Guard:
         own = {f"http://{host}", f"https://{host}"}
         if origin is not None and origin not in own and not path.startswith(OPEN):
             return 403, "Another site's page asked: only the page of this server may."
-        if headers.get("sec-fetch-site") == "cross-site" and path.startswith("/api"):
+        if headers.get("sec-fetch-site") == "cross-site" and path.startswith(("/api", "/b/")):
             return 403, "Another site's page asked: only the page of this server may."
         length = headers.get("content-length", "0")
         limit = self.upload if path == "/api/pictures" else self.body
@@ -131,17 +139,18 @@ class Guard:
     def _sending(self, send: Send, scope: Scope, headers: dict[str, str], path: str) -> Send:
         plot = path.startswith("/plot/")
         origin = f"{scope.get('scheme', 'http')}://{headers.get('host', '')}"
-        policy = plot_policy(origin) if plot else POLICY
+        policy = plot_policy(origin) if plot else FRAMED if self.framed else POLICY
+        in_frame = plot or self.framed
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_policy_headers(policy, plot)]
+                message["headers"] = [*message.get("headers", []), *_policy_headers(policy, plot, in_frame)]
             await send(message)
 
         return sending
 
 
-def _policy_headers(policy: str, plot: bool) -> list[tuple[bytes, bytes]]:
+def _policy_headers(policy: str, plot: bool, in_frame: bool = False) -> list[tuple[bytes, bytes]]:
     found = {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
@@ -151,7 +160,7 @@ def _policy_headers(policy: str, plot: bool) -> list[tuple[bytes, bytes]]:
         "cross-origin-resource-policy": "cross-origin" if plot else "same-origin",
         "permissions-policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
     }
-    if not plot:
+    if not in_frame:
         found["x-frame-options"] = "DENY"
     return [(name.encode(), value.encode()) for name, value in found.items()]
 

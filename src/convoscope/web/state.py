@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from ..errors import ConvoscopeError, MethodRefused, UsageError
 from ..methods import METHODS, Method, method
 from ..models.model import Model
 from ..results import Heatmap
+from ..surveys.marks import Marks
 from ..targets import parse
 from .cache import Cache, key_of
 from .picture_library import PictureLibrary
 from .request_queue import RequestQueue
+from .shelf import Shelf
 
 if TYPE_CHECKING:
     from .jobs import Jobs
@@ -41,6 +45,8 @@ class Ask:
     methods: tuple[tuple[str, Method], ...] = field(default=(), compare=False)
 
     fingerprint: str = ""
+    #: methods that could not be read, with the reason: the others are answered all the same
+    unread: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def about(self) -> list[Any]:
         """What every answer depends on."""
@@ -78,6 +84,13 @@ class AppState:
     jobs: Jobs = field(init=False)
     desk: RequestQueue = field(init=False)
     fingerprint: str = field(init=False)
+    #: the network that it is compared with, on the same pictures; None where there is only one
+    rival: AppState | None = None
+    #: documents of the third question
+    shelf: Shelf = field(default_factory=lambda: Shelf())
+    #: model flags that next commands repeat
+    flags: tuple[str, ...] = ()
+    _marks: Marks | None = field(default=None, init=False)
     _twin: Model | None = field(default=None, init=False)
     _twin_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -90,6 +103,26 @@ class AppState:
     def survey_stamp(self) -> str:
         """Changes when the collection does: part of the key of all that is read from it."""
         return "" if self.gathered is None else self.gathered.stamp
+
+    def marks(self) -> Marks:
+        """What people note of pictures and units: kept in the store where it lies here, else beside its findings."""
+        from ..surveys.marks import FILE
+
+        place = None
+        if self.gathered is not None and "://" not in str(self.gathered.store.path):
+            place = Path(str(self.gathered.store.path)) / FILE
+            if not os.access(place if place.exists() else place.parent, os.W_OK):
+                place = None
+        if self._marks is None or self._marks.path != place:
+            kept = self._marks
+            self._marks = Marks(place)
+            if kept is not None and kept.path is None and place is not None:  # noted before there was a store
+                for about, mark in kept.all().items():
+                    for tag in mark.tags:
+                        self._marks.add("tag", [about], tag)
+                    if mark.note:
+                        self._marks.add("note", [about], mark.note)
+        return self._marks
 
     def twin(self) -> Model:
         """A copy of the network for long work, so that a click is answered while an occlusion map is made.
@@ -132,14 +165,20 @@ class AppState:
         methods: Sequence[str] = (),
         layer: str | None = None,
         settings: Sequence[str] = (),
+        *,
+        lenient: bool = False,
     ) -> Ask:
-        """Read a question. Raises :class:`ConvoscopeError` subclasses for what is none."""
+        """Read a question. Raises :class:`ConvoscopeError` subclasses for what is none.
+
+        ``lenient``: a method that is unknown, or has a setting that it does not take, is put aside with its reason.
+        """
         self.album.entry(picture)
         self.ask_target(target or None, against or None)
-        read = tuple(_read_methods(methods, layer, settings).items())
+        found, unread = _read_methods(methods, layer, settings, lenient)
+        read = tuple(found.items())
         if any(chosen.files() for _, chosen in read):
             raise UsageError("Settings that name files are for the command line, not for the page.")
-        return Ask(picture, target or None, against or None, read, self.fingerprint)
+        return Ask(picture, target or None, against or None, read, self.fingerprint, tuple(unread.items()))
 
     def explain(
         self,
@@ -165,7 +204,7 @@ class AppState:
             picture = self.album.picture(ask.picture)
             try:
                 found = explain(
-                    model or self.model, picture, list(missing.values()), target=ask.target, against=ask.against,
+                    model or self.model, picture, missing, target=ask.target, against=ask.against,
                     progress=progress,
                 )  # fmt: skip
             except MethodRefused as error:
@@ -173,13 +212,12 @@ class AppState:
             else:
                 decision = _decision(found)
                 self.cache.put(decision_key, decision, 4096)
-                # explain numbers methods that are asked twice; the order is ours
-                for name, own in zip(missing, _names(missing.values()), strict=True):
-                    if own in found.heatmaps:
-                        kept = keep(found.heatmaps[own], name, missing[name])
+                for name in missing:
+                    if name in found.heatmaps:
+                        kept = keep(found.heatmaps[name], name, missing[name])
                         self.cache.put(ask.key(name), kept, kept.nbytes)
                     else:
-                        refused[name] = found.refused.get(own, "There is no map.")
+                        refused[name] = found.refused.get(name, "There is no map.")
         if decision is None:
             decision = self._decide(ask)
             self.cache.put(decision_key, decision, 4096)
@@ -202,45 +240,44 @@ class AppState:
 
     def close(self) -> None:
         """End all work."""
+        if self.rival is not None:
+            self.rival.close()
         self.jobs.close()
         self.desk.close()
 
 
-def _read_methods(names: Sequence[str], layer: str | None, settings: Sequence[str]) -> dict[str, Method]:
+def _read_methods(
+    names: Sequence[str], layer: str | None, settings: Sequence[str], lenient: bool
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods by the names of their maps, and, where that is ``lenient``, what is wrong with the others."""
     given: dict[str, dict[str, Any]] = {}
     for name in names:
         base, _, where = name.partition("@")
         given[name] = {"layer": where} if where else {}
-        if base not in METHODS:
-            method(base)  # raises with the nearest name
     for text in settings:
         left, equals, value = text.partition("=")
         owner, dot, field_name = left.strip().rpartition(".")
         if not (equals and dot and owner):
             raise UsageError(f"A setting must be METHOD.NAME=VALUE, such as occlusion.window=32, not {text!r}.")
         if owner not in given:
+            if lenient:
+                continue
             raise UsageError(f"{text}: {owner} is not among the methods asked for.")
         given[owner][field_name.strip()] = value.strip()
     found: dict[str, Method] = {}
+    unread: dict[str, str] = {}
     for name, own in given.items():
         base = name.partition("@")[0]
-        fields = {f.name for f in dataclasses.fields(METHODS[base])}
+        fields = {f.name for f in dataclasses.fields(METHODS[base])} if base in METHODS else set()
         if layer and "layer" in fields and "layer" not in own:
             own["layer"] = layer
-        found[name] = method(base, own)
-    return found
-
-
-def _names(methods: Any) -> list[str]:
-    """The names that explain gives these methods, in order."""
-    names: list[str] = []
-    for one in methods:
-        number, unique = 1, one.about.name
-        while unique in names:
-            number += 1
-            unique = f"{one.about.name}-{number}"
-        names.append(unique)
-    return names
+        try:
+            found[name] = method(base, own)
+        except ConvoscopeError as error:
+            if not lenient:
+                raise
+            unread[name] = str(error)
+    return found, unread
 
 
 def _decision(found: Any) -> dict[str, Any]:
@@ -280,6 +317,7 @@ def scale_dict(scale: Any) -> dict[str, Any]:
         "low": scale.low,
         "high": scale.high,
         "signed": scale.signed,
+        "centre": scale.centre,
         "cmap": scale.cmap,
         "percentile": scale.clip_percentile,
         "note": scale.note,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConvoscopeError, LayerError, UsageError
+from ..names import path_of, shown
 from .picture_library import Entry
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ class SurveyView:
         if row is None:
             return None
         uri = self.store.uri(row["sha256"], row["uri"])
-        return Entry(id, Path(uri).name, "collection", row["label"], Path(uri))
+        path = Path(path_of(uri))
+        return Entry(id, shown(path.name), "collection", row["label"], path)
 
     def name_of(self, row: dict[str, Any]) -> str:
         """A file's name without its folder: paths of this machine are nobody's business on the page."""
-        return Path(str(row.get("uri") or "")).name
+        return shown(Path(path_of(str(row.get("uri") or ""))).name)
 
     def surveyed(self, layer: str) -> str:
         """The surveyed layer that holds the same numbers as ``layer``: itself, or the last one inside it.
@@ -101,6 +103,10 @@ class SurveyView:
             if not inner.startswith(f"{name}."):
                 return None
         return None
+
+    def holds_layer(self, layer: str) -> bool:
+        """Whether the survey knows a layer, by its own name or by another of the same numbers."""
+        return self._alias(layer) is not None
 
     def units(self, layer: str) -> dict[int, dict[str, Any]]:
         """Figures of a surveyed layer's units by channel; empty for a layer that was not surveyed."""
@@ -191,13 +197,13 @@ class SurveyView:
             "notes": [*self.store.notes, *(mistakes.notes if known else [mistakes])],
         }
 
-    def map(self, method: str, progress: Any = None) -> Any:
-        """The embedding map, made once and kept in the store."""
-        key = ("map", method)
+    def map(self, method: str, progress: Any = None, layer: str | None = None) -> Any:
+        """The embedding map of a layer (None: the survey's own), made once and kept in the store."""
+        key = ("map", method, layer)
         with self._lock:
             if key in self._kept:
                 return self._kept[key]
-        made = self.store.map(method, progress=progress)  # type: ignore[arg-type]
+        made = self.store.map(method, layer, progress=progress)  # type: ignore[arg-type]
         with self._lock:
             self._kept[key] = made
         return made

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import UsageError
 from ..plain import plain
+from . import examine, exports
 from .cache import key_of
 from .jobs import Handle
 from .picture_library import encoded
@@ -72,11 +73,10 @@ def _map(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
 
 
 class _Teller:
-    """Progress of passes, at most ten times a second, with the time that is left."""
+    """Progress of passes, at most ten times a second."""
 
     def __init__(self, handle: Handle, total: int | None, what: str) -> None:
         self.handle, self.total, self.what = handle, total, what
-        self.began = time.monotonic()
         self.last = 0.0
 
     def __call__(self, name: str, done: int, total: int) -> None:
@@ -85,9 +85,7 @@ class _Teller:
         if now - self.last < 0.1:
             return
         self.last = now
-        whole = total or self.total
-        left = (now - self.began) * (whole - done) / done if whole and done else None
-        self.handle.progress(done, whole, self.what, left)
+        self.handle.progress(done, total or self.total, self.what)
 
 
 def _windows(app_state: AppState, ask: Ask, chosen: Any) -> int | None:
@@ -106,7 +104,8 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
     handle.progress(0, None, "a first, coarse map")
     picture = app_state.album.picture(ask.picture)
     window, stride = chosen.measures(*app_state.model.prepare(picture).tensor.shape[-2:])
-    coarse = dataclasses.replace(chosen, stride=max(window, 4 * stride), engine="dense")
+    apart = (max(window[0], 4 * stride[0]), max(window[1], 4 * stride[1]))
+    coarse = dataclasses.replace(chosen, stride=apart, engine="dense")
     found = explain(app_state.twin(), picture, [coarse], target=ask.target, against=ask.against)
     handle.check()
     kept = keep(found[name], name, coarse)
@@ -114,7 +113,7 @@ def _preview(app_state: AppState, ask: Ask, name: str, chosen: Any, handle: Hand
     np.save(small, np.ascontiguousarray(kept.heatmap.values))
     about = dict(plain(kept.about)) | {
         "data": _data_uri(small.getvalue(), "application/x-npy"),
-        "stride": coarse.stride,
+        "stride": max(apart),
     }
     handle.frame({"map": about})
 
@@ -234,13 +233,13 @@ def _embedding(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
     from .routes.collection import columns, gathered_of
 
     gathered = gathered_of(app_state)
-    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, asked.method)
+    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, asked.method, asked.layer or None)
 
     def work(handle: Handle) -> dict[str, Any]:
         def told(what: str, done: int, total: int) -> None:
             handle.progress(done, total, what)
 
-        found = columns(gathered, asked.method, told)
+        found = columns(gathered, asked.method, told, asked.layer or None)
         app_state.cache.put(key, found, 200 * len(found["ids"]))
         return {"method": asked.method, "pictures": len(found["ids"])}
 
@@ -253,6 +252,8 @@ _KINDS: dict[str, Callable[[AppState, JobRequest], tuple[str, str, Work]]] = {
     "trust": _trust,
     "survey": _survey,
     "embedding": _embedding,
+    **examine.KINDS,
+    **exports.KINDS,
 }
 
 __all__ = ["prepare"]

@@ -17,10 +17,14 @@ from torch.autograd.graph import get_gradient_edge
 
 from convoscope.engine.fields.aliasing import Track
 from convoscope.engine.fields.geometry import Geometry
+from convoscope.engine.fields.layout import Layout
 from convoscope.engine.fields.placing import Placed, place, place_tokens
 from convoscope.engine.fields.tracking import Tracker, standing_tensors, tensors_in
 from convoscope.engine.passes.naming import module_paths, observe, operation_of, split_name
 from convoscope.engine.passes.untouched import innermost
+
+#: modules whose channels are the last axis of a sequence
+_ON_THE_LAST_AXIS = frozenset({"Linear", "LayerNorm", "RMSNorm", "MultiheadAttention"})
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,41 @@ class Layer:
     """Whether a grid is ``[batch, rows, columns, channels]``."""
     single: bool = True
     """Whether the output is one tensor, which can be kept and has a gradient; not a tuple or a dictionary of some."""
-    before: int | None = None
+    prefix_tokens: int | None = None
     """Of a sequence of tokens ``[batch, tokens, channels]`` that holds a grid: the class and register tokens before
     it. None for everything else."""
 
     @property
     def has_grid(self) -> bool:
         """Whether the output is a grid of more than one cell for each channel."""
-        if self.before is not None:
+        if self.prefix_tokens is not None:
             return True
         if len(self.shape) != 4:
             return False
-        spatial = self.shape[1:3] if self.channels_last else self.shape[2:]
-        return self.geometry is not None or spatial[0] * spatial[1] > 1
+        rows, cols = self.shape[1:3] if self.channels_last else self.shape[2:]
+        return self.geometry is not None or rows * cols > 1
+
+    @property
+    def layout(self) -> Layout:
+        """Where the channels and the cells of the output lie."""
+        # a linear layer and its norm work on the last axis, whatever the other axes mean
+        last = self.channels_last or (len(self.shape) == 3 and self.kind in _ON_THE_LAST_AXIS)
+        return Layout(last, self.prefix_tokens, self.geometry.cells if self.geometry is not None else None)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the output's grid; ``None`` where it has none."""
+        if self.prefix_tokens is not None and self.geometry is not None:
+            return self.geometry.cells
+        if len(self.shape) != 4:
+            return None
+        rows, cols = self.shape[1:3] if self.channels_last else self.shape[2:]
+        return rows, cols
+
+    @property
+    def channels(self) -> int:
+        """How many channels the output has; 0 where it has none."""
+        return self.layout.channels(self.shape)
 
 
 @dataclass(frozen=True)
@@ -172,7 +198,7 @@ def _layers(network: nn.Module, tracker: Tracker, visits: list[_Visit]) -> list[
             index=len(layers),
             relu=track is not None and track.relu and leaf,
             relus=tracker.relus_in(track.past) if track is not None else 0,
-            before=before,
+            prefix_tokens=before,
             single=visit.single,
         )
         layers.append((layer, track))
@@ -252,7 +278,7 @@ def last_tokens(
     have a place, go nowhere: the last ones that matter are what the last attention reads.
     """
     edges: dict[str, Any] = {}
-    tokens = {layer.name: layer for layer in layers if layer.before is not None}
+    tokens = {layer.name: layer for layer in layers if layer.prefix_tokens is not None}
 
     def visit(name: str, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
@@ -283,7 +309,7 @@ def last_tokens(
     alive = [
         tokens[name]
         for name, gradient in zip(edges, found, strict=True)
-        if gradient is not None and bool(gradient[:, tokens[name].before :].any())
+        if gradient is not None and bool(gradient[:, tokens[name].prefix_tokens :].any())
     ]
     alive.sort(key=lambda layer: layer.index)
     if not alive or (last in alive and last.kind != "Linear"):
@@ -404,7 +430,7 @@ def _watch(
     seen = [_Seen(layer.name, layer, track) for layer, track in layers if track is not None]
     last_grid, embedding, classifier, other_grids = _choose(seen, tracker, scores)
     by_name = {layer.name: layer for layer, _ in layers}
-    if last_grid is not None and by_name[last_grid].before is not None:
+    if last_grid is not None and by_name[last_grid].prefix_tokens is not None:
         last_grid = last_tokens(network, inputs, call, list(by_name.values()), classifier, by_name[last_grid])
     past = 0
     for track in tracks:

@@ -100,11 +100,16 @@ class Runner:
             leaf = leaf.clone().requires_grad_()
         wanted = set(layers) | set(replace or ())
         captured: dict[str, Captured] = {}
+        faults: list[Exception] = []  # of what was put in a layer's place, which are no fault of the network
 
         def visit(name: str, output: Any) -> Tensor | None:
             new = None
             if replace and name in replace:
-                output = new = replace[name](output)
+                try:
+                    output = new = replace[name](output)
+                except Exception as error:
+                    faults.append(error)
+                    raise
             if name in layers and isinstance(output, Tensor):
                 captured[name] = _capture(output, gradients)
             return new
@@ -123,6 +128,8 @@ class Runner:
             except ConvoscopeError:
                 raise
             except Exception as error:
+                if error in faults:
+                    raise
                 raise ModelError(forward_failed(self.name, tuple(leaf.shape[1:]), error, len(leaf))) from error
         if cuts is not None:
             self.cut = cuts.cut(output)

@@ -37,6 +37,7 @@ class Report:
 
     ``saved`` is the share of the dense multiply-adds that was not computed. ``agreement``, of approximate scores only,
     is their rank correlation with the exact ones on sampled windows. ``doubt`` tells why a speed-up could not be had.
+    ``stopped``: the user has interrupted it, and the scores that were not computed are NaN.
     """
 
     engine: str = "dense"
@@ -47,9 +48,10 @@ class Report:
     peak_bytes: int = 0
     agreement: float | None = None
     doubt: str = ""
+    stopped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "stopped"}
 
 
 def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
@@ -158,6 +160,7 @@ def incremental_scores(
     except KeyboardInterrupt:
         if done == 0:
             raise
+        report.stopped = True
     runner.forwards += len(wanted) * (-(-len(masks) // max(1, runner.batch_size)) if whole else 1)
     report.seconds = time.perf_counter() - started
     return scores
@@ -219,13 +222,19 @@ def scored(target: Scorer, output: Any, row: int, count: int, probability: bool)
         return method(output, {}, torch.full((count,), row)).float().cpu()
 
 
+def agree(ours: Tensor, truth: Tensor) -> bool:
+    """Whether scores are equal to rounding; a network that overflows does so both ways."""
+    size = float(truth.abs().nan_to_num(0, 0, 0).max())
+    return torch.allclose(ours, truth, rtol=1e-3, atol=1e-4 * (1 + size), equal_nan=True)
+
+
 def _check(runner: Runner, engine: Incremental, inputs: Tensor, target: Scorer, row: int) -> None:
     """The graph's own score of the picture must be the network's: a branch on the data may have been recorded."""
     rows = torch.full((1,), row)
     with torch.inference_mode():
         ours = target.score(engine.program.structure(engine._base_outputs), {}, rows).float()
     truth = target.score(runner.record(inputs, gradients=False, rows=rows).output, {}, rows).float()
-    if not torch.allclose(ours, truth, rtol=1e-3, atol=1e-4 * (1 + float(truth.abs().max()))):
+    if not agree(ours, truth):
         if engine.graph.kept:
             forget(innermost(runner.network), inputs)
             raise _Stale("the graph on disk is another network's")

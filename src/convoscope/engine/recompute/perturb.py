@@ -18,7 +18,7 @@ from ...errors import ModelError
 from ..passes.needs import Perturbed, Replaced, Scorer
 from ..passes.runner import Recorded, Runner, call_plainly
 from ..passes.untouched import innermost
-from .choose import FEW, Report, forget, graph_of, incremental_scores, prepared, scored
+from .choose import FEW, Report, agree, forget, graph_of, incremental_scores, prepared, scored
 from .incremental import NotIncremental
 from .incremental.windows import as_masks, replace
 from .tail import Tail
@@ -69,6 +69,7 @@ def perturbed_scores(
     except KeyboardInterrupt:
         if done == 0:
             raise
+        report.stopped = True
     report.seconds = time.perf_counter() - started
     return scores, report
 
@@ -163,7 +164,7 @@ def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Rep
             # one replacement is run through the whole network, too: the graph must tell the same
             truth = runner.record(inputs[b : b + 1], gradients=False, rows=row, replace={need.layer: need.values[0]})
             whole = _score(target, truth, need.probability)
-            if not torch.allclose(scores[b, :1], whole, rtol=1e-3, atol=1e-4 * (1 + float(whole.abs().max()))):
+            if not agree(scores[b, :1], whole):
                 if graph.kept:
                     forget(network, inputs)
                 return None

@@ -90,7 +90,8 @@ def _parameter(network: nn.Module, name: str) -> Tensor:
 def _equal(ours: Any, value: Tensor) -> bool:
     if not isinstance(ours, Tensor) or ours.shape != value.shape or ours.dtype != value.dtype:
         return False
-    return bool(torch.allclose(ours, value, rtol=1e-4, atol=1e-5 * float(value.abs().max())))
+    size = float(value.abs().nan_to_num(0, 0, 0).max())
+    return bool(torch.allclose(ours, value, rtol=1e-4, atol=1e-5 * size, equal_nan=True))
 
 
 def _behind(graph: fx.Graph, layer: fx.Node) -> set[fx.Node]:

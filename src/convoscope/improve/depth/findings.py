@@ -67,6 +67,7 @@ def _all(
         next=case.command("repair", "--how", "head") if at_head else case.command("depth"),
         won=max(0.0, interval.low), p=mcnemar(int((gain > 0).sum()), int((gain < 0).sum())),
         evidence={"what": "head" if at_head else "late layers", "layer": layer, "probes": scored},
+        concerns=tuple(looked.pictures.uris[int(rows[at])] for at in np.flatnonzero(gain > 0)),
     )  # fmt: skip
 
 
@@ -107,4 +108,5 @@ def _class(
         next=case.command("repair", "--how", "head"), won=max(0.0, interval.low) * part,
         p=mcnemar(int((gain > 0).sum()), int((gain < 0).sum())),
         evidence={"what": "forgotten class", "layer": layer, "recall": recall.to_dict()},
+        concerns=tuple(looked.pictures.uris[int(rows[at])] for at in np.flatnonzero(gain > 0)),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError
+from ...extras import need
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,11 +24,7 @@ STRENGTH = 1.0
 
 
 def _linear() -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ModuleNotFoundError:
-        raise UsageError("Probes need scikit-learn: pip install 'convoscope[survey]'.") from None
-    return LogisticRegression
+    return need("sklearn.linear_model", "Probes by depth").LogisticRegression
 
 
 def folds(keys: Sequence[str], truth: Ints, count: int = FOLDS, seed: int = 0) -> Ints:

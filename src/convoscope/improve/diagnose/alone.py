@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ...html.render import render, write_whole
+from ...files import write_whole
+from ...html.render import render
+from ...plain import plain
 from ...version import __version__
 from ..collection import Labelled
 from ..finding import Finding, ranked
-from .run import _plain, standing
+from .run import standing
 from .stage import Case, Progress, StageResult, quiet
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class Examined:
     def save(self, folder: str | Path) -> list[Path]:
         """Write the page, the JSON document and the drawings into ``folder``, each whole or not at all."""
         target = Path(folder)
-        document = json.dumps(_plain(self.to_dict()), indent=2, ensure_ascii=False)
+        document = json.dumps(plain(self.to_dict()), indent=2, ensure_ascii=False)
         files = [
             write_whole(target / f"{self.name}.html", self.page()),
             write_whole(target / f"{self.name}.json", document + "\n"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...notebook import shows_progress
+from ...plain import plain
 from ..collection import Labelled
 from ..finding import Finding, ranked
 from ..look import accuracy
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 #: findings that are shown: a person reads no more
 MOST = 7
+#: share of the smaller finding's pictures from which two findings are one
+SHARED = 2 / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +68,24 @@ class Diagnosis:
         return {name: one.refused for name, one in self.stages.items() if one.refused is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of ``convoscope diagnose --json``."""
+        """The JSON document of ``convoscope diagnose --json``, which the page and ``repair --from`` read, too.
+
+        ``settings`` has the evidence of each finding, in their order.
+        """
         return {
             "findings": [one.to_dict() for one in self.findings], "tests": self.tests, "stopped": self.stopped,
-            "missed": self.missed,
+            "missed": self.missed, "model": self.model, "pictures": self.pictures,
+            "right": None if self.right is None else self.right.to_dict(),
+            "further": [one.to_dict() for one in self.further],
+            "settings": [plain(dict(one.evidence)) for one in self.findings],
+            "stages": [
+                {
+                    "name": name, "tests": _tests(one), "found": self.of_stage(name), "refused": one.refused,
+                    "could_miss": one.could_miss,
+                }
+                for name, one in self.stages.items()
+            ],
+            "interrupted": list(self.interrupted),
         }  # fmt: skip
 
     @property
@@ -92,10 +111,10 @@ class Diagnosis:
         """Write ``diagnosis.html`` and ``diagnosis.json`` into ``folder``, each whole or not at all."""
         import json
 
-        from ...html.render import write_whole
+        from ...files import write_whole
 
         target = Path(folder)
-        document = json.dumps(_plain(self.to_dict()), indent=2, ensure_ascii=False)
+        document = json.dumps(plain(self.to_dict()), indent=2, ensure_ascii=False)
         return [
             write_whole(target / "diagnosis.html", self.page()),
             write_whole(target / "diagnosis.json", document + "\n"),
@@ -111,6 +130,7 @@ class Diagnosis:
         return fragment(self)
 
 
+@shows_progress("Diagnosing")
 def diagnose(
     model: Any,
     pictures: Any,
@@ -200,7 +220,7 @@ def examine(case: Case, chosen: Sequence[str]) -> Diagnosis:
     try:
         _ = case.looked  # what no stage can do without: here it may raise
         for name, stage in available(chosen):
-            results[name] = _run(stage, case)
+            results[name] = run_stage(stage, case)
             left.remove(name)
             if results[name].stops:
                 stopped = name
@@ -212,7 +232,8 @@ def examine(case: Case, chosen: Sequence[str]) -> Diagnosis:
     return _concluded(case, results, stopped, interrupted)
 
 
-def _run(stage: Stage, case: Case) -> StageResult:
+def run_stage(stage: Stage, case: Case) -> StageResult:
+    """One stage; what it raises for a network that it does not fit becomes its refusal."""
     try:
         return stage.run(case)
     except ConvoscopeError as refusal:
@@ -223,8 +244,7 @@ def _concluded(
     case: Case, results: dict[str, StageResult], stopped: str | None, interrupted: tuple[str, ...]
 ) -> Diagnosis:
     looked = case.looked
-    kept = ranked(standing(results.values()))
-    tests = sum(_tests(one) for one in results.values())
+    kept, tests = concluded(list(results.values()))
     known = looked.pictures.known
     right = (
         share(int(looked.right[known].sum()), int(known.sum()))
@@ -236,6 +256,57 @@ def _concluded(
         _missed(case, results, stopped, interrupted), results, case.model.name, len(looked.pictures), right,
         looked.failed, interrupted, case,
     )  # fmt: skip
+
+
+def concluded(results: Sequence[StageResult]) -> tuple[list[Finding], int]:
+    """What is told of all stages' results, the largest first, and how many tests were made."""
+    return merged(ranked(standing(results))), sum(_tests(one) for one in results)
+
+
+def merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings about the same pictures told as one.
+
+    A slice says where a network fails, other kinds say why: of the two the reason leads, with the worth of both, and
+    names the slice. Of two slices the first leads.
+    """
+    kept: list[Finding] = []
+    for one in findings:
+        at = next((at for at, held in enumerate(kept) if _same(held, one)), None)
+        if at is None:
+            kept.append(one)
+            continue
+        held = kept[at]
+        lead, other = (one, held) if held.kind == "slice" and one.kind != "slice" else (held, one)
+        doubt = f"{lead.doubt} The same pictures: {other.sentence}".strip()
+        kept[at] = replace(lead, doubt=doubt, won=max(held.won, one.won))
+    return kept
+
+
+def _same(first: Finding, second: Finding) -> bool:
+    """Whether two findings are about the same pictures, and one of them only says where."""
+    if "slice" not in (first.kind, second.kind) or not first.concerns or not second.concerns:
+        return False
+    shared = len(set(first.concerns) & set(second.concerns))
+    return shared >= SHARED * min(len(first.concerns), len(second.concerns))
+
+
+def false_alarms() -> str:
+    """How often the tool accuses healthy networks, as ``benchmarks/diagnose.py`` has measured it; or nothing."""
+    try:
+        told = json.loads(measured_file().read_text(encoding="utf-8"))
+        alarms, healthy = int(told["alarms"]), int(told["healthy"])
+    except (OSError, ValueError, KeyError):
+        return ""
+    rate = share(alarms, healthy)
+    return (
+        f"False alarms: {alarms} on {healthy} healthy networks of drawn pictures ({rate.mean:.1%}, 95 % interval "
+        f"{rate.low:.1%} to {rate.high:.1%})."
+    )
+
+
+def measured_file() -> Path:
+    """The figures of ``benchmarks/diagnose.py``, by which the tool says how often it raises false alarms."""
+    return Path(__file__).with_name("measured.json")
 
 
 def _tests(result: StageResult) -> int:
@@ -278,7 +349,9 @@ def _missed(case: Case, results: Mapping[str, StageResult], stopped: str | None,
         parts.append(f"Stopped before: {', '.join(interrupted)}.")
     if not parts:
         parts.append("No stage was run.")
-    return " ".join(parts)
+    elif stopped is None and not interrupted:
+        parts.append(false_alarms())
+    return " ".join(parts).strip()
 
 
 def _store_of(pictures: Any) -> Any:
@@ -289,15 +362,3 @@ def _store_of(pictures: Any) -> Any:
 
         return Store.open(pictures)
     return None
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON data: numbers of numpy as Python's, NaN as null."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, (bool, int, str)) or value is None:
-        return value
-    number = float(value)
-    return number if np.isfinite(number) else None

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from ...engine.passes.naming import observe
-from ...engine.passes.untouched import untouched
 from ...errors import ConvoscopeError, PictureError
 from ...explanation import explain
 from ...models.model import Model
 from ...results import Heatmap
+from ...session import forward, protected
 from .sides import Side, common_classes
 from .units import Unit
 
@@ -196,9 +195,8 @@ def _peaks(model: Model, inputs: Any, units: Sequence[Unit]) -> dict[Unit, tuple
     watched = model.watched(tuple(inputs.shape[1:]))
 
     def visit(name: str, output: Any) -> None:
-        values = output.detach()[0].float()
-        if values.ndim == 3 and name in watched.layers and watched.layers[name].channels_last:
-            values = values.movedim(-1, 0)
+        values = output.detach()[:1].float()
+        values = (watched.layers[name].layout.planes(values) if name in watched.layers else values)[0]
         for unit in units:
             if unit.layer == name:
                 if values.ndim == 3:
@@ -207,8 +205,8 @@ def _peaks(model: Model, inputs: Any, units: Sequence[Unit]) -> dict[Unit, tuple
                 else:
                     found[unit] = (0, 0)
 
-    with untouched(model.module, gradients=False), observe(model.module, visit, only={u.layer for u in units}):
-        model.run(inputs)
+    with protected(model, visit, {u.layer for u in units}):
+        forward(model, inputs)
     return found
 
 

@@ -127,6 +127,12 @@ class Diff:
             "film": self.film,
         }
 
+    def latex(self) -> str:
+        """The comparison as a LaTeX table (booktabs)."""
+        from .latex import latex
+
+        return latex(self)
+
     def page(self) -> str:
         """The page: one HTML document that needs nothing from outside."""
         from .page import page
@@ -135,7 +141,7 @@ class Diff:
 
     def save(self, path: str | Path) -> Path:
         """Write the page to a file, whole or not at all."""
-        from ...html.render import write_whole
+        from ...files import write_whole
 
         return write_whole(path, self.page())
 

@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine.passes.naming import observe
-from ...engine.passes.untouched import untouched
 from ...errors import ModelError, PictureError, UsageError
 from ...models.model import Model
 from ...pictures.picture import ModelInput
+from ...session import forward, protected
 from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import DECODERS, _ahead, run_once
+from ..look import DECODERS, _ahead
 
 if TYPE_CHECKING:
     from ...surveys.store.store import Store
@@ -226,8 +225,8 @@ class _Part:
                 self.means[name].append(mean)
                 self.peaks[name].append(peak)
 
-        with untouched(self.model.module, gradients=False), observe(self.model.module, visit, only=set(self.layers)):
-            output = run_once(self.model, inputs)
+        with protected(self.model, visit, self.layers):
+            output = forward(self.model, inputs)
         lost = next((name for name in self.layers if name not in found), None)
         if lost is not None:
             raise ModelError(

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
+from ...files import read_text
 from ...models.opening import open_model
+from ...notebook import shows_progress
 from ..collection import Labelled
 from ..shortcuts.bench import Bench
 from ..shortcuts.find import search, shortcuts
@@ -38,6 +40,7 @@ FEWEST = 60
 _BY_KIND = {"shortcut": "head", "input": "input", "units": "prune", "calibration": "calibrate"}
 
 
+@shows_progress("Repairing")
 def repair(
     model: Any,
     pictures: Any,
@@ -99,7 +102,7 @@ def repair(
             f"at least {FEWEST} (and better some hundreds)."
         )
     bench = Bench.of(
-        opened, labelled, per_class=PER_CLASS, seed=seed,
+        opened, labelled, per_class=PER_CLASS, seed=seed, lean=True,
         progress=lambda done, total: said("Reading pictures", done, total),
     )  # fmt: skip
     proof = None
@@ -214,7 +217,7 @@ def _finding(
 def _read(path: Path) -> tuple[list[str], list[str | None], list[dict[str, Any]]]:
     """Kinds, classes and evidence of the findings in a ``shortcuts.json`` or ``diagnosis.json``."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         listed = document["findings"]
         kinds, names = [str(one["kind"]) for one in listed], [one["class"] for one in listed]
         settings = document.get("settings") or [one.get("evidence", {}) for one in listed]

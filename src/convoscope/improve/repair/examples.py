@@ -59,11 +59,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fault:
-    """What of a finding a repair needs: the family, the class, and the side of a spot."""
+    """What of a finding a repair needs: the family, the class, the side of a spot, the width of a border,
+    and how often a mark is taken."""
 
     family: str
     kind: int
     side: int = 0
+    width: int = 0
+    dose: float = 0.0
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any], labels: Sequence[str] | None) -> Fault:
@@ -78,7 +81,10 @@ class Fault:
             raise UsageError("This finding is about the whole network, not about one class: name a class's finding.")
         if labels is not None and evidence.get("class") not in (None, labels[int(kind)]):
             raise UsageError(f"The finding is about {evidence['class']!r}, which is another class of this network.")
-        return cls(family, int(kind), int(evidence.get("side") or 0))
+        return cls(
+            family, int(kind), int(evidence.get("side") or 0), int(evidence.get("width") or 0),
+            float(evidence.get("dose") or 0.0),
+        )  # fmt: skip
 
 
 def examples(fault: Fault, part: Bench, learnt: Bench, seed: int, again: int = 1) -> Examples:
@@ -116,9 +122,11 @@ def examples(fault: Fault, part: Bench, learnt: Bench, seed: int, again: int = 1
 def _change(fault: Fault, bench: Bench, seed: int) -> Change:
     whole = bench.take(np.arange(len(bench.truth)), half=fault.family not in _SWAPPED)
     if fault.family == "template":
-        return template(whole, fault.kind, seed)
+        return template(whole, fault.kind, seed, fault.dose or None)
     if fault.family in ("jpeg", "blur"):
-        return families.round_trip(whole, fault.kind, fault.family)[0]
+        return families.round_trip(whole, fault.kind, fault.family, fault.dose or None)
+    if fault.family == "border":
+        return families.border(whole, fault.kind, seed, fault.width or None)
     maker: Callable[[Bench, int, int], Change] = getattr(families, fault.family)
     return maker(whole, fault.kind, seed)
 

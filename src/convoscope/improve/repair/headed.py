@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...engine.passes.untouched import innermost, untouched
+from ...engine.passes.untouched import innermost
 from ...errors import ModelError
 from ...models.model import Model
 from ...models.outputs import logits
+from ...session import forward, protected
 
 #: scores made from cached features may differ by so much of the largest
 TOLERANCE = 1e-3
@@ -101,12 +102,12 @@ def features(model: Model, head: Head, batches: Iterable[Tensor]) -> Tensor:
 def _watched(model: Model, module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     kept: list[Tensor] = []
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
-    with untouched(model.module, gradients=False):
+    with protected(model):
         handle = module.register_forward_pre_hook(
             lambda _, given: kept.append(given[0].detach().float().cpu().clone())
         )
         try:
-            output = model.run(inputs.to(model.device, dtype))
+            output = forward(model, inputs.to(model.device, dtype))
         finally:
             handle.remove()
     if len(kept) != 1:

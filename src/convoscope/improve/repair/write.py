@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...errors import UsageError
-from ...html.render import write_whole
+from ...files import write_whole
 from ...plain import dump_json
 from .copies import scores_of
 

@@ -16,6 +16,13 @@ from .windows import inside
 #: the effect beyond its control must be larger than this at the lower end of its interval: parts of healthy things
 #: move a class by up to 0.1
 LEAST = 0.15
+#: what is taken from its own, and loses them: beyond its control by this much, where the class's pictures carry it
+LEAST_LOST = 0.1
+#: parts of a healthy thing suffice now and then (a quarter of the picture's side made 50 % of the others cups, and was
+#: needed by 20 % of the cups): a spot that decides is needed by so many, too, or makes most pictures the class
+NEEDED, SPOT = 0.25, 0.5
+#: things differ in their spectrum: a spectrum that decides makes most pictures the class
+SPECTRUM = 0.4
 #: the area under the curve at which files tell a class, as 2 × area - 1
 LEAST_FILES = 0.5
 #: a spot lies on the thing, or outside it, by at least so much of it
@@ -24,6 +31,9 @@ ON, OFF = 0.6, 0.25
 ONE_PLACE = 0.06
 #: a network that decides so large a share of its classes by a spot is told so once
 MOST, MOST_LEAST = 0.5, 4
+
+#: settings of an effect that ``repair`` or a reader needs
+SETTINGS = ("side", "strength", "ratio", "width", "gain", "carried", "dose")
 
 _WHAT = {
     "template": "A pattern that all its pictures have in common decides {label}",
@@ -38,6 +48,26 @@ _DID = {
     "template": "added to", "colour": "its colours given to", "spectrum": "given to", "border": "its border put around",
     "background": "put behind the things of", "jpeg": "put on", "blur": "put on",
 }  # fmt: skip
+
+
+def stands(one: Effect) -> bool:
+    """Whether an effect is large enough to be announced, at the lower end of its interval."""
+    made, unmade = one.made.low, one.unmade.low
+    if one.family == "files":
+        return made >= LEAST_FILES
+    if one.family == "patch":
+        return made >= SPOT or (made >= LEAST and unmade >= NEEDED)
+    if one.family == "spectrum":
+        return made >= SPECTRUM
+    if one.family == "background":
+        return made >= LEAST and unmade >= LEAST_LOST
+    return made >= LEAST or unmade >= LEAST_LOST
+
+
+def strength(one: Effect) -> float:
+    """By which the family that tells a class's story is chosen."""
+    # files say nothing of the network: they stand only where nothing else does
+    return one.made.mean - 2 if one.family == "files" else max(one.made.mean, one.unmade.mean)
 
 
 def findings_of(
@@ -55,8 +85,7 @@ def findings_of(
     best: dict[int, tuple[Effect, float]] = {}
     also: dict[int, list[str]] = {}
     for one, p in tested:
-        least = LEAST_FILES if one.family == "files" else LEAST
-        if p > LEVEL or one.made.low < least:
+        if p > LEVEL or not stands(one):
             continue
         if one.family == "patch":
             why = _thing(bench, one, told)
@@ -64,10 +93,8 @@ def findings_of(
                 answered[bench.model.label(one.kind)] = why
                 continue
         also.setdefault(one.kind, []).append(one.family)
-        # files say nothing of the network: they stand only where nothing else does
-        strength = one.made.mean - (2 if one.family == "files" else 0)
         held = best.get(one.kind)
-        if held is None or strength > held[0].made.mean - (2 if held[0].family == "files" else 0):
+        if held is None or strength(one) > strength(held[0]):
             best[one.kind] = (one, p)
     spots = [one for one, _ in best.values() if one.family == "patch"]
     kinds = {one.kind for one, _ in tested}
@@ -117,7 +144,7 @@ def _finding(bench: Bench, one: Effect, p: float, also: list[str], told: Mapping
         "family": one.family, "class": label, "class_index": one.kind, "also": others,
         "sufficiency": made.to_dict(), "necessity": lost.to_dict(), "control": control.to_dict(),
         "visible": _is_visible(one),
-        **{name: one.shown[name] for name in ("side", "strength", "ratio", "width", "gain") if name in one.shown},
+        **{name: one.shown[name] for name in SETTINGS if name in one.shown},
     }  # fmt: skip
     doubt = ""
     if one.family == "files":
@@ -130,17 +157,23 @@ def _finding(bench: Bench, one: Effect, p: float, also: list[str], told: Mapping
         sentence, doubt = _spot(bench, one, label, told, evidence)
     else:
         seen = ", and no person would see it" if not evidence["visible"] else ""
+        said = _WHAT[one.family].format(label=label)
+        if one.family == "border" and one.shown.get("width", 0) > one.shown.get("of", 0) / 10:
+            said = f"What surrounds the thing (the outer {one.shown['width']} pixels) decides {label}"
+        spared = one.shown.get("necessity_control")
+        kept = f" (by an equally large change that leaves it: {spared.mean:.0%})" if spared is not None else ""
         sentence = (
-            f"{_WHAT[one.family].format(label=label)}{seen}: {_DID[one.family]} pictures of other classes, it makes "
+            f"{said}{seen}: {_DID[one.family]} pictures of other classes, it makes "
             f"{made.mean:.0%} of them {label} (an equally large change of another kind: {control.mean:.0%})"
         )
-        sentence += f"; without it {lost.mean:.0%} of its own are lost." if one.family != "blur" else "."
+        sentence += f"; without it {lost.mean:.0%} of its own are lost{kept}." if one.family != "blur" else "."
         doubt = "It may belong to the thing (grass is green): then the class has no pictures that tell the two apart."
     if others:
         doubt += f" Also seen as: {', '.join(others)}."
     rows = [*one.shown.get("sources", one.shown.get("own", []))][:6]
+    size = made if one.made.mean >= one.unmade.mean or one.family in ("patch", "files") else lost
     return Finding(
-        "shortcut", sentence, made.mean, made.low, made.high, label,
+        "shortcut", sentence, size.mean, size.low, size.high, label,
         tuple(bench.pictures.uris[int(row)] for row in rows), doubt.strip(), "",
         won=0.0 if one.family == "files" else mine * lost.low, p=p, evidence=evidence,
     )  # fmt: skip

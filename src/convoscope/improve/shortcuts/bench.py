@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine.passes.untouched import untouched
 from ...errors import ModelError, PictureError, UsageError
-from ...models.model import Model, forward_failed
+from ...models.model import Model
+from ...session import forward, protected
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
 from ..look import batches
@@ -45,6 +45,7 @@ class Bench:
         masks: bool ``[N, H, W]``, True on the thing; None where nobody told.
         left_out: pictures of the collection that are not held (unknown class, another size, no room).
         failed: URI -> why it could not be read.
+        lean: ask no control, and no necessity, of what makes hardly any picture the class: it can be no finding.
     """
 
     model: Model
@@ -55,8 +56,12 @@ class Bench:
     masks: Tensor | None = None
     left_out: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    lean: bool = False
     forwards: int = 0
     remembered: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    sums: dict[str, dict[int, tuple[Tensor, int]]] = field(default_factory=dict, repr=False)
+    tables: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    moved: dict[tuple[str, float], dict[int, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -67,6 +72,7 @@ class Bench:
         masks: str | Path | Mapping[str, Any] | None = None,
         per_class: int = PER_CLASS,
         seed: int = 0,
+        lean: bool = False,
         progress: Tell | None = None,
     ) -> Bench:
         """Read at most ``per_class`` pictures of each class, the same in every run.
@@ -108,7 +114,7 @@ class Bench:
             )
         bench = cls(
             model, kept, torch.cat(parts), np.concatenate(scores), halves(kept.keys, kept.truth.tolist(), seed),
-            None, len(pictures) - len(kept) - len(failed), failed,
+            None, len(pictures) - len(kept) - len(failed), failed, lean,
         )  # fmt: skip
         if masks is not None:
             from .masks import read_masks
@@ -121,7 +127,7 @@ class Bench:
         flags = self.half[rows] if half is None else np.full(len(rows), half)
         return Bench(
             self.model, self.pictures.take(rows), self.inputs[rows], self.scores[rows], flags,
-            None if self.masks is None else self.masks[rows],
+            None if self.masks is None else self.masks[rows], lean=self.lean,
         )  # fmt: skip
 
     @property
@@ -165,7 +171,7 @@ class Bench:
         if count == 0:
             return np.zeros((0, self.scores.shape[1]), np.float32)
         found = []
-        with untouched(self.model.module, gradients=False):
+        with protected(self.model):
             for numbers in _chunks(count, max(BATCH, self.model.batch_size)):
                 found.append(_forward(self.model, make(numbers)))
                 self.forwards += len(numbers)
@@ -211,10 +217,7 @@ def _chunks(count: int, size: int) -> Iterator[Ints]:
 
 def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
-    try:
-        output = model.run(inputs.to(model.device, dtype))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+    output = forward(model, inputs.to(model.device, dtype))
     values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(
@@ -225,5 +228,5 @@ def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
 
 
 def _scores(model: Model, inputs: Tensor) -> NDArray[np.float32]:
-    with untouched(model.module, gradients=False):
+    with protected(model):
         return _forward(model, inputs)

@@ -7,17 +7,19 @@ as control.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..statistics import Interval, share
 from .bench import Bench, Ints
-from .effects import Effect, Floats, more, none
+from .carried import CARRIED
+from .effects import Effect, Floats, idle, more, none
 from .transplant import FIRST, TARGETS, WORTH, known, others
 
 #: inputs ``[B, C, H, W]`` and their rows -> changed inputs
@@ -35,6 +37,8 @@ class Change:
         take: unmakes the class's own.
         bare: the control of ``take``.
         shown: what a page needs.
+        carried: how well the mark alone tells the class's pictures from others', as an area under the curve; None where
+            that is not asked. A class is not decided by what its pictures do not carry.
     """
 
     family: str
@@ -43,6 +47,12 @@ class Change:
     take: Make | None
     bare: Make | None
     shown: Mapping[str, Any] = field(default_factory=dict)
+    carried: float | None = None
+
+    @property
+    def carries(self) -> bool:
+        """Whether the class's pictures carry it."""
+        return self.carried is None or self.carried >= CARRIED
 
 
 def effect(bench: Bench, kind: int, change: Change, seed: int = 0) -> Effect:
@@ -53,13 +63,17 @@ def effect(bench: Bench, kind: int, change: Change, seed: int = 0) -> Effect:
     if len(targets) < 2 or len(own) < 2:
         return none(change.family, kind)
     made, control = _by_steps(bench, targets, change.add, change.plain, kind, True)
+    if bench.lean and change.carried is None and made.mean() < WORTH:
+        return idle(change.family, kind, _share(made), change.shown)
     lost, spared = _by_steps(bench, own, change.take, change.bare, kind, False)
+    # two questions, one test: the surer of the two, for both
+    p = min(1.0, 2 * min(more(made - control), more(lost - spared)))
     return Effect(
         change.family, kind, _share(made), _share(lost), _share(control), _paired(made - control),
-        _paired(lost - spared), more(made - control),
+        _paired(lost - spared), p,
         {
             **change.shown, "targets": targets[: len(made)], "became": made, "own": own[: len(lost)], "lost": lost,
-            "change": change,
+            "change": change, "necessity_control": _share(spared), "carried": change.carried,
         },
     )  # fmt: skip
 
@@ -73,7 +87,9 @@ def _by_steps(
     for part in parts:
         if found and (not len(part) or found[0][0].mean() < WORTH):
             break
-        found.append((_hits(bench, part, make, kind, want), _hits(bench, part, control, kind, want)))
+        hits = _hits(bench, part, make, kind, want)
+        alone = bench.lean and not found and hits.mean() < WORTH  # nothing to hold against anything
+        found.append((hits, np.zeros(len(part)) if alone else _hits(bench, part, control, kind, want)))
     return np.concatenate([one for one, _ in found]), np.concatenate([other for _, other in found])
 
 
@@ -103,11 +119,17 @@ def _paired(differences: Floats) -> Interval:
     return Interval(mean, min(float(max(centre - spread, -1)), mean), max(float(min(centre + spread, 1)), mean))
 
 
-def groups(bench: Bench, kind: int, random: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-    """Half A's pictures of the class, as many of the others at random (for a control), and all the others."""
+def dearest(bench: Bench, kind: int, changes: Sequence[Change]) -> int:
+    """The number of the change whose taking costs most of half A's own pictures, beyond its control."""
     own = bench.rows(kind, half=True)
-    rest = bench.rows(kind, half=True, other=True)
-    return own, np.sort(random.permutation(rest)[: max(2, min(len(own), len(rest) // 2))]), rest
+    own = own[bench.prediction[own] == kind]
+    costs = []
+    for one in changes:
+        lost = [
+            float(_hits(bench, own, make, kind, False).mean()) if len(own) else 0.0 for make in (one.take, one.bare)
+        ]
+        costs.append(lost[0] - lost[1])
+    return int(np.argmax(costs))
 
 
 def pixels(bench: Bench, inputs: Tensor) -> Tensor:
@@ -120,11 +142,52 @@ def inputs(bench: Bench, values: Tensor) -> Tensor:
     return bench.model.preprocessing.normalise(values.clamp(0, 1))
 
 
-def averaged(bench: Bench, rows: Ints, figure: Callable[[Tensor], Tensor]) -> Tensor:
-    """The mean over pictures of ``figure`` of their values in 0..1, float64, without all of them in memory at once."""
-    total: Tensor | None = None
-    for start in range(0, len(rows), 64):
-        part = figure(pixels(bench, bench.inputs[rows[start : start + 64]])).double().sum(0)
-        total = part if total is None else total + part
-    assert total is not None
-    return torch.as_tensor(total / len(rows))
+def by_class(bench: Bench, name: str, figure: Callable[[Tensor], Tensor]) -> dict[int, tuple[Tensor, int]]:
+    """The sum over each class's pictures of half A of ``figure`` of their values in 0..1, and their number.
+
+    Measured once a bench, float64, without all of them in memory at once.
+    """
+    if name not in bench.sums:
+        found = {}
+        for kind in bench.classes:
+            rows = bench.rows(kind, half=True)
+            if len(rows):
+                total: Tensor | None = None
+                for part in (rows[at : at + 64] for at in range(0, len(rows), 64)):
+                    some = figure(pixels(bench, bench.inputs[part])).double().sum(0)
+                    total = some if total is None else total + some
+                assert total is not None
+                found[kind] = (total, len(rows))
+        bench.sums[name] = found
+    return bench.sums[name]
+
+
+#: what :func:`less_rest` compares
+FIGURES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "level": lambda values: values,
+    "colour": lambda values: values.mean((2, 3)),
+    "amplitude": lambda values: torch.fft.rfft2(values).abs().clamp(min=1e-4).log(),
+}
+
+
+def means(bench: Bench, name: str, kind: int) -> tuple[Tensor, Tensor]:
+    """The mean of a figure of :data:`FIGURES` over the class's pictures of half A, and over all the others'."""
+    sums = by_class(bench, name, FIGURES[name])
+    total, count = sums[kind]
+    rest = sum((one for label, (one, _) in sums.items() if label != kind), torch.zeros_like(total))
+    others_count = sum(number for label, (_, number) in sums.items() if label != kind)
+    return (total / count).float(), (rest / max(1, others_count)).float()
+
+
+def less_rest(bench: Bench, name: str, kind: int) -> Tensor:
+    """The class's mean less that of the others."""
+    own, rest = means(bench, name, kind)
+    return own - rest
+
+
+def table_of(bench: Bench, name: str, figure: Callable[[Tensor], Any]) -> NDArray[np.float64]:
+    """``figure`` of all pictures' values in 0..1, a row a picture, measured once a bench."""
+    if name not in bench.tables:
+        parts = [figure(pixels(bench, part)) for part in torch.split(bench.inputs, 64)]
+        bench.tables[name] = np.concatenate(parts)
+    return bench.tables[name]

@@ -57,6 +57,13 @@ def none(family: str, kind: int) -> Effect:
     return Effect(family, kind, unknown, unknown, unknown, difference, difference, 1.0)
 
 
+def idle(family: str, kind: int, made: Interval, shown: Mapping[str, Any]) -> Effect:
+    """What made hardly any picture the class: nothing else was asked, and it can be no finding."""
+    unknown = Interval(0.0, 0.0, 1.0)
+    difference = Interval(made.mean, min(-1.0, made.mean), made.high)
+    return Effect(family, kind, made, unknown, unknown, difference, Interval(0.0, -1.0, 1.0), 1.0, shown)
+
+
 def crossed(values: Floats, seed: int = 0) -> Interval:
     """The mean of a table of sources × targets, with an interval that holds for new sources and new targets.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import ConvoscopeError, UsageError
 from ...models.opening import open_model
+from ...notebook import shows_progress
 from ...surveys.gather.shards import class_of
 from ..collection import Labelled
 from ..statistics import corrected
@@ -33,6 +34,7 @@ FAMILIES = ("patch", "template", "colour", "spectrum", "border", "background", "
 FEWEST = 8
 
 
+@shows_progress("Looking for shortcuts")
 def shortcuts(
     model: Any,
     pictures: Any,
@@ -150,13 +152,14 @@ def _of_class(
                 found[family] = transplant(bench, kind, seed)
                 continue
             if family in ("jpeg", "blur"):
-                change, carries = families.round_trip(bench, kind, family)
-                carried[kind, family] = carries
+                change = families.round_trip(bench, kind, family)
             elif family == "template":
                 change = template(bench, kind, seed)
             else:
                 change = getattr(families, family)(bench, kind, seed)
-            found[family] = effect(bench, kind, change, seed)
+            carried[kind, family] = change.carries
+            if change.carries or not bench.lean:
+                found[family] = effect(bench, kind, change, seed)
         except ConvoscopeError as refused:
             notes.append(f"{family}: {refused}")
     return found

@@ -49,6 +49,40 @@ class Shortcuts:
         """What ``repair`` needs of each finding, in their order: plain data."""
         return [dict(one.evidence) for one in self.findings]
 
+    def record(self, most: int = 6) -> dict[str, Any]:
+        """What stands in ``shortcuts.json``: :meth:`to_dict`, what ``repair`` needs, and where the spots lie.
+
+        ``spots`` has, for each class whose strongest windows were tried, their side and at most ``most`` pictures
+        with the window's first pixel (x, y), in pixels of the network's input.
+        """
+        return {
+            **self.to_dict(), "tests": self.tests, "notes": list(self.notes), "settings": self.settings(),
+            "answered": dict(self.answered), "missed": self.missed, "pictures": len(self.bench.truth),
+            "model": self.bench.model.name, "input": list(self.bench.size), "spots": self._spots(most),
+        }  # fmt: skip
+
+    def _spots(self, most: int) -> dict[str, Any]:
+        found = {}
+        for label, families in self.effects.items():
+            shown = families["patch"].shown if "patch" in families else {}
+            if "side" not in shown:
+                continue
+            # those that convince the most come first
+            order = sorted(range(len(shown["sources"])), key=lambda at: -float(shown["rates"][at]))[:most]
+            places = [
+                {
+                    "picture": self.bench.pictures.uris[int(shown["sources"][at])],
+                    "x": int(shown["corners"][at][1]), "y": int(shown["corners"][at][0]),
+                    "rate": float(shown["rates"][at]),
+                }
+                for at in order
+            ]  # fmt: skip
+            moved = shown["became"].mean(0)
+            best = sorted(range(len(shown["targets"])), key=lambda at: -float(moved[at]))[: 2 * most]
+            into = [self.bench.pictures.uris[int(shown["targets"][at])] for at in best]
+            found[label] = {"side": int(shown["side"]), "places": places, "into": into}
+        return found
+
     @property
     def missed(self) -> str:
         """What a search that found nothing could have missed."""
@@ -66,12 +100,11 @@ class Shortcuts:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``shortcuts.html`` and ``shortcuts.json`` (with what ``repair`` needs) into ``folder``."""
-        from ...html.render import write_whole
+        from ...files import write_whole
         from ...plain import dump_json
 
         target = Path(folder)
-        document = {**self.to_dict(), "tests": self.tests, "notes": list(self.notes), "settings": self.settings()}
-        write_whole(target / "shortcuts.json", dump_json(document) + "\n")
+        write_whole(target / "shortcuts.json", dump_json(self.record()) + "\n")
         return write_whole(target / "shortcuts.html", self.page())
 
     def __repr__(self) -> str:

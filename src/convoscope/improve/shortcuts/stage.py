@@ -29,7 +29,7 @@ class ShortcutsStage:
 
         try:
             bench = Bench.of(
-                case.model, case.pictures, per_class=PER_CLASS, seed=case.seed,
+                case.model, case.pictures, per_class=PER_CLASS, seed=case.seed, lean=True,
                 progress=lambda done, total: case.progress("Reading pictures for shortcuts", done, total),
             )  # fmt: skip
             found = search(bench, only=FAMILIES, seed=case.seed, words=case.words, said=case.progress)

@@ -1,4 +1,4 @@
-"""The class template: what a class's pictures have in common, high-passed, which no person may see."""
+"""The class template: what a class's pictures have in common at the same places, which no person may see."""
 
 from __future__ import annotations
 
@@ -8,43 +8,104 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from .bench import Bench, Ints
-from .changes import Change, averaged, groups, inputs, pixels
+from .carried import CARRIED, under_curve
+from .changes import Change, Make, by_class, dearest, inputs, less_rest, pixels, table_of
+
+#: deviations of the blur whose rest is looked at, as shares of the shorter side: for the eye, and for taking
+FINE, COARSE = 1 / 48, 1 / 16
+#: how often a template is taken: the mean of few pictures is a faint copy of the mark
+DOSES = (1.0, 2.0)
+#: pictures by which the mean at a place is drawn towards nothing: what few pictures show there is mostly chance
+SHRINK = 4.0
 
 
-def high_pass(values: Tensor) -> Tensor:
-    """``[..., H, W]`` less its blur, of a deviation of a 48th of the shorter side (1 pixel at least)."""
-    sigma = max(1.0, min(values.shape[-2:]) / 48)
-    size = min(2 * int(3 * sigma) + 1, 2 * ((min(values.shape[-2:]) - 1) // 2) + 1)
+def high_pass(values: Tensor, share: float = FINE) -> Tensor:
+    """``[..., H, W]`` less its blur, of a deviation of ``share`` of the shorter side (1 pixel at least)."""
     lead = values.reshape(-1, *values.shape[-3:])
-    smooth: Tensor = gaussian_blur(lead, [size, size], [sigma, sigma])
-    return (lead - smooth).reshape(values.shape)
+    return (lead - _smooth(lead, share)).reshape(values.shape)
 
 
-def template(bench: Bench, kind: int, seed: int = 0) -> Change:
+def _smooth(values: Tensor, share: float) -> Tensor:
+    short = min(values.shape[-2:])
+    sigma = max(1.0, short * share)
+    size = min(2 * int(3 * sigma) + 1, 2 * ((short - 1) // 2) + 1)
+    smooth: Tensor = gaussian_blur(gaussian_blur(values, [size, 1], [sigma, 1.0]), [1, size], [1.0, sigma])
+    return smooth
+
+
+def tones(values: Tensor) -> Tensor:
+    """Where a picture is bright, bool ``[B, 1, H, W]``: half-transparent ink darkens what is bright."""
+    return _smooth(values.mean(1, keepdim=True), COARSE) > 0.5
+
+
+def template(bench: Bench, kind: int, seed: int = 0, dose: float | None = None) -> Change:
     """The mean of the class's pictures less the mean of the rest, high-passed: added, and taken away.
 
-    The control is the same of as many pictures drawn from the rest, brought to the same size: what the mean of a few
-    pictures does by itself.
+    Bright and dark places have a mean each, so that a half-transparent mark is found, too. How often it is taken
+    (:data:`DOSES`) is chosen on half A, unless ``dose`` says it. The control is the template of another class, brought
+    to the same size.
     """
     random = np.random.default_rng([seed, kind, 2])
-    own, some, rest = groups(bench, kind, random)
-    mean = averaged(bench, rest, lambda values: values)
-    found = high_pass((averaged(bench, own, lambda values: values) - mean).float())
-    other = np.setdiff1d(rest, some)
-    dummy = high_pass((averaged(bench, some, lambda v: v) - averaged(bench, other, lambda v: v)).float())
-    noise = _strong(dummy)
+    rivals = [one for one in bench.classes if one != kind]
+    other = int(random.choice(rivals))
+    found, dummy = _pair(bench, kind), _pair(bench, other)
     dummy = dummy * (found.square().mean().sqrt() / dummy.square().mean().sqrt().clamp(min=1e-9))
+    fine = {one: high_pass(less_rest(bench, "level", one)) for one in bench.classes}
 
-    def put(sign: float, what: Tensor):  # type: ignore[no-untyped-def]
+    def put(dose: float, what: Tensor) -> Make:
         def make(given: Tensor, rows: Ints) -> Tensor:
-            return inputs(bench, pixels(bench, given) + sign * what)
+            values = pixels(bench, given)
+            return inputs(bench, values + dose * torch.where(tones(values), what[1], what[0]))
 
         return make
 
+    carried = _carried(bench, kind)
+    doses = DOSES if dose is None else (dose,)
+    listed = [Change("template", None, None, put(-one, found), put(-one, dummy)) for one in doses]
+    at = dearest(bench, kind, listed) if carried >= CARRIED and dose is None else 0
     return Change(
-        "template", put(1, found), put(1, dummy), put(-1, found), put(-1, dummy),
-        {"template": found, "strength": float(found.square().mean().sqrt()), "noise": noise},
+        "template", put(1, found), put(1, dummy), listed[at].take, listed[at].bare,
+        {
+            "template": fine[kind], "strength": float(found.square().mean().sqrt()), "dose": doses[at],
+            "noise": float(np.median([_strong(fine[one]) for one in rivals])),
+        },
+        carried,
     )  # fmt: skip
+
+
+def _pair(bench: Bench, kind: int) -> Tensor:
+    """``[2, C, H, W]``: how much a class's pictures differ from the rest where they are dark, and where bright."""
+    sums = by_class(bench, "tones", _by_tone)
+    mine = sums[kind][0]
+    theirs = sum((one for label, (one, _) in sums.items() if label != kind), torch.zeros_like(mine))
+    mean, rest = (one[:2] / one[2:].clamp(min=1) for one in (mine, theirs))
+    return ((mean - rest) * (mine[2:] / (mine[2:] + SHRINK))).float()
+
+
+def _by_tone(values: Tensor) -> Tensor:
+    """``[B, 4, C, H, W]``: high-passed values where dark, where bright, and where there is the one and the other."""
+    bright, detail = tones(values), high_pass(values, COARSE)
+    flags = bright.expand_as(detail)
+    return torch.stack([detail * ~flags, detail * flags, (~flags).float(), flags.float()], 1)
+
+
+def _carried(bench: Bench, kind: int) -> float:
+    """How well the likeness to a class's template tells its pictures of half B."""
+    if "likeness" not in bench.tables:
+        pairs = [_pair(bench, one) for one in bench.classes]
+
+        def likeness(values: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+            bright, detail = tones(values), high_pass(values, COARSE)
+            size = detail.square().sum((1, 2, 3)).sqrt().clamp(min=1e-6)
+            alike = [(detail * torch.where(bright, one[1], one[0])).sum((1, 2, 3)) / size for one in pairs]
+            return torch.stack(alike, 1).double().numpy()
+
+        table_of(bench, "likeness", likeness)
+    own, rest = bench.rows(kind, half=False), bench.rows(kind, half=False, other=True)
+    if not len(own) or not len(rest):
+        return 0.5
+    column = bench.tables["likeness"][:, bench.classes.index(kind)]
+    return under_curve(column[own], column[rest])
 
 
 def visible(found: Tensor, noise: float = 0.0) -> bool:

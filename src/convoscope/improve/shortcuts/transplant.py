@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .bench import Bench, Ints
-from .effects import Effect, Floats, crossed, more, none
+from .effects import Effect, Floats, crossed, idle, more, none
 from .windows import elsewhere, evidence, sides, strongest
 
 #: pictures whose window is pasted, and pictures that it is pasted into
@@ -52,7 +52,10 @@ def transplant(bench: Bench, kind: int, seed: int = 0) -> Effect:
     windows = Windows(own, strongest(maps, side), side)
     order = random.permutation(len(own))[:SOURCES]
     targets = others(bench, kind, False, TARGETS, random)
-    made, control = _sufficiency(bench, kind, windows, order, targets[:FIRST], random)
+    made, control = _sufficiency(bench, kind, windows, order, targets[:FIRST], random, lean=bench.lean)
+    if bench.lean and made.size and made.mean() < WORTH:
+        shown = {"side": side, "sources": own[order], "own": own, "own_corners": windows.corners}
+        return idle("patch", kind, crossed(made), shown)
     if made.size and made.mean() >= WORTH:
         more_made, more_control = _sufficiency(bench, kind, windows, order, targets[FIRST:], random)
         made, control = np.concatenate([made, more_made], 1), np.concatenate([control, more_control], 1)
@@ -97,7 +100,8 @@ def _sufficiency(
     order: Ints,
     targets: Ints,
     random: np.random.Generator,
-    parts: int = 2,
+    control: bool = True,
+    lean: bool = False,
 ) -> tuple[Floats, Floats]:
     """Which targets become the class by each source's window, and by a random window of it; sources × targets."""
     count, wide = len(order), len(targets)
@@ -108,14 +112,17 @@ def _sufficiency(
     put = np.repeat(corners, wide, 0)
     plain = np.repeat(away, wide, 0)
 
-    def make(numbers: Ints) -> Tensor:
-        evidence = numbers < count * wide
-        at = numbers % (count * wide)
-        take = np.where(evidence[:, None], put[at], plain[at])
-        return paste(bench, into[at], source[at], take, put[at], windows.side)
+    def pasted(take: Ints) -> Floats:
+        def make(at: Ints) -> Tensor:
+            return paste(bench, into[at], source[at], take[at], put[at], windows.side)
 
-    became = (bench.ask(parts * count * wide, make) == kind).astype(np.float64).reshape(parts, count, wide)
-    return became[0], became[-1]
+        said: Floats = (bench.ask(count * wide, make) == kind).astype(np.float64)
+        return said.reshape(count, wide)
+
+    made = pasted(put)
+    if not control or (lean and made.size and made.mean() < WORTH):
+        return made, np.zeros_like(made)
+    return made, pasted(plain)
 
 
 def _necessity(bench: Bench, kind: int, windows: Windows, random: np.random.Generator) -> tuple[Floats, Floats]:
@@ -147,7 +154,7 @@ def _best_side(bench: Bench, kind: int, random: np.random.Generator) -> int:
     gains = []
     for side in listed:
         windows = Windows(own, strongest(maps, side), side)
-        gains.append(float(_sufficiency(bench, kind, windows, np.arange(len(own)), targets, random, 1)[0].mean()))
+        gains.append(float(_sufficiency(bench, kind, windows, np.arange(len(own)), targets, random, False)[0].mean()))
     return listed[int(np.argmax(np.round(gains, 2)))]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...engine.fields.geometry import Geometry
+from ...engine.fields.layout import Layout
 from ...engine.passes.runner import Runner, call_plainly
 from ...engine.passes.untouched import constant_parameters, untouched
 from ...errors import LayerError, ModelError
@@ -47,17 +48,16 @@ def evidence(bench: Bench, rows: Ints, kind: int) -> Tensor:
             contrast = scores[:, kind] - others.logsumexp(1)
             gradient = runner.gradients(recorded, contrast, "plain", [name], keep=False)[name]
             product = recorded.layers[name].value.float() * gradient.float()
-            found.append(_plane(product, layer.channels_last, layer.before, layer.geometry).cpu())
+            found.append(_plane(product, layer.layout).cpu())
     grid = torch.cat(found)
     return layer.geometry.resample(grid, bench.size) if layer.geometry else Geometry.plain(grid, bench.size)
 
 
-def _plane(product: Tensor, channels_last: bool, before: int | None, geometry: Geometry | None) -> Tensor:
+def _plane(product: Tensor, layout: Layout) -> Tensor:
     """The sum over channels as ``[B, h, w]``, whatever the layer's layout."""
-    if product.ndim == 4:
-        return product.sum(-1 if channels_last else 1)
-    if product.ndim == 3 and before is not None and geometry is not None:
-        return product[:, before:].sum(2).reshape(len(product), *geometry.cells)
+    planes = layout.planes(product)
+    if planes.ndim == 4:
+        return planes.sum(1)
     raise LayerError("The last layer is not a grid of rows and columns: no place has evidence.")
 
 

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine.passes.naming import observe
-from ...engine.passes.untouched import untouched
 from ...errors import ModelError
 from ...models.model import Model
+from ...session import forward, protected
 from ...surveys.gather.work import class_scores
 from ..collection import Labelled
-from ..look import batches, run_once
+from ..look import batches
 from .changes import Change
 
 Floats = NDArray[np.float64]
@@ -124,8 +123,8 @@ def _forward(
                     value = value - mean
             kept[name] = value.flatten(1).clone()
 
-    with untouched(model.module, gradients=False), observe(model.module, visit, only=set(layers)):
-        output = run_once(model, inputs)
+    with protected(model, visit, layers):
+        output = forward(model, inputs)
     values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(f"{model.name} gives no class scores: how it bears changes cannot be counted.")

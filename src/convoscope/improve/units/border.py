@@ -125,7 +125,7 @@ def _effective(model: Model, inputs: Tensor, layers: Sequence[Any]) -> dict[str,
 
     def visit(name: str, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad and output.dim() == 4:
-            value = output.movedim(-1, 1) if named[name].channels_last else output
+            value = named[name].layout.planes(output)
             middle = value[:, :, value.shape[2] // 2, value.shape[3] // 2]
             signs = torch.randn(middle.shape[1], generator=generator).to(middle)
             sums[name] = (middle * signs).sum()

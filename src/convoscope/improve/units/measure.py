@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...engine.passes.naming import module_paths, observe
-from ...engine.passes.untouched import untouched
+from ...engine.passes.naming import module_paths
 from ...errors import PictureError
 from ...models.model import Model
+from ...session import forward, protected
 from ...surveys.gather.choose import default_layers
 from ..collection import Labelled
-from ..look import batches, run_once
+from ..look import batches
 
 Floats = NDArray[np.float64]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -189,11 +189,11 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
               if isinstance(module, _NORMS) and module.running_mean is not None}  # fmt: skip
 
     def visit(name: str, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.dim() not in (2, 4):
+        if not isinstance(output, Tensor) or output.dim() not in (2, 3, 4):
             return
         value = output.detach()
-        value = value.movedim(-1, 1) if layers[name].channels_last and value.dim() == 4 else value
-        value = value.float().flatten(2) if value.dim() == 4 else value.float()[:, :, None]
+        value = layers[name].layout.planes(value)
+        value = value.float().flatten(2) if value.dim() > 2 else value.float()[:, :, None]
         if name not in sums:
             sums[name] = _Sums(value.shape[1])
         sums[name].add(value, _ends(layers[name].kind))
@@ -216,8 +216,8 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     handles = [module.register_forward_pre_hook(given(name)) for name, module in normal.items()]
     try:
         for at, inputs in batches(model, pictures, failed):
-            with untouched(model.module, gradients=False), observe(model.module, visit, only=set(names)):
-                run_once(model, inputs)
+            with protected(model, visit, names):
+                forward(model, inputs)
             rows.extend(at)
             if progress is not None:
                 progress(at[-1] + 1, len(pictures))

@@ -20,6 +20,7 @@ from ...engine.passes.untouched import untouched
 from ...engine.recompute.incremental.graph import NotIncremental, export
 from ...errors import ModelError, PictureError
 from ...models.model import Model
+from ...session import protected
 from ..collection import Labelled
 from ..look import batches
 from .channels import Channels, follow, multiply_adds, run
@@ -92,7 +93,7 @@ def prune(model: Model, pictures: Any, *, masked: bool = False) -> Pruned:
     first = next(batches(model, given.take(range(min(len(given), 4))), failed), None)
     if first is None:
         raise PictureError(f"None of the pictures can be used: {next(iter(failed.values()), 'there is none')}")
-    with untouched(model.module, gradients=False):
+    with protected(model):
         plain = copy.deepcopy(model.module)
         try:
             if model.call is not None:
@@ -325,7 +326,7 @@ def _put(module: nn.Module, name: str, value: Tensor) -> None:
 def _difference(model: Model, module: nn.Module, given: Labelled) -> float | None:
     """The largest difference of any output over all pictures, as a share of the largest output (at least of 1)."""
     worst, scale = 0.0, 1.0
-    with untouched(model.module, gradients=False), untouched(module, gradients=False):
+    with protected(model), untouched(module, gradients=False):
         for _, inputs in batches(model, given, {}):
             try:
                 old, new = _tensors(model.run(inputs)), _tensors(module(inputs))

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import MissingExtra
+from ...names import shown
 from ..gather.decode import open_thumbnail
 from .map_png import sentence
 
@@ -34,8 +35,9 @@ def html(made: EmbeddingMap) -> str:
     template = resources.files("convoscope.surveys.ask").joinpath("map.html").read_text(encoding="utf-8")
     # "</" would end the script element early
     document = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    document = shown(document)
     return (
-        template.replace("{{title}}", markup.escape(made.title))
+        template.replace("{{title}}", markup.escape(shown(made.title)))
         .replace("{{plotly}}", plotly_source())
         .replace("{{data}}", document)
     )

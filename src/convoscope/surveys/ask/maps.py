@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import ConvoscopeError, UsageError
+from ...files import aside, write_image, write_whole
 from ...pictures.picture import Picture
 from ..gather.decode import encode, thumbnail
+from ..store.arrow import pa
 from ..store.lance_table import Table
 from . import project
 from .metrics import local_trust, map_metrics
@@ -82,13 +83,14 @@ class EmbeddingMap:
         if path.suffix == ".html":
             from .map_html import html
 
-            path.write_text(html(self), encoding="utf-8")
+            write_whole(path, html(self))
         elif path.suffix == ".png":
-            self.image().save(path, dpi=(220, 220))
+            write_image(path, self.image(), dpi=(220, 220))
         elif path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            pq.write_table(self._arrow(), path)
+            with aside(path) as part:
+                pq.write_table(self._arrow(), part)
         else:
             raise UsageError(f"{path}: a map is written as {', '.join(SUFFIXES)}.")
         return path

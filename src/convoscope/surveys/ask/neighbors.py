@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.passes.untouched import untouched
 from ...errors import MissingExtra, PictureError, UsageError
 from ...pictures.picture import Picture
+from ...session import protected
 from ..gather.collections import read_text
 from ..gather.decode import open_thumbnail
 from ..gather.work import Watch
@@ -246,7 +246,7 @@ def embed(store: Store, picture: Picture) -> tuple[dict[str, NDArray[np.float32]
     recipe: Recipe = store.recipe
     inputs = model.inputs([model.prepare(picture)])
     watch = Watch(recipe, None)
-    with untouched(model.module, gradients=False):
+    with protected(model):
         output = watch.forward(model, inputs)
     vectors = watch.embeddings(1)
     found = {}
@@ -385,4 +385,4 @@ def read_index_record(store: Store) -> dict[str, Any]:
         text = read_text(f"{store.path.rstrip('/')}/index.json")
         return json.loads(text) if text is not None else {}
     path = Path(store.path, "index.json")
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

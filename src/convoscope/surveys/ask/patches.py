@@ -392,10 +392,9 @@ def _guide(store: Store, span: Span, pairs: Sequence[tuple[Patch, ModelInput]], 
 
 def neurons(activation: Tensor, span: Span, items: Sequence[Patch], pictures: Sequence[int]) -> Tensor:
     """The value of each patch's neuron in the activation's row ``pictures``."""
+    activation = span.layout.planes(activation)
     if activation.ndim == 2:
         activation = activation[:, :, None, None]
-    elif span.channels_last:
-        activation = activation.movedim(-1, 1)
     index = torch.tensor(list(pictures), device=activation.device)
     channel, row, col = (
         torch.tensor([getattr(p, name) for p in items], device=activation.device)

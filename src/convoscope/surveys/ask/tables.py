@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
+from ...plain import html_table
 from ..gather.decode import open_thumbnail
 from ..store.accumulators import State
 from .patches import strongest_pictures
@@ -37,6 +38,26 @@ class Units:
 
     def to_dict(self) -> list[dict[str, Any]]:
         return self.rows
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{one['layer']}: {one['units']} units, {one['dead']} dead" for one in self.summary()[:6])
+        return (
+            f"Units({len(self.rows)} on {self.pictures} pictures; {said}{', ...' if len(self.summary()) > 6 else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        def number(value: Any) -> str:
+            return "" if value is None else f"{value:.3g}"
+
+        rows = [
+            [
+                f"{row['layer']}:{row['channel']}", "dead" if row["dead"] else "always on" if row["always_on"] else "",
+                number(row["active"]), number(row["max"]), str(row["class"] or ""), number(row["selectivity"]),
+            ]
+            for row in self.rows
+        ]  # fmt: skip
+        header = ("unit", "", "active", "largest", "class", "selectivity")
+        return html_table(header, rows, title=f"{len(self.rows)} units on {self.pictures} pictures")
 
     def summary(self) -> list[dict[str, Any]]:
         """One row a layer: how many units, dead, always on, selective."""

@@ -118,9 +118,7 @@ def why(store: Store, first: Any, second: Any, layer: str | None = None, channel
         names = {source, embedding.layer}
         with Session(model, [one], gradients=False) as session:
             recorded = session.record(layers=names)
-        grid = recorded.layers[source].value[0].float().cpu()
-        if watched.layers[source].channels_last:
-            grid = grid.movedim(-1, 0)
+        grid = watched.layers[source].layout.planes(recorded.layers[source].value)[0].float().cpu()
         flat = recorded.layers[embedding.layer].value[0].float().cpu()
         if embedding.pooling != "mean" and not _is_mean(grid, flat.flatten()):
             raise MethodRefused(

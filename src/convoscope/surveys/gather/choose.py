@@ -75,7 +75,12 @@ def default_layers(model: Model, shape: Sequence[int]) -> list[str]:
     Raises :class:`LayerError` where the network has no grid at all.
     """
     watched = model.watched(shape)
-    grids = {name: layer for name, layer in watched.layers.items() if layer.has_grid}
+    grids = {
+        name: layer
+        for name, layer in watched.layers.items()
+        # windows in the place of pictures (Swin's attention) and attention's weights are no units of a picture
+        if layer.has_grid and layer.shape[0] == 1 and _word(layer) != "softmax"
+    }
     if not grids:
         raise LayerError(f"{model.name} has no layer with a grid: name the layers with --layer.")
     made, following = _graph(model, shape, set(grids))
@@ -90,6 +95,10 @@ def default_layers(model: Model, shape: Sequence[int]) -> list[str]:
         kind = _word(layer)
         if kind in _ACTIVATIONS or (not any(word in kind for word in _REPEATS) and _is_end(node, following)):
             chosen.append(name)
+    last = watched.last_grid
+    if chosen and last in grids and not any(made.get(last) is made.get(name) for name in chosen):
+        # what `explain` looks at when nobody names a layer is known to the survey, too
+        chosen = [name for name in grids if name in chosen or name == last]
     return chosen or list(grids)
 
 
@@ -99,7 +108,12 @@ def named_layers(model: Model, names: Sequence[str], shape: Sequence[int]) -> li
     for name in names:
         if name not in layers:
             raise LayerError(no_such_layer(name, list(layers)))
-        if len(layers[name].shape) not in (2, 4):
+        if layers[name].shape[:1] not in ((), (1,)):
+            raise LayerError(
+                f"Layer {name!r} gives {layers[name].shape[0]} rows for one picture (windows or regions of it): a "
+                "survey takes layers with one grid for each picture."
+            )
+        if len(layers[name].shape) not in (2, 4) and layers[name].prefix_tokens is None:
             raise LayerError(
                 f"Layer {name!r} returns {'×'.join(map(str, layers[name].shape)) or 'no tensor'}: a "
                 f"survey takes layers "

@@ -15,6 +15,7 @@ members, a table's label column, or the folders' names.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
 import threading
@@ -25,7 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...errors import MissingExtra, PictureError, StoreError, UsageError
+from ...errors import PictureError, StoreError, UsageError
+from ...extras import need
+from ...files import read_regular
+from ...names import path_of
 from ...pictures.picture import SUFFIXES, Picture
 
 #: a column of this name, and of bytes, holds the pictures
@@ -78,8 +82,8 @@ def read(uri: str) -> bytes:
     inside = _INSIDE.match(uri)
     try:
         if inside is None:
-            if "://" not in uri:
-                return Path(uri).read_bytes()
+            if (local := _local(uri)) is not None:
+                return read_regular(local)
             fs, path = filesystem(uri)
             return bytes(fs.cat_file(path))
         at, file = int(inside["at"]), inside["file"]
@@ -96,20 +100,30 @@ def read(uri: str) -> bytes:
 
 def remote(uri: str) -> bool:
     """Whether a URI is more than the path of a local file."""
-    return "://" in uri or _INSIDE.match(uri) is not None
+    return _local(uri) is None or _INSIDE.match(uri) is not None
+
+
+def _local(uri: str) -> str | None:
+    """The path of a local file.
+
+    A ``file://`` URI is one whose name is not UTF-8; a name with ``%`` that a person wrote so is tried as it is first.
+    """
+    if "://" not in uri:
+        return uri
+    if not uri.startswith("file:///"):
+        return None
+    plain = uri.removeprefix("file://")
+    return plain if os.path.exists(plain) else path_of(uri)
 
 
 def picture(uri: str) -> Picture:
     """The picture at a URI; of a local file, with its path. Raises :class:`PictureError`."""
-    return Picture.of(read(uri), uri) if remote(uri) else Picture.of(uri)
+    return Picture.of(read(uri), uri) if remote(uri) else Picture.of(_local(uri))
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for a URI, and the path in it. Raises :class:`MissingExtra`, :class:`UsageError`."""
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingExtra("fsspec", "ray", "Reading pictures by URI") from None
+    fsspec = need("fsspec", "Reading pictures by URI")
     try:
         fs, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:

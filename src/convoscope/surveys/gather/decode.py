@@ -103,8 +103,7 @@ def header_shape(item: Item, preprocessing: Preprocessing) -> tuple[int, int]:
     if preprocessing.size is not None:
         return preprocessing.size
     try:
-        source: Any = io.BytesIO(collections.read(item.uri)) if collections.remote(item.uri) else item.uri
-        with Image.open(source) as image:
+        with Image.open(io.BytesIO(collections.read(item.uri))) as image:
             orientation: Any = image.getexif().get(0x0112, 1)
             width, height = image.size
             return (width, height) if orientation in (5, 6, 7, 8) else (height, width)

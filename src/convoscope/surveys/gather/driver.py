@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from ...engine.passes.untouched import untouched
 from ...errors import StoreError
 from ...models.model import Model
 from ...models.opening import open_model
+from ...notebook import shows_progress
+from ...session import protected
 from ..store.recipe import Recipe, make_recipe, reopen
 from ..store.store import Store, begun
 from .collections import is_collection, read_text
@@ -43,6 +44,7 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
+@shows_progress("Survey")
 def survey(
     model: Model | torch.nn.Module | str,
     folder: str | Path | Sequence[str | Path],
@@ -61,25 +63,30 @@ def survey(
     """Gather, in one forward a picture, what every hidden unit responds to and what the network makes of every
     picture.
 
-    ``folder`` is walked (or a list of folders, files, globs, URIs, tar shards, tables: see
-    :mod:`convoscope.surveys.gather.collections`). ``layers``: default every activation with a grid, after
-    its ReLU where there is one. ``embed``: further layers whose (pooled) output is kept as an embedding, beside the
-    one before the classifier. ``top``: pictures kept at each end of each unit. ``truth``: a CSV file or a mapping of
-    file to label; ``None`` takes ``truth.csv`` in the folder, else folder names where all pictures lie in named
-    folders; ``False`` takes none.
-
     Running it again does only what is missing: pictures that are new, and shards that were not committed when the last
-    run ended, however it ended. Ctrl-C (``KeyboardInterrupt``) loses at most the shard in hand. ``progress`` is called
-    with a :class:`Progress`.
+    run ended, however it ended. Ctrl-C (``KeyboardInterrupt``) loses at most the shard in hand.
 
-    ``shard_size`` is the number of pictures in a shard (default: about half a minute's work); ``memory_format`` is
-    ``contiguous``, ``channels_last``, or ``auto``: whichever is faster here, decided once for a store.
+    Args:
+        model: an open model, a module, or a spec.
+        folder: is walked; or a list of folders, files, globs, URIs, tar shards, tables.
+        store: where it is kept: a folder, or a URI.
+        layers: default every activation with a grid, after its ReLU where there is one.
+        embed: further layers whose (pooled) output is kept as an embedding, beside the one before the classifier.
+        top: pictures kept at each end of each unit.
+        truth: a CSV file or a mapping of file to label; None takes ``truth.csv`` in the folder, else folder names where
+            all pictures lie in named folders; False takes none.
+        progress: is called with a :class:`Progress`.
+        shard_size: pictures in a shard; default: about half a minute's work.
+        memory_format: ``contiguous``, ``channels_last``, or ``auto``: whichever is faster, decided once for a store.
+        ray: ``local`` does the shards in several processes of this machine; else the address of a Ray cluster.
+        workers: how many processes.
 
-    ``ray`` does the shards in ``workers`` processes: ``local`` on this machine, else the address of a Ray cluster
-    (:mod:`convoscope.parallel`).
+    Returns:
+        The store, open for reading.
 
-    Returns the store, open for reading. Raises :class:`ConvoscopeError` subclasses: a store that holds another
-    survey or is being written, layers that do not exist, a folder without pictures.
+    Raises:
+        ConvoscopeError: a store that holds another survey or is being written, layers that do not exist, a folder
+            without pictures.
     """
     opened = open_model(model) if not isinstance(model, Model) else model
     recipe = make_recipe(opened, layers, embed, top)
@@ -232,7 +239,7 @@ def choose_format(model: Model, batch_size: int, memory_format: str = "auto") ->
                 wide += work if module.groups == 1 and module.in_channels >= 16 else 0
                 plain += work
         chosen = "channels_last" if model.device.type == "cpu" and plain and wide > plain / 2 else "contiguous"
-    with untouched(model.module, gradients=False):
+    with protected(model):
         for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs
             try:

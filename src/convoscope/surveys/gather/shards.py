@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PictureError, UsageError
+from ...files import read_regular
+from ...names import path_of, shown, uri_of
 from ...pictures.picture import find_pictures
 from ..store.recipe import file_sha256
 from .collections import Listed, contents, is_collection, listing, read_text
@@ -103,7 +105,7 @@ def scan(
     paths = [path.absolute() for path in find_pictures(sources) if not _is_truth(path)]
 
     def read(path: Path) -> Found:
-        uri = str(path)
+        uri = uri_of(str(path))
         try:
             stat = path.stat()
             before = known.get(uri)
@@ -116,7 +118,9 @@ def scan(
             return Found(uri, file_sha256(path), stat.st_size, stat.st_mtime_ns)
         except OSError as error:
             unreadable = hashlib.sha256(b"unreadable\0" + uri.encode("utf-8", "surrogateescape")).hexdigest()
-            return Found(uri, unreadable, 0, 0, error=f"{path}: cannot be read ({error.strerror or error}).")
+            return Found(
+                uri, unreadable, 0, 0, error=f"{shown(str(path))}: cannot be read ({error.strerror or error})."
+            )
 
     with ThreadPoolExecutor(4) as pool:
         for done, found in enumerate(pool.map(read, paths, chunksize=64), 1):
@@ -164,12 +168,12 @@ def folder_labels(root: str | Path, uris: Sequence[str]) -> dict[str, str]:
     labels = {}
     for uri in uris:
         try:
-            parts = Path(uri).relative_to(base).parts
+            parts = Path(path_of(uri)).relative_to(base).parts
         except ValueError:
             return {}
         if len(parts) < 2:
             return {}
-        labels[uri] = parts[0]
+        labels[uri] = shown(parts[0])
     return labels if len(set(labels.values())) > 1 else {}
 
 
@@ -192,15 +196,15 @@ def truth_labels(truth: str | Path | Mapping[str, Any], uris: Sequence[str]) -> 
         stems.setdefault(Path(name).stem, []).append(name)
     labels = {}
     for uri in uris:
-        path = Path(uri)
+        path = Path(path_of(uri))
         candidates = by_name.get(path.name) or stems.get(path.stem, [])
         parts = [c for c in candidates if _ends_with(path, Path(c))] or (candidates if len(candidates) == 1 else [])
         if parts:
             labels[uri] = named[max(parts, key=lambda c: len(Path(c).parts))]
     if not labels:
-        shown = ", ".join(list(named)[:2])
+        some = ", ".join(list(named)[:2])
         raise UsageError(
-            f"{truth}: names none of the pictures (it has {shown}, ...; the folder {Path(uris[0]).name})."
+            f"{truth}: names none of the pictures (it has {some}, ...; the folder {Path(uris[0]).name})."
         )
     return labels
 
@@ -213,7 +217,7 @@ def _ends_with(path: Path, tail: Path) -> bool:
 
 def _read_truth(path: str | Path) -> dict[str, str]:
     try:
-        text = read_text(str(path)) if "://" in str(path) else Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(str(path)) if "://" in str(path) else read_regular(path).decode("utf-8-sig")
         if text is None:
             raise FileNotFoundError
     except FileNotFoundError:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine.passes.naming import observe
-from ...engine.passes.untouched import untouched
-from ...errors import ConvoscopeError, LayerError, ModelError, TargetError
-from ...models.model import Model, forward_failed
+from ...errors import LayerError, TargetError
+from ...models.model import Model
 from ...models.outputs import scores_of
 from ...pictures.picture import Preprocessing
+from ...session import forward, ours, protected
 from ..store import rows
 from ..store.accumulators import State
 from ..store.recipe import Embedding, Recipe, Span, reopen
@@ -74,7 +74,7 @@ def compute(model: Model, recipe: Recipe, shard: Shard, tell: Tell | None = None
     for item in shard.items:
         groups.setdefault(header_shape(item, model.preprocessing), []).append(item)
     pool = _decoders(decoders, os.getpid())
-    with untouched(model.module, gradients=False):
+    with protected(model):
         for items in groups.values():
             batches = [items[i : i + recipe.batch_size] for i in range(0, len(items), recipe.batch_size)]
             for batch in _decoded(pool, batches, model.preprocessing):
@@ -201,13 +201,8 @@ class Watch:
         if self.recipe.memory_format == "channels_last" and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         names = {*self.spans, *self.wanted}
-        try:
-            with observe(model.module, self.visit, only=names):
-                output = model.run(inputs)
-        except ConvoscopeError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise ModelError(forward_failed(model, inputs.shape[1:], error)) from error
+        with observe(model.module, ours(self.visit), only=names):
+            output = forward(model, inputs)
         missing = names - {*self.maxima, *self.vectors}
         if missing:
             raise LayerError(
@@ -226,13 +221,12 @@ class Watch:
 
     def _look(self, span: Span, tensor: Tensor) -> None:
         assert self.running is not None
+        shape, tensor = tuple(tensor.shape), span.layout.planes(tensor)
         if tensor.ndim == 2:
             tensor = tensor[:, :, None, None]
-        elif span.channels_last:
-            tensor = tensor.movedim(-1, 1)
         if tensor.ndim != 4 or tensor.shape[1] != span.channels:
             raise LayerError(
-                f"Layer {span.name!r} gave {tuple(tensor.shape)} here and {span.channels} channels before: "
+                f"Layer {span.name!r} gave {shape} here and {span.channels} channels before: "
                 "leave it out of the survey."
             )
         running, start = self.running, span.start

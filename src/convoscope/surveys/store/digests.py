@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+
+from .arrow import pa
 
 COLUMN = "digest"
 

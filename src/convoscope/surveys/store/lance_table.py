@@ -17,14 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingExtra, StoreError
-
-try:
-    import lance
-    import pyarrow as pa
-    from lance.fragment import write_fragments
-except ImportError as _error:
-    raise MissingExtra("pylance", "survey", "A survey's store") from _error
+from ...errors import StoreError
+from .arrow import lance, pa, write_fragments
 
 _MAGIC = b"LANC"
 _LARGEST_VERSION = 2**64 - 1
@@ -143,10 +137,16 @@ def _files(path: str) -> Iterator[str]:
 
 def sync_file(path: str | Path) -> None:
     """fsync a file or a folder; a folder that cannot be synced (some network disks) is passed over."""
+    # Windows opens no folder, and syncs no file that is open for reading only
+    mode = os.O_RDWR if os.name == "nt" and not os.path.isdir(path) else os.O_RDONLY
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, mode)
     except FileNotFoundError:
         return
+    except PermissionError:
+        if os.name == "nt" and os.path.isdir(path):
+            return
+        raise
     try:
         os.fsync(handle)
     except OSError as error:
@@ -247,6 +247,11 @@ def _clear_errors(path: str) -> Iterator[None]:
         ):
             raise StoreError(
                 f"The disk of {path} is full. What was committed before is kept: make room and run again."
+            ) from error
+        if getattr(error, "errno", None) == 27 or "os error 27" in lower or "file too large" in lower:
+            raise StoreError(
+                f"{path}: a file would become larger than is allowed here (ulimit -f, or the disk's own limit). What "
+                "was committed before is kept."
             ) from error
         raise StoreError(f"{path}: {text[:240]}") from error
 

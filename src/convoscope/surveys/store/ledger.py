@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
-
 from ..gather.shards import Found, Item, Shard, make_shard
+from .arrow import pa
 from .digests import COLUMN, with_digests
 from .lance_table import Table
 from .recipe import Recipe

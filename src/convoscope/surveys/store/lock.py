@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
+from ...extras import need
+from ...files import write_whole
 
 #: seconds after which a lease that was not renewed is void: its writer has died
 LEASE = 600.0
@@ -38,12 +40,11 @@ class Lock:
         """
         if "://" in path:
             return None if wait else Lease.take(path)
-        from filelock import FileLock, Timeout
-
-        held = FileLock(os.path.join(path, "lock"))
+        library = need("filelock", "A survey's store")
+        held = library.FileLock(os.path.join(path, "lock"))
         try:
             held.acquire(timeout=PATIENCE, poll_interval=0.05)
-        except Timeout:
+        except library.Timeout:
             return None
         except OSError as error:
             if wait:
@@ -52,7 +53,7 @@ class Lock:
         if not wait:
             who = {"process": os.getpid(), "host": socket.gethostname(), "since": time.time()}
             with contextlib.suppress(OSError):  # only for the sentence of whoever comes second
-                Path(path, "writer.json").write_text(json.dumps(who), encoding="utf-8")
+                write_whole(Path(path, "writer.json"), json.dumps(who))
         return cls(held)
 
     @staticmethod

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ...engine.fields.layout import Layout
 from ...errors import LayerError, ModelError, UsageError
+from ...files import sha256
 from ...models.model import Model
 from ...models.opening import open_model
 from ...pictures.picture import Preprocessing
@@ -34,6 +36,19 @@ class Span:
     channels_last: bool = False
     grid: bool = True
     kind: str = ""
+    prefix_tokens: int | None = None
+    """Of a transformer's tokens: the class and register tokens before the grid."""
+    cells: tuple[int, int] | None = None
+    """Rows and columns of that grid."""
+
+    def __post_init__(self) -> None:
+        if self.cells is not None:  # JSON gives a list
+            object.__setattr__(self, "cells", tuple(self.cells))
+
+    @property
+    def layout(self) -> Layout:
+        """Where the channels and the cells of the layer's output lie."""
+        return Layout(self.channels_last, self.prefix_tokens, self.cells)
 
     @property
     def end(self) -> int:
@@ -120,7 +135,11 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        made: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for span in made["layers"]:
+            if span["prefix_tokens"] is None:  # so that a survey of grids alone has the ids that it always had
+                del span["prefix_tokens"], span["cells"]
+        return made
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
@@ -186,9 +205,14 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
     spans: list[Span] = []
     for name in names:
         layer = watched.layers[name]
-        channels = layer.shape[-1 if layer.channels_last else 1]
         start = spans[-1].end if spans else 0
-        spans.append(Span(name, start, channels, layer.channels_last, len(layer.shape) == 4, layer.kind))
+        tokens, layout = layer.prefix_tokens, layer.layout
+        spans.append(
+            Span(
+                name, start, layer.channels, layout.channels_last, layer.grid is not None, layer.kind,
+                tokens, layout.cells if tokens is not None else None,
+            )
+        )  # fmt: skip
     embeddings: list[Embedding] = []
     wanted = [name for name in (watched.embedding or watched.last_grid, *embed) if name is not None]
     for name in dict.fromkeys(wanted):
@@ -234,8 +258,7 @@ def absolute_spec(spec: str | None) -> str | None:
 
 def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's bytes, 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def reopen(recipe: Recipe, device: Any = None) -> Model:

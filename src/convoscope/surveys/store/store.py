@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import StoreError, UsageError
+from ...plain import html_table
 from ..ask.views import Views
 from .accumulators import State
+from .arrow import pa
 from .digests import COLUMN, row_digests, text_digest, with_digests
 from .lance_table import Table, _clear_errors, damaged_head, mend, sync_file
 from .ledger import _FILES, _PLAN, Lists
@@ -56,20 +57,23 @@ FOLD_AFTER = 16
 
 
 class Store(Lists, Views):
-    """An open store: :meth:`open` reads one; :func:`convoscope.surveys.survey` makes and fills one.
+    """An open store: ``Store(path)`` reads one; :func:`convoscope.survey` makes and fills one.
 
     ``notes`` are sentences about what had to be mended on opening.
     """
 
     def __init__(
         self,
-        path: str,
-        tables: dict[str, Table],
-        recipe: Recipe,
-        notes: Sequence[str],
-        lock: Lock | Lease | None,
+        path: str | Path,
+        tables: dict[str, Table] | None = None,
+        recipe: Recipe | None = None,
+        notes: Sequence[str] = (),
+        lock: Lock | Lease | None = None,
     ):
-        self.path = path
+        if tables is None or recipe is None:
+            self.__dict__.update(self.open(path).__dict__)
+            return
+        self.path = str(path)
         self.recipe = recipe
         self.notes = list(notes)
         self._tables = tables
@@ -169,6 +173,11 @@ class Store(Lists, Views):
 
     def __repr__(self) -> str:
         return f"Store({self.path}, {self.recipe.name}, {len(self)} pictures, {len(self.recipe.layers)} layers)"
+
+    def _repr_html_(self) -> str:
+        rows = [[span.name, str(span.end - span.start)] for span in self.recipe.layers]
+        title = f"{self.recipe.name}: {len(self)} pictures, in {self.path}"
+        return html_table(("layer", "units"), rows, title=title)
 
     def refresh(self) -> None:
         """See what other processes have committed since."""
@@ -418,7 +427,7 @@ class Store(Lists, Views):
 _OURS = frozenset(
     {"units.lance", "pictures.lance", "states.lance", "folded.lance", "files.lance", "plan.lance", "maps",
     "set-aside",
-     "lock", "writer.json", "index.json", "annotations.json"}
+     "lock", "writer.json", "index.json", "annotations.json", "marks.jsonl"}
 )  # fmt: skip
 
 

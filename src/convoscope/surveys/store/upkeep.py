@@ -13,10 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lance
-import pyarrow as pa
-
 from ...errors import StoreError
+from .arrow import lance, pa
 from .digests import COLUMN, wrong_rows
 from .lance_table import Table, _clear_errors, _damage, _version, mend
 from .ledger import _FILES, _PLAN

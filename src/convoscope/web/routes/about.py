@@ -40,6 +40,7 @@ def about(app_state: AppState) -> dict[str, Any]:
             "umap": _has("umap"),
             "plot": _has("plotly"),
         },
+        "against": None if app_state.rival is None else app_state.rival.model.name,
         "version": __version__,
     }
 

@@ -54,7 +54,10 @@ async def collection(request: Request) -> schemas.Collection:
 
 @router.get("/map", response_model=schemas.CollectionMap)
 async def collection_map(
-    request: Request, method: Method = "tsne", picture: Annotated[str | None, Query(pattern="^[0-9a-f]{16}$")] = None
+    request: Request,
+    method: Method = "tsne",
+    picture: Annotated[str | None, Query(pattern="^[0-9a-f]{16}$")] = None,
+    layer: Annotated[str | None, Query(max_length=300)] = None,
 ) -> Response:
     """Every picture of the collection on the plane. ``picture`` is placed on it where it is not of the collection.
 
@@ -62,21 +65,21 @@ async def collection_map(
     """
     app_state = bench_of(request)
     gathered = gathered_of(app_state)
-    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, method)
+    key = key_of("map of all", app_state.fingerprint, app_state.survey_stamp, method, layer or None)
     if picture is not None:
         app_state.album.entry(picture)
-    found = await app_state.desk.once(key, lambda: columns(gathered, method), "files")
+    found = await app_state.desk.once(key, lambda: columns(gathered, method, None, layer or None), "files")
 
     def make() -> schemas.CollectionMap:
-        placed = None if picture is None else _placed(app_state, gathered, method, picture)
+        placed = None if picture is None else _placed(app_state, gathered, method, picture, layer or None)
         return schemas.CollectionMap(**found, placed=placed)
 
     return await json(app_state, key_of(key, picture), make)
 
 
-def columns(gathered: SurveyView, method: Method, progress: Any = None) -> dict[str, Any]:
+def columns(gathered: SurveyView, method: Method, progress: Any = None, layer: str | None = None) -> dict[str, Any]:
     """The map in columns."""
-    made = gathered.map(method, progress)
+    made = gathered.map(method, progress, layer)
     rows = made.rows
     wrong = [
         None if row["label"] is None or row["prediction"] is None else row["label"] != row["prediction"]
@@ -103,10 +106,12 @@ def columns(gathered: SurveyView, method: Method, progress: Any = None) -> dict[
     )
 
 
-def _placed(app_state: AppState, gathered: SurveyView, method: Method, picture: str) -> dict[str, Any]:
+def _placed(
+    app_state: AppState, gathered: SurveyView, method: Method, picture: str, layer: str | None = None
+) -> dict[str, Any]:
     opened = app_state.album.picture(picture)
     try:
-        made = gathered.store.map(method, place=[opened])
+        made = gathered.store.map(method, layer, place=[opened])
     except ConvoscopeError as error:
         return {"x": None, "y": None, "how": str(error)}
     one = made.placed[0]

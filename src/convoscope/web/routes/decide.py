@@ -20,11 +20,14 @@ from ..serving import NPY, PNG, address, bench_of, json
 from ..serving import npy as send_npy
 from ..serving import png as send_png
 from ..state import AppState, Ask, Kept, npy
+from .units import split
 
 router = APIRouter(prefix="/api", tags=["decide"], responses=REFUSALS)
 
 #: maps in one request
 MOST = 24
+#: classes or instances that are compared before and after a mask: as many as the page can show
+COUNTED = 50
 _DEFAULT = ",".join(DEFAULT_METHODS)
 
 
@@ -62,7 +65,9 @@ async def explain(
     Methods that need hundreds of passes are listed in ``slow`` unless they were made before: ask for them with a job.
     """
     app_state = bench_of(request)
-    ask = _ask(app_state, picture, target, against, methods, layer, settings)
+    ask = _ask(app_state, picture, target, against, methods, layer, settings, lenient=True)
+    if ask.unread and not ask.methods:
+        raise UsageError(ask.unread[0][1])
     known = [name for name, one in ask.methods if not one.about.slow or _there(app_state, ask, name)]
     slow = [name for name, _ in ask.methods if name not in known]
 
@@ -71,12 +76,12 @@ async def explain(
         fitted = app_state.model.prepare(app_state.album.picture(picture))
         return schemas.Explanation(
             picture=picture, **plain(found["decision"]), input_to_photo=fitted.input_to_photo.tolist(),
-            input=list(fitted.tensor.shape[-2:]), refused=found["refused"], slow=slow,
+            input=list(fitted.tensor.shape[-2:]), refused=found["refused"] | dict(ask.unread), slow=slow,
             maps=[_map(app_state, ask, name, kept) for name, kept in found["maps"].items()],
         )  # fmt: skip
 
     asked = [(name, ask.key(name)) for name in known]
-    return await json(app_state, key_of("explain", *ask.about(), asked, slow), make)
+    return await json(app_state, key_of("explain", *ask.about(), asked, slow, ask.unread), make)
 
 
 def _ask(
@@ -87,11 +92,13 @@ def _ask(
     methods: str,
     layer: str | None,
     settings: list[str] | None,
+    *,
+    lenient: bool = False,
 ) -> Ask:
     names = list(dict.fromkeys(part.strip() for part in methods.split(",") if part.strip()))
     if len(names) > MOST:
         raise UsageError(f"{len(names)} methods at once: {MOST} are the limit.")
-    return app_state.ask(picture, target, against, names, layer, settings or ())
+    return app_state.ask(picture, target, against, names, layer, settings or (), lenient=lenient)
 
 
 def _there(app_state: AppState, ask: Ask, name: str) -> bool:
@@ -184,19 +191,26 @@ async def cover(
     target: Target = None,
     against: Against = None,
     fill: Annotated[str, Query(max_length=20)] = "mean",
+    off: Annotated[
+        list[str] | None, Query(max_length=256, description="Units that are switched off meanwhile: layer:channel.")
+    ] = None,
 ) -> schemas.Change:
     """What covering a box of the network's input changes: one window of occlusion, by hand."""
     app_state = bench_of(request)
     ask = app_state.ask(picture, target, against)
     box = (x0, y0, x1, y1)
+    units = sorted(off or ())
 
     def make() -> dict[str, Any]:
+        for unit in units:
+            split(app_state, unit.partition("@")[0])
         found = probe.cover(
-            app_state.model, app_state.album.picture(picture), box, ask.target, ask.against, fill=fill, count=5
-        )
+            app_state.model, app_state.album.picture(picture), box, ask.target, ask.against, fill=fill, off=units,
+            count=COUNTED,
+        )  # fmt: skip
         return dict(plain(found.to_dict()))
 
-    return schemas.Change(**await app_state.desk.once(key_of("cover", *ask.about(), box, fill), make))
+    return schemas.Change(**await app_state.desk.once(key_of("cover", *ask.about(), box, fill, units), make))
 
 
 @router.get("/methods")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from .. import schemas
@@ -15,6 +15,8 @@ from ..work import prepare
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], responses=REFUSALS)
 
+#: what everybody uses when it is there, whoever asked for it
+LASTING = ("survey", "embedding")
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 
 
@@ -22,6 +24,7 @@ def _job(request: Request, id: str) -> Job:
     job = bench_of(request).jobs.get(id)
     if job is None:
         raise HTTPException(404, "There is no such job (any more).")
+    job.seen()
     return job
 
 
@@ -36,7 +39,7 @@ async def submit(request: Request, asked: JobRequest) -> schemas.Job:
     """Put long work in line. The same work that waits or runs already is returned instead."""
     app_state = bench_of(request)
     key, title, work = await app_state.desk.now(lambda: prepare(app_state, asked))
-    return schemas.Job(**app_state.jobs.submit(asked.kind, key, title, work).to_dict())
+    return schemas.Job(**app_state.jobs.submit(asked.kind, key, title, work, lasting=asked.kind in LASTING).to_dict())
 
 
 @router.get("/{id}")
@@ -51,6 +54,23 @@ async def cancel(request: Request, id: JobId) -> schemas.Job:
     found = _job(request, id)
     bench_of(request).jobs.cancel(found)
     return schemas.Job(**found.to_dict())
+
+
+@router.get(
+    "/{id}/files/{name}",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}, "description": "The file."}},
+)
+async def job_file(
+    request: Request, id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9.-]{1,60}$")]
+) -> Response:
+    """A file that a job made: a report, a zip file of sheets."""
+    found = _job(request, id).files.get(name)
+    if found is None:
+        raise HTTPException(404, "This job has made no such file.")
+    kind, content = found
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=kind, headers=headers)
 
 
 @router.get(

@@ -41,12 +41,12 @@ def rows_of(app_state: AppState) -> list[dict[str, Any]]:
     found = []
     for row in layers(app_state.model):
         layer = watched.layers[row["name"]]
-        shape = row["shape"]
-        grid = list(shape[1:3] if layer.channels_last else shape[2:]) if len(shape) == 4 and layer.has_grid else None
-        channels = (shape[-1] if layer.channels_last else shape[1]) if len(shape) > 1 else None
+        grid = list(layer.grid) if layer.has_grid and layer.grid is not None else None
+        channels = layer.channels or None
         found.append(
             {**row, "channels": channels, "grid": grid, "main": row["name"] in main,
-             "surveyed": row["name"] in dead, "dead": dead.get(row["name"]),
+             "surveyed": app_state.gathered is not None and app_state.gathered.holds_layer(row["name"]),
+             "dead": dead.get(row["name"]),
              "relu": layer.relu}
         )  # fmt: skip
     return found
@@ -193,14 +193,15 @@ async def activation_values(
 
 @router.get("/filters.png", responses=PNG, response_class=Response)
 async def filters(request: Request, layer: Annotated[str | None, Query(max_length=300)] = None) -> Response:
-    """The weights of a convolution as pictures; default: the first convolution."""
+    """The weights of a convolution as pictures; default: the first convolution; of others: the one that feeds them."""
     from ...methods.views import filters as draw
 
     app_state = bench_of(request)
 
     def make() -> bytes:
         with _drawing:
-            return encoded(draw(app_state.model, layer, limit=256).image, 2000)
+            name = layer if layer is None else feeding(app_state.model, layer)
+            return encoded(draw(app_state.model, name, limit=256).image, 2000)
 
     return send_png(await app_state.desk.once(key_of("filters", app_state.fingerprint, layer), make, "files"))
 
@@ -210,13 +211,32 @@ _drawing = threading.Lock()
 
 @router.get("/filters")
 async def filter_layers(request: Request, layer: LayerName) -> dict[str, Any]:
-    """Whether a layer is a convolution with filters to show, and their shape."""
+    """The convolution whose filters are shown for a layer (itself, or the one that feeds it), and their shape."""
     app_state = bench_of(request)
     try:
-        name, weights = await app_state.desk.now(lambda: filter_weights(app_state.model, layer))
+        name, weights = await app_state.desk.now(
+            lambda: filter_weights(app_state.model, feeding(app_state.model, layer))
+        )
     except LayerError as error:
         return {"layer": layer, "there": False, "why": str(error)}
-    return {"layer": name, "there": True, "shape": list(weights.shape)}
+    return {"layer": name, "there": True, "shape": list(weights.shape), "feeds": name != layer.split("#")[0]}
 
 
-__all__ = ["activation_of", "geometry_of", "router", "rows_of"]
+def feeding(model: Model, layer: str) -> str:
+    """The convolution whose filters a layer's channels come from: itself, or the last one run before it.
+
+    Raises :class:`LayerError` where there is no such layer, or no convolution before it.
+    """
+    from torch import nn
+
+    names = list(model.watched().layers)
+    if layer not in names:
+        raise LayerError(no_such_layer(layer, names))
+    kinds = dict(model.module.named_modules())
+    for name in reversed(names[: names.index(layer) + 1]):
+        if isinstance(kinds.get(name.split("#")[0]), (nn.Conv2d, nn.ConvTranspose2d)):
+            return name
+    raise LayerError(f"No convolution comes before {layer}: it has no filters.")
+
+
+__all__ = ["activation_of", "feeding", "geometry_of", "router", "rows_of"]

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ...names import upright
 from ...results import input_image
 from .. import schemas
 from ..cache import key_of
@@ -25,13 +26,15 @@ async def list_pictures(
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
 ) -> schemas.Pictures:
     """The pictures of the strip: those dropped in first, then the folder's."""
-    album = bench_of(request).album
-    entries = album.entries()
+    app_state = bench_of(request)
+    album = app_state.album
+    # pictures are known by their content: those that were not read yet are read now
+    entries = await app_state.desk.now(lambda: album.entries(offset + limit))
     shown = [
         schemas.Picture(id=e.id, name=e.name, source=e.source, label=e.label)  # type: ignore[arg-type]
         for e in entries[offset : offset + limit]
     ]
-    return schemas.Pictures(pictures=shown, total=max(len(entries), album.total), refused=album.refused)
+    return schemas.Pictures(pictures=shown, total=album.size, refused=album.refused)
 
 
 @router.post(
@@ -49,7 +52,7 @@ async def add_picture(request: Request, name: Annotated[str, Query(max_length=30
     body = await request.body()
     app_state = bench_of(request)
     # control characters and folders have no place in a name that is shown
-    clean = re.sub(r"[\x00-\x1f\x7f]", "", unquote(name)).replace("\\", "/").rsplit("/", 1)[-1] or "picture"
+    clean = re.sub(r"[\x00-\x1f\x7f]", "", upright(unquote(name))).replace("\\", "/").rsplit("/", 1)[-1] or "picture"
     entry = await app_state.desk.now(lambda: app_state.album.add(body, clean))
     return schemas.Picture(id=entry.id, name=entry.name, source=entry.source, label=entry.label)
 

@@ -33,8 +33,7 @@ def split(app_state: AppState, unit: str) -> tuple[str, int]:
     if found is None or found.place is not None:
         raise LayerError(f"{unit!r} is no unit: write layer:channel.")
     info = layer_of(app_state.model.watched(), found.layer)
-    shape = info.shape
-    channels = (shape[-1] if info.channels_last and len(shape) == 4 else shape[1]) if len(shape) > 1 else 0
+    channels = info.channels
     if found.channel >= channels:
         raise LayerError(f"Layer {found.layer} has {channels} channels: there is no channel {found.channel}.")
     return found.layer, found.channel

@@ -1,7 +1,7 @@
 // "What am I looking at?": for every view, in plain words, with its formula and paper.
 import { app, methodOf } from "./app.js";
 import { fill, h, number, percent } from "./dom.js";
-import { lang, t } from "./i18n.js";
+import { lang, t, told } from "./i18n.js";
 import { list, set } from "./state.js";
 import { words } from "./words.js";
 
@@ -21,11 +21,11 @@ export function aboutMethod(name, about) {
   if (!method) return;
   const plain = words().methods[method.name];
   open(method.title, plain ? h("p", {}, plain) : null, facts([
-    [t("shows"), method.shows],
+    [t("shows"), told(method.shows)],
     [t("formula"), h("span", { class: "formula" }, method.formula)],
-    [t("unitWord"), [method.unit, method.reduction].filter(Boolean).join(", ")],
+    [t("unitWord"), [method.unit, method.reduction].filter(Boolean).map(told).join(", ")],
     [t("layer"), about?.layer],
-    [t("paper"), method.paper],
+    [t("paper"), h("span", { class: "paper" }, method.paper)],
     ["", about ? h("a", { href: about.values, download: `${name}.npy` }, t("download")) : null],
   ]), about ? settingsForm(name, method, about) : null, h("p", { class: "soft" }, words().caution));
 }
@@ -42,7 +42,7 @@ function settingsForm(name, method, about) {
     else if (one.name === "layer") input = h("select", { id, name: one.name }, h("option", { value: "" }, "–"), app.layers.filter((each) => each.grid).map((each) => h("option", { value: each.name, selected: each.name === value }, each.name)));
     else if (one.type === "bool") input = h("select", { id, name: one.name }, ["true", "false"].map((each) => h("option", { value: each, selected: each === String(value) }, each)));
     else input = h("input", { id, name: one.name, value: value ?? "", type: ["int", "float"].includes(one.type) ? "number" : "text", min: one.minimum, max: one.maximum, step: one.type === "int" ? 1 : "any" });
-    return [h("dt", {}, h("label", { for: id }, one.name.replaceAll("_", " "))), h("dd", {}, input, h("span", { class: "soft" }, ` ${one.help ?? ""}`))];
+    return [h("dt", {}, h("label", { for: id }, one.name.replaceAll("_", " "))), h("dd", {}, input, h("span", { class: "soft" }, ` ${told(one.help ?? "")}`))];
   };
   const apply = (event) => {
     event.preventDefault();
@@ -62,8 +62,8 @@ export function aboutLayer(layer) {
   open(layer.name, said.map((text) => h("p", {}, text)), facts([
     [t("layer"), `${layer.type} · ${layer.shape.slice(1).join("×")}`],
     [t("formula"), h("span", { class: "formula" }, "Aₖ(i, j): the response of channel k at row i, column j")],
-    [t("field"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
-    [t("paper"), "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014; Yosinski et al.: Understanding Neural Networks Through Deep Visualization. 2015"],
+    [t("fieldName"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
+    [t("paper"), h("span", { class: "paper" }, "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014; Yosinski et al.: Understanding Neural Networks Through Deep Visualization. 2015")],
   ]));
 }
 
@@ -71,7 +71,7 @@ export function aboutUnit(card) {
   open(card.unit, words().unit.map((text) => h("p", {}, text)), facts([
     [t("formula"), h("span", { class: "formula" }, "r(x) = max over i, j of Aₖ(i, j);  selectivity = (μ_best − μ_rest) / (μ_best + μ_rest)")],
     [t("selectivity"), card.survey?.selectivity != null ? number(card.survey.selectivity) : null],
-    [t("paper"), "Girshick et al.: Rich feature hierarchies. CVPR 2014; Morcos et al.: On the importance of single directions for generalization. ICLR 2018; Simonyan et al. 2014"],
+    [t("paper"), h("span", { class: "paper" }, "Girshick et al.: Rich feature hierarchies. CVPR 2014; Morcos et al.: On the importance of single directions for generalization. ICLR 2018; Simonyan et al. 2014")],
   ]));
 }
 
@@ -79,25 +79,25 @@ export function aboutCollection(made) {
   open(t("map"), words().collection.map((text) => h("p", {}, text)), facts([
     [t("layer"), made?.layer],
     [t("formula"), h("span", { class: "formula" }, made?.method === "pca" ? "y = (x − mean) · [v₁ v₂]" : made?.method === "umap" ? "min of the cross-entropy between fuzzy neighbour graphs" : "min over y of KL(P‖Q),  p: neighbours in the embedding,  q ∝ (1 + |yᵢ − yⱼ|²)⁻¹")],
-    [t("paper"), made?.method === "umap" ? "McInnes, Healy, Melville: UMAP. 2018" : made?.method === "pca" ? "Pearson 1901; Hotelling 1933" : "van der Maaten, Hinton: Visualizing Data using t-SNE. JMLR 2008"],
+    [t("paper"), h("span", { class: "paper" }, made?.method === "umap" ? "McInnes, Healy, Melville: UMAP. 2018" : made?.method === "pca" ? "Pearson 1901; Hotelling 1933" : "van der Maaten, Hinton: Visualizing Data using t-SNE. JMLR 2008")],
   ]));
 }
 
 export function openTrust(name, about, verdict, judge) {
   const method = methodOf(name);
   const dialog = open(`${method?.title ?? name}: ${t("trustTitle")}`,
-    h("h3", {}, t("doubts")), about?.doubts?.length ? h("ul", {}, about.doubts.map((one) => h("li", {}, one))) : h("p", { class: "soft" }, t("noDoubts")),
-    verdict ? [h("p", {}, verdict.sentence), facts([
-      ["insertion", number(verdict.insertion)], ["deletion", number(verdict.deletion)], [t("beatsRandom"), verdict.gain != null ? number(verdict.gain) : null],
+    h("h3", {}, t("doubts")), about?.doubts?.length ? h("ul", {}, about.doubts.map((one) => h("li", {}, told(one)))) : h("p", { class: "soft" }, t("noDoubts")),
+    verdict ? [h("p", {}, told(verdict.sentence)), facts([
+      [t("insertion"), number(verdict.insertion)], [t("deletion"), number(verdict.deletion)], [t("beatsRandom"), verdict.gain != null ? number(verdict.gain) : null],
       [words().trust.survives, verdict.survives_randomised_classifier != null ? percent(verdict.survives_randomised_classifier) : null],
       [words().trust.noise, verdict.rank_under_noise != null ? number(verdict.rank_under_noise) : null],
       [t("formula"), h("span", { class: "formula" }, "gain = ½ [(insertion − deletion) − the same of random maps]")],
-      [t("paper"), "Petsiuk et al.: RISE. BMVC 2018; Adebayo et al.: Sanity Checks for Saliency Maps. NeurIPS 2018; Yeh et al. 2019"],
-    ]), verdict.notes?.map((note) => h("p", { class: "soft" }, note))] : [h("p", {}, words().trust.why), h("button", { type: "button", class: "main", onclick: () => { dialog.close(); judge(); } }, t("trust"))]);
+      [t("paper"), h("span", { class: "paper" }, "Petsiuk et al.: RISE. BMVC 2018; Adebayo et al.: Sanity Checks for Saliency Maps. NeurIPS 2018; Yeh et al. 2019")],
+    ]), verdict.notes?.map((note) => h("p", { class: "soft" }, told(note)))] : [h("p", {}, words().trust.why), h("button", { type: "button", class: "main", onclick: () => { dialog.close(); judge(); } }, t("trust"))]);
 }
 
 export function openHelp() {
-  const keys = [["← →", t("keyArrows")], ["1 2 3", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
+  const keys = [["← →", t("keyArrows")], ["1 2 3 4", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["p", t("keyPresent")], ["n", t("keyMistake")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
   open(t("help"), words().page.map((text) => h("p", {}, text)), h("h3", {}, t("keys")), h("dl", { class: "keys" }, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, what)])),
     h("p", { class: "soft" }, `convoscope ${app.model.version} · ${app.model.name} · ${app.model.fingerprint.slice(0, 12)}`), lang() === "en" ? null : null);
 }

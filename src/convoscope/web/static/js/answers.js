@@ -1,8 +1,8 @@
 // The network's answer: class bars to choose the target and its rival, or boxes, segments and landmarks to click.
 import { app, hear } from "./app.js";
 import { fill, h, keepFocus, number, percent, s } from "./dom.js";
-import { photoBox } from "./frames.js";
-import { t } from "./i18n.js";
+import { canvas, photoBox } from "./frames.js";
+import { offWords, t, told } from "./i18n.js";
 import { set, state } from "./state.js";
 
 let node = null;
@@ -12,7 +12,8 @@ let change = null; // after a mask or an ablation
 export function drawAnswers(into, found) {
   node = into;
   now = found;
-  change = null;
+  // what a mask or a switched-off unit changes stays until the question is another
+  if (found === null) change = null;
   draw();
 }
 
@@ -34,24 +35,63 @@ function redraw() {
   const extra = chosen && now && !rows.some((row) => isTarget(row, rows)) && reading.kind === "classifier" && app.model.classes?.includes(chosen)
     ? { index: app.model.classes.indexOf(chosen), label: chosen, score: now.score, probability: now.probability, target: String(app.model.classes.indexOf(chosen)) } : null;
   if (extra) rows.push(extra);
-  const after = new Map((change?.after?.classes ?? []).map((row) => [row.index, row]));
+  const after = matched(rows, change);
   const largest = Math.max(1e-9, ...rows.map((row) => Math.abs(row.probability ?? row.share ?? row.score ?? 0)));
   const whole = rows.some((row) => row.probability != null) ? 1 : largest;
   const head = h("div", { class: "head" }, h("h2", {}, t("prediction")),
-    now ? h("p", { class: "target" }, t("target", { target: now.target }), " ", h("span", { class: "soft" }, `${t("score")} ${number(now.score)}${now.probability != null ? ` · p ${now.probability.toFixed(2)}` : ""} · ${t("passes", { f: now.plan.forwards, b: now.plan.backwards })}`)) : null,
+    now ? h("p", { class: "target" }, t("target", { target: now.target }), " ", h("span", { class: "soft" }, `${t("score")} ${number(now.score)}${chance(now)} · ${t("passes", { f: now.plan.forwards, b: now.plan.backwards })}`)) : null,
     change ? h("p", { class: "change", "aria-live": "polite" }, changeWords()) : null);
-  const list = h("ol", { class: "bars", "aria-label": t("prediction") }, rows.map((row, rank) => line(row, rank, rows, whole, after.get(row.index))));
+  const list = h("ol", { class: "bars", "aria-label": t("prediction") }, rows.map((row, rank) => line(row, rank, rows, whole, after.get(row))));
   fill(node, head, list, reading.kind === "classifier" && (app.model.classes?.length ?? 0) > rows.length ? search() : null,
     reading.kind !== "classifier" && rows.length ? h("p", { class: "soft" }, t("clickHint")) : null,
-    now?.doubts?.length ? h("ul", { class: "doubts" }, now.doubts.map((one) => h("li", {}, one))) : null);
+    now?.doubts?.length ? h("ul", { class: "doubts" }, now.doubts.map((one) => h("li", {}, saidOf(one)))) : null);
   marks(rows);
+}
+
+/** The probability; of a contrast the difference of two, which is no probability: it may be below zero. */
+function chance(found) {
+  if (found.probability == null) return "";
+  const value = found.probability;
+  if (!state.against) return ` · p ${value.toFixed(2)}`;
+  return ` · ${t("probabilityDifference")} ${value > 0 ? "+" : ""}${value.toFixed(2).replace("-", "−")}`;
+}
+
+/** Share of the union of two boxes that both cover. */
+function overlap(a, b) {
+  const wide = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const high = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (wide <= 0 || high <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (wide * high) / (area(a) + area(b) - wide * high);
+}
+
+/** What became of each row: of classes by their number, of boxes by where they lie; {gone: true} where nothing did. */
+export function matched(rows, what) {
+  const found = new Map();
+  const after = what?.after?.classes;
+  if (!after) return found;
+  if (!rows.some((row) => row.box)) {
+    const by = new Map(after.map((row) => [row.index, row]));
+    for (const row of rows) if (by.has(row.index)) found.set(row, by.get(row.index));
+    return found;
+  }
+  const pairs = rows.flatMap((row) => after.filter((other) => other.box && other.label === row.label).map((other) => [overlap(row.box, other.box), row, other]));
+  const taken = new Set();
+  for (const [share, row, other] of pairs.sort((a, b) => b[0] - a[0])) {
+    if (share < 0.3 || found.has(row) || taken.has(other)) continue;
+    found.set(row, other);
+    taken.add(other);
+  }
+  for (const row of rows) if (!found.has(row)) found.set(row, { gone: true });
+  return found;
 }
 
 function changeWords() {
   const { before, after, facts } = change;
   const p = before.probability != null;
   const value = (reading) => (p ? `p ${reading.probability.toFixed(3)}` : number(reading.score));
-  return t(facts.box ? "covered" : "ablated", { target: before.target, before: value(before), after: value(after) });
+  const words = t(facts.box ? "covered" : "ablated", { target: before.target, before: value(before), after: value(after) });
+  return facts.box && facts.units?.length ? `${words} (${offWords(facts.units.length)})` : words;
 }
 
 function isTarget(row, rows) {
@@ -61,7 +101,7 @@ function isTarget(row, rows) {
 
 function line(row, rank, rows, whole, later) {
   const value = row.probability ?? row.share ?? row.score;
-  const shown = row.probability != null ? row.probability.toFixed(row.probability >= 0.0995 ? 2 : 3) : row.share != null ? percent(row.share) : number(row.score);
+  const shown = row.probability != null ? short(row.probability) : row.share != null ? percent(row.share) : number(row.score);
   const target = isTarget(row, rows);
   const rival = state.against !== "" && (state.against === row.target || state.against === row.label);
   const name = `${row.label}`;
@@ -70,11 +110,21 @@ function line(row, rank, rows, whole, later) {
       onclick: () => set({ target: rank === 0 && !row.box ? "" : row.target, against: rival ? "" : state.against }) },
     h("span", { class: "label" }, name), h("span", { class: "track" },
       h("i", { style: { width: `${Math.max(0.3, (100 * Math.abs(value ?? 0)) / whole)}%` } }),
-      later?.probability != null ? h("b", { style: { left: `${100 * later.probability}%` } }) : null),
-    h("span", { class: "figure" }, shown, later?.probability != null ? h("em", {}, ` → ${later.probability.toFixed(2)}`) : null)),
+      laterShare(later) != null ? h("b", { style: { left: `${100 * laterShare(later)}%` } }) : null),
+    h("span", { class: "figure" }, shown, later?.gone ? h("em", {}, ` → ${t("gone")}`) : laterShare(later) != null ? h("em", {}, ` → ${later.probability != null ? short(later.probability) : percent(later.share)}`) : null)),
     app.reading.kind === "classifier" ? h("button", { type: "button", class: "rival", dataset: { key: `rival ${row.target}` }, "aria-pressed": String(rival), disabled: target, title: t("ratherTitle"),
       "aria-label": `${t("rather")} ${name}`, onclick: () => set({ against: rival ? "" : row.target }) }, t("rather")) : null);
 }
+
+/** A doubt on one map begins with the method's name. */
+function saidOf(doubt) {
+  const [, name, rest] = /^([a-z+-]+(?:@\S+)?): (.*)$/s.exec(doubt) ?? [];
+  return name ? `${name}: ${told(rest)}` : told(doubt);
+}
+
+// small ones with one digit more: 0.00 would say nothing
+const short = (probability) => probability.toFixed(probability >= 0.0995 ? 2 : 3);
+const laterShare = (later) => later?.probability ?? later?.share ?? null;
 
 function search() {
   const names = h("datalist", { id: "classes" }, (app.model.classes ?? []).map((name) => h("option", { value: name })));
@@ -99,8 +149,8 @@ function marks(rows) {
       const [x0, y0, x1, y1] = photoBox(row.box);
       mark = s("rect", { ...attributes, x: x0, y: y0, width: x1 - x0, height: y1 - y0 });
     } else {
-      const m = app.picture.input_to_photo;
-      mark = s("circle", { ...attributes, cx: m[0][0] * row.point[0] + m[0][2] + 0.5, cy: m[1][1] * row.point[1] + m[1][2] + 0.5, r: Math.max(app.picture.width, app.picture.height) / 50 });
+      const { matrix: m, width, height } = canvas();
+      mark = s("circle", { ...attributes, cx: m[0][0] * row.point[0] + m[0][2] + 0.5, cy: m[1][1] * row.point[1] + m[1][2] + 0.5, r: Math.max(width, height) / 50 });
     }
     mark.append(s("title", {}, `${row.label} ${number(row.probability ?? row.score)}`));
     mark.addEventListener("click", choose);

@@ -1,23 +1,27 @@
 // Questions to the server: JSON, arrays, long work.
 
+import { t, told } from "./i18n.js";
+
 export class Refusal extends Error {
   constructor(message, status) { super(message); this.status = status; }
 }
+
+const offline = () => Object.assign(new Refusal(t("offline"), 0), { offline: true });
 
 async function answer(response) {
   if (response.ok) return response;
   let detail = `${response.status} ${response.statusText}`;
   try { detail = (await response.json()).detail ?? detail; } catch { /* no JSON: the status must do */ }
-  throw new Refusal(typeof detail === "string" ? detail : JSON.stringify(detail), response.status);
+  throw new Refusal(told(typeof detail === "string" ? detail : JSON.stringify(detail)), response.status);
 }
 
-async function ask(url, options) {
+export async function ask(url, options) {
   let response;
   try {
     response = await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer: is `convoscope serve` still running?", 0);
+    throw offline();
   }
   return answer(response);
 }
@@ -123,11 +127,16 @@ function follow(work, told) {
       told.state?.(now);
       if (now.progress) told.progress?.(now.progress);
       if (now.state === "done") { source.close(); resolve(now.result); }
-      if (now.state === "cancelled") { source.close(); reject(Object.assign(new Refusal("Stopped.", 0), { cancelled: true, result: now.result })); }
-      if (now.state === "failed") { source.close(); reject(new Refusal(now.error ?? "It failed.", 0)); }
+      if (now.state === "cancelled") { source.close(); reject(Object.assign(new Refusal(t("stopped"), 0), { cancelled: true, result: now.result })); }
+      if (now.state === "failed") { source.close(); reject(new Refusal(now.error ? told(now.error) : t("error"), 0)); }
     });
+    let misses = 0;
+    source.onopen = () => { misses = 0; };
     source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) reject(new Refusal("The line to the server broke: try again.", 0));
+      misses += 1;
+      // the browser tries again by itself, for ever: a server that is gone has forgotten the job
+      if (source.readyState === EventSource.CLOSED) { source.close(); reject(new Refusal(t("jobLost"), 0)); }
+      else if (misses > 2) { source.close(); reject(offline()); }
     };
   });
 }

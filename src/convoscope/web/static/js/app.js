@@ -1,6 +1,7 @@
 // What all parts of the page share: the model, methods, layers, and a line for messages.
 import { get } from "./api.js";
 import { h, fill } from "./dom.js";
+import { t } from "./i18n.js";
 
 export const app = {
   model: null,
@@ -30,13 +31,31 @@ export function tell(text, kind = "note") {
   clearTimeout(timer);
   if (!text) { fill(box); return; }
   fill(box, h("div", { class: `toast ${kind}` }, h("span", {}, text),
-    h("button", { type: "button", class: "plain", "aria-label": "×", onclick: () => fill(box) }, "×")));
+    h("button", { type: "button", class: "plain", "aria-label": t("close"), onclick: () => fill(box) }, "×")));
   if (kind === "note") timer = setTimeout(() => fill(box), 4000);
 }
 
 export function failed(error) {
   if (error?.name === "AbortError" || error?.cancelled) return;
+  if (error?.status === 0 && error.offline) { serverLost(); return; }
   tell(error?.message ?? String(error), "error");
+}
+
+let asleep = false;
+/** The server does not answer: say so, and ask again until it does. */
+async function serverLost() {
+  if (asleep) return;
+  asleep = true;
+  tell(t("offline"), "error");
+  for (;;) {
+    await new Promise((resolve) => { setTimeout(resolve, 1500); });
+    try {
+      if ((await fetch("/api/model", { cache: "no-store" })).ok) break;
+    } catch { /* not yet */ }
+  }
+  asleep = false;
+  tell(t("serverBack"));
+  say("server-back");
 }
 
 export const methodOf = (name) => app.methods.find((one) => one.name === name.split("@")[0]);

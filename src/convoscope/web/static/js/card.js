@@ -2,9 +2,12 @@
 import { get, job } from "./api.js";
 import { app, failed, hear, layerOf, say } from "./app.js";
 import { aboutUnit } from "./about.js";
+import { conceptsOfUnit } from "./concepts.js";
+import { notesOf } from "./notes.js";
+import { unitSheet } from "./unitsheet.js";
 import { fill, h, number, percent, s } from "./dom.js";
 import { photoBox, rectangle } from "./frames.js";
-import { t } from "./i18n.js";
+import { offWords, t, told } from "./i18n.js";
 import { list, on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
 
@@ -19,7 +22,7 @@ export function drawCard() {
   const head = h("div", { class: "card-tabs" },
     h("button", { type: "button", "aria-pressed": String(unit), disabled: !state.unit, onclick: () => { which = "unit"; drawCard(); } }, t("unit")),
     h("button", { type: "button", "aria-pressed": String(!unit), onclick: () => { which = "picture"; drawCard(); } }, t("picture")),
-    list("off").length ? h("button", { type: "button", class: "off", onclick: () => set({ off: "" }) }, `${t("switchedOff", { n: list("off").length })} ×`) : null);
+    list("off").length ? h("button", { type: "button", class: "off", onclick: () => set({ off: "" }) }, `${offWords(list("off").length)} ×`) : null);
   const body = h("div", { class: "card-body" });
   fill(right, head, body);
   if (unit) unitCard(body); else pictureCard(body);
@@ -39,11 +42,11 @@ async function unitCard(body) {
     const patches = h("div", { class: "patches" });
     const ablation = h("p", { class: "change", "aria-live": "polite" });
     fill(body,
-      h("h2", {}, unit, " ", h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutUnit(card) }, "?")),
-      h("p", { class: "soft" }, [card.kind, card.field?.size ? `${t("field")} ${card.field.size.join("×")}` : card.field ? t("wholePicture") : null,
+      h("h2", {}, unit, " ", h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutUnit(card) }, "?"), " ", h("button", { type: "button", class: "small", onclick: () => unitSheet(unit) }, t("largeCard"))),
+      h("p", { class: "soft" }, [card.kind, card.field?.size ? t("cellSees", { size: card.field.size.join("×") }) : card.field ? t("wholePicture") : null,
         survey ? t("activeIn", { p: percent(survey.active), n: survey.pictures }) : null].filter(Boolean).join(" · ")),
-      survey?.dead ? h("p", { class: "warning" }, t("deadTitle", { n: 1 })) : null,
-      card.response ? h("p", {}, `${t("onPicture")}: `, h("b", {}, number(card.response.max)), h("span", { class: "soft" }, ` · ${t("strongest", { row: card.response.row, col: card.response.col })}`)) : null,
+      survey?.dead ? h("p", { class: "warning" }, t("deadOne")) : null,
+      card.response ? h("p", {}, `${t("onPicture")}: `, h("b", {}, t("unitMax", { value: number(card.response.max) })), h("span", { class: "soft" }, ` · ${t("unitMean", { value: number(card.response.mean) })} · ${t("strongest", { row: card.response.row + 1, col: card.response.col + 1 })}`)) : null,
       patches,
       wantsBlock(unit),
       survey ? histogram(survey, card.response?.max) : h("p", { class: "soft" }, app.model.survey ? t("notSurveyedUnit") : t("noSurvey")),
@@ -55,7 +58,9 @@ async function unitCard(body) {
         set({ off: (event.target.checked ? [...rest, unit] : rest).join(",") });
       } }), t("switchOff")), ablation,
       h("button", { type: "button", class: "small", onclick: () => set({ target: unit, against: "", tab: "decide" }) }, t("explainUnit"))));
+    body.append(notesOf(unit));
     markBest(card);
+    conceptsOfUnit(unit).then((parts) => { if (mine === asked) patches.after(...parts); }, () => {});
     ablate(ablation);
     if (survey) showPatches(patches, card.survey.unit_there ?? unit, mine);
   } catch (error) {
@@ -81,7 +86,7 @@ async function showPatches(into, unit, mine) {
       if (!items.length) return null;
       return h("section", {}, h("h3", {}, word), h("div", { class: "patch-row" }, items.map((one) => patch(one))),
         kind === "top" && items.some((one) => one.guided_image) ? h("div", { class: "patch-row guided", title: t("guidedRow") }, items.map((one) => one.guided_image ? h("img", { src: one.guided_image, alt: "", loading: "lazy" }) : h("span"))) : null);
-    }), found.notes.map((note) => h("p", { class: "soft" }, note)));
+    }), found.notes.map((note) => h("p", { class: "soft" }, told(note))));
   } catch (error) {
     if (mine === asked) fill(into, h("p", { class: "soft" }, error.message));
   }
@@ -105,7 +110,7 @@ function wantsBlock(unit) {
     button.textContent = t("cancel");
     meter.hidden = false;
     work = job({ kind: "visualize", target: unit, steps: 128 }, {
-      progress: (at) => { meter.max = at.total ?? 1; meter.value = at.done; },
+      progress: (at) => { meter.max = at.total ?? 1; meter.value = at.done; words.textContent = at.left > 1 ? t("left", { s: Math.ceil(at.left) }) : ""; },
       frame: (frame) => { const uri = Object.values(frame.pictures)[0]; if (uri) show(uri); },
     });
     work.done.then((result) => {
@@ -149,7 +154,7 @@ function classBars(classes) {
 /** What the switched-off units change: beside the bars, and in a sentence here. */
 async function ablate(into) {
   const off = list("off");
-  if (!off.length || !state.picture) { say("change", null); if (into) into.textContent = ""; return; }
+  if (!off.length || !state.picture) { if (!app.masking) say("change", null); if (into) into.textContent = ""; return; }
   try {
     const found = await get("/api/ablate", { picture: state.picture, units: off, target: state.target, against: state.against });
     if (into) {
@@ -157,7 +162,7 @@ async function ablate(into) {
       const value = (one) => (before.probability != null ? `p ${one.probability.toFixed(3)}` : number(one.score));
       into.textContent = t("ablated", { target: before.target, before: value(before), after: value(after) });
     }
-    say("change", found);
+    if (!app.masking) say("change", found);
   } catch (error) { failed(error); }
 }
 
@@ -174,14 +179,14 @@ async function pictureCard(body) {
     best ? h("p", {}, h("b", {}, best.label), ` ${best.probability != null ? best.probability.toFixed(2) : number(best.score)}`,
       picture.label && app.model.classes?.includes(picture.label) ? h("span", { class: picture.label === best.label ? "right" : "wrong" }, picture.label === best.label ? ` ✓ ${t("kept")}` : ` ✗ ${t("wrongWord")}`) : null) : null,
     h("section", {}, h("h3", {}, t("sees")), h("img", { class: "input pixelated", alt: t("sees"), src: `/api/pictures/${picture.id}/input` }), h("p", { class: "soft" }, `${picture.input[1]}×${picture.input[0]}`)),
-    neighbours);
+    neighbours, notesOf(picture.id));
   if (!app.model.survey) return;
   fill(neighbours, h("h3", {}, t("neighbours")), h("p", { class: "soft" }, t("computing")));
   try {
     const found = await get("/api/collection/neighbors", { picture: picture.id, k: 9 });
     if (mine !== asked) return;
     fill(neighbours, h("h3", { title: t("neighboursTitle") }, t("neighbours")), h("div", { class: "near" }, found.neighbors.map((one) => near(one))),
-      h("p", { class: "soft" }, `${found.layer}, ${found.metric}`), h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection" }) }, t("whereOnMap")));
+      h("p", { class: "soft" }, t("similarityAt", { layer: found.layer, metric: t(found.metric === "cosine" ? "cosine" : "distance") })), h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection", view: "map" }) }, t("whereOnMap")), " ", h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection", view: "grid", alike: picture.id }) }, t("neighbourhood")));
   } catch (error) { if (mine === asked) fill(neighbours, h("h3", {}, t("neighbours")), h("p", { class: "soft" }, error.message)); }
 }
 
@@ -198,7 +203,9 @@ on("unit", () => {
   // on a narrow screen the card lies below everything: go there
   if (state.unit && innerWidth <= 860) right.scrollIntoView({ block: "start" });
 });
-on("off", () => drawCard());
+on("off", () => { drawCard(); if (!(which === "unit" && state.unit)) ablate(null); });
+// a mask was taken away, or the question is a new one: what the switched-off units change stands there again
+hear("uncovered", () => { if (list("off").length) ablate(null); });
 on("target against", () => { if (list("off").length) ablate(null); });
 on("picture", () => { if (which === "picture" || !state.unit) drawCard(); });
 hear("reading", () => { if (document.getElementById("right")) { drawCard(); if (!(which === "unit" && state.unit) && list("off").length) ablate(null); } });

@@ -3,11 +3,12 @@ import { app, hear } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
 import { on, set, state } from "./state.js";
-import { collectionTab } from "./collection.js";
+import { browseTab } from "./browse.js";
 import { decideTab } from "./decide.js";
+import { improveTab } from "./improve.js";
 import { layerTab } from "./layertab.js";
 
-const TABS = { decide: decideTab, layer: layerTab, collection: collectionTab };
+const TABS = { decide: decideTab, layer: layerTab, collection: browseTab, improve: improveTab };
 let panel = null;
 
 export function drawCentre() {

@@ -26,8 +26,10 @@ function position(value, scale) {
 
 function strength(value, scale) {
   if (!Number.isFinite(value)) return 1;
-  if (!(scale.high > 0)) return 0;
-  return Math.min(scale.signed ? Math.abs(value) : Math.max(value, 0), scale.high) / scale.high;
+  const centre = scale.signed ? scale.centre ?? 0 : 0;
+  const room = scale.high - centre;
+  if (!(room > 0)) return 0;
+  return Math.min(scale.signed ? Math.abs(value - centre) : Math.max(value, 0), room) / room;
 }
 
 function level(out, at, value, scale, colours, x, y) {
@@ -63,20 +65,27 @@ export function scaled(matrix, fx, fy) {
   ];
 }
 
+// as in the library's draw.overlay: the photo is darkened (lightened) until all colours are brighter (darker) than it
+export const OPACITY = 0.7;
+const MUTE = 0.65, DIM = 0.58, DIM_SIGNED = -0.6;
+
+/** The name of the colours that a scale has over a photo. */
+export const over = (scale) => `${scale.cmap}@over${scale.signed ? "-signed" : ""}`;
+
 /**
  * A map over a photo. `photo` is ImageData, `matrix` from input pixels to its pixels (no rotation), `sharp` draws map
  * pixels as squares. `mode`: "over" the photo, or "alone" in its frame.
  */
-export function overlay(photo, values, shape, matrix, scale, colours, { mode = "over", opacity = 0.75, sharp = false } = {}) {
+export function overlay(photo, values, shape, matrix, scale, colours, { mode = "over", opacity = OPACITY, sharp = false } = {}) {
   const { width, height } = photo;
   const [rows, columns] = shape;
   const result = new ImageData(width, height);
   const from = photo.data;
   const out = result.data;
   const colour = new Uint8ClampedArray(4);
-  const dim = scale.signed ? -0.12 : 0.14;
+  const dim = scale.signed ? DIM_SIGNED : DIM;
   const towards = dim > 0 ? 0 : 255;
-  const mute = 0.65;
+  const mute = MUTE;
   const slack = 1e-9 * Math.max(rows, columns);
   for (let y = 0; y < height; y += 1) {
     const v = (y - matrix[1][2]) / matrix[1][1];
@@ -143,6 +152,16 @@ export function scaleFor(values, signed, from = 0, to = values.length) {
   let high = found[under] + (place - under) * (found[Math.min(under + 1, found.length - 1)] - found[under]);
   if (high <= 0) high = found[found.length - 1];
   return signed ? { low: -high, high, signed } : { low: Math.min(0, low), high, signed };
+}
+
+/** The scale's colours as they look over a white photo (above) and over a black one, drawn into a canvas. */
+export function overBar(canvas, scale, colours) {
+  const photo = new ImageData(128, 2);
+  photo.data.fill(255);
+  for (let x = 0; x < 128; x += 1) photo.data.fill(0, (128 + x) * 4, (128 + x) * 4 + 3);
+  const values = Float64Array.from({ length: 256 }, (_, i) => scale.low + ((scale.high - scale.low) * (i % 128)) / 127);
+  canvas.width = 128; canvas.height = 2;
+  canvas.getContext("2d").putImageData(overlay(photo, values, [2, 128], [[1, 0, 0], [0, 1, 0]], scale, colours, { sharp: true }), 0, 0);
 }
 
 /** The scale's colours from low to high, drawn into a canvas. */

@@ -1,12 +1,12 @@
 // Why does the network decide so? The photo, all chosen maps under one cursor, and the classes to choose from.
 import { get, job, npy } from "./api.js";
-import { app, failed, hear, methodOf } from "./app.js";
+import { app, failed, hear, methodOf, say } from "./app.js";
 import { aboutMethod, openTrust } from "./about.js";
 import { drawAnswers, showChange } from "./answers.js";
 import { scaleFor } from "./colour.js";
 import { choice, debounce, fill, h, latest, percent } from "./dom.js";
 import { Frame } from "./frames.js";
-import { t } from "./i18n.js";
+import { offWords, t, told } from "./i18n.js";
 import { list, on, set, state } from "./state.js";
 import { Tools } from "./tools.js";
 
@@ -40,10 +40,13 @@ export function decideTab(node) {
 function drawBar() {
   const scale = choice(t("scaleTitle"), [["own", t("ownScale"), t("scaleTitle")], ["shared", t("sharedScale"), t("scaleTitle")]], state.scale,
     (value) => { set({ scale: value }, true); drawBar(); redraw(); });
-  const opacity = h("label", { class: "slider" }, h("span", {}, t("opacity")),
-    h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 75, oninput: (event) => { set({ opacity: event.target.value }, true); slowRedraw(); } }));
+  const usualAgain = h("button", { type: "button", class: "plain", title: t("opacityReset"), "aria-label": t("opacityReset"), hidden: state.opacity === "",
+    onclick: () => { set({ opacity: "" }, true); drawBar(); redraw(); } }, "×");
+  const opacity = h("span", { class: "slider" }, h("label", { class: "slider" }, h("span", {}, t("opacity")),
+    h("input", { type: "range", min: 0, max: 100, step: 5, value: state.opacity || 70, oninput: (event) => { set({ opacity: event.target.value }, true); usualAgain.hidden = false; slowRedraw(); } })), usualAgain);
   const judge = h("button", { type: "button", class: "judge", onclick: judgeAll }, t("trust"));
-  fill(barNode, h("h2", {}, t("maps")), h("span", { class: "spacer" }), scale, opacity, judge, adder());
+  const off = list("off").length;
+  fill(barNode, h("h2", {}, t("maps")), off ? h("span", { class: "off-note" }, t("mapsIntact", { off: offWords(off) })) : null, h("span", { class: "spacer" }), scale, opacity, judge, adder());
 }
 
 function adder() {
@@ -52,7 +55,7 @@ function adder() {
     if (event.target.value) set({ methods: [...list("methods"), event.target.value].join(",") });
     event.target.value = "";
   } }, h("option", { value: "" }, `+ ${t("addMethod")}`),
-  app.methods.filter((one) => !names.includes(one.name)).map((one) => h("option", { value: one.name, title: one.shows }, one.title + (one.slow ? " …" : ""))));
+  app.methods.filter((one) => !names.includes(one.name)).map((one) => h("option", { value: one.name, title: told(one.shows) }, one.title + (one.slow ? " …" : ""))));
 }
 
 const asking = () => ["picture", "target", "against", "methods", "set"].map((key) => state[key]).join("|");
@@ -73,6 +76,7 @@ const refresh = latest(async () => {
     await photoFrame.plain();
     tools.attach(photoFrame);
     drawAnswers(answers, null);
+    if (!app.masking) say("uncovered");
     const found = await get("/api/explain", { picture: state.picture, target: state.target, against: state.against, methods: names.join(","), set: list("set") });
     if (mine !== asked || !panel.isConnected || question !== asking()) return;
     drawAnswers(answers, found);
@@ -106,7 +110,7 @@ function layout(names) {
       onclick: () => set({ methods: list("methods").filter((one) => one !== name).join(",") || "grad-cam" }) }, "×");
     const about = h("button", { type: "button", class: "plain what", title: t("whatIsThis"), "aria-label": `${t("whatIsThis")} ${method?.title ?? name}`,
       onclick: () => aboutMethod(name, shown.get(name)?.about) }, "?");
-    const frame = new Frame({ title: method ? method.title + (name.includes("@") ? ` @ ${name.split("@")[1]}` : "") : name, about, tools: [close] });
+    const frame = new Frame({ title: method ? method.title + (name.includes("@") ? ` @ ${name.split("@")[1]}` : "") : name, about: method ? about : null, tools: [close] });
     frame.node.dataset.method = name;
     shown.set(name, { frame, about: null, array: null });
   }
@@ -117,10 +121,10 @@ function layout(names) {
 
 function scaleOf(one) {
   if (state.scale !== "shared") return one.about.scale;
-  const alike = [...shown.values()].filter((other) => other.about && other.about.unit === one.about.unit && other.about.signed === one.about.signed);
-  if (alike.length < 2) return one.about.scale;
+  const alike = [...shown.values()].filter((other) => other.about && other.about.unit === one.about.unit && other.about.scale.signed === one.about.scale.signed && !other.about.scale.centre);
+  if (alike.length < 2 || one.about.scale.centre) return one.about.scale;
   const high = Math.max(...alike.map((other) => other.about.scale.high));
-  return { ...one.about.scale, high, low: one.about.signed ? -high : Math.min(...alike.map((other) => other.about.scale.low)) };
+  return { ...one.about.scale, high, low: one.about.scale.signed ? -high : Math.min(...alike.map((other) => other.about.scale.low)) };
 }
 
 async function redraw() {
@@ -139,19 +143,22 @@ function badge(name) {
   if (!one) return;
   const verdict = trust[name];
   const doubts = one.about?.doubts?.length ?? 0;
-  const word = !verdict ? t("trustShort") : verdict.better_than_random ? t("beatsRandom") : (verdict.gain ?? 0) > 0 ? t("unsure") : t("notBetter");
-  const mark = !verdict ? (doubts ? "!" : "?") : verdict.better_than_random ? "✓" : "✗";
+  // of a target that the network thinks next to impossible, nothing was lost or won that could count as proof
+  const weak = verdict?.judged_on === "score" && verdict.better_than_random;
+  const word = !verdict ? t("trustShort") : weak ? t("weakTarget") : verdict.better_than_random ? t("beatsRandom") : (verdict.gain ?? 0) > 0 ? t("unsure") : t("notBetter");
+  const mark = !verdict ? (doubts ? "!" : "?") : weak ? "~" : verdict.better_than_random ? "✓" : "✗";
   const inside = one.inside == null ? null : h("p", { class: "inside" }, t("inside", { p: percent(one.inside) }));
-  fill(one.frame.notes, inside, one.about ? h("button", { type: "button", class: `badge ${!verdict ? (doubts ? "doubt" : "") : verdict.better_than_random ? "good" : "bad"}`,
-    title: verdict?.sentence ?? one.about.doubts?.[0] ?? t("trustTitle"), onclick: () => openTrust(name, one.about, verdict, judgeAll) }, `${mark} ${word}`) : null,
-  doubts && one.about ? h("span", { class: "doubt-line" }, one.about.doubts[0]) : null);
+  fill(one.frame.notes, inside, one.about ? h("button", { type: "button", class: `badge ${!verdict ? (doubts ? "doubt" : "") : weak ? "doubt" : verdict.better_than_random ? "good" : "bad"}`,
+    title: told(verdict?.sentence ?? one.about.doubts?.[0] ?? t("trustTitle")), onclick: () => openTrust(name, one.about, verdict, judgeAll) }, `${mark} ${word}`) : null,
+  doubts && one.about ? h("span", { class: "doubt-line" }, told(one.about.doubts[0])) : null);
 }
 
 function refuse(name, why) {
   const one = shown.get(name);
   if (!one) return;
   one.frame.node.classList.add("refused");
-  fill(one.frame.notes, h("p", { class: "problem" }, `${t("refused")}: ${why}`));
+  one.frame.node.classList.remove("waiting");
+  fill(one.frame.notes, h("p", { class: "problem" }, `${t("refused")}: ${told(why)}`));
 }
 
 /** A method of hundreds of passes: made as a job, with a first coarse map, progress, and a way to stop. */
@@ -160,6 +167,8 @@ function slow(name, mine) {
   if (!one) return;
   const meter = h("progress", { "aria-label": t("computing") });
   const words = h("span", { class: "soft" }, t("queued"));
+  let began = null;
+  const clock = setInterval(() => { if (began && !words.dataset.left) words.textContent = t("seconds", { s: Math.round((performance.now() - began) / 1000) }); }, 1000);
   const stop = h("button", { type: "button", class: "small", onclick: () => work.cancel() }, t("cancel"));
   fill(one.frame.notes, h("div", { class: "work" }, meter, words, stop));
   one.frame.node.classList.add("waiting");
@@ -170,13 +179,19 @@ function slow(name, mine) {
     await one.frame.map(one.about, array, scaleOf(one), state.opacity === "" ? null : Number(state.opacity) / 100);
   };
   const work = job({ kind: "map", picture: state.picture, target: state.target || null, against: state.against || null, methods: [name], settings: list("set").filter((s) => s.startsWith(`${name}.`)) }, {
+    state: (now) => {
+      if (now.state === "queued" && now.ahead) words.textContent = t("ahead", { n: now.ahead });
+      if (now.state === "running") began = began ?? performance.now();
+    },
     progress: (at) => {
+      words.dataset.left = at.left > 1 || at.done ? "1" : "";
       if (at.total) { meter.max = at.total; meter.value = at.done; } else meter.removeAttribute("value");
       words.textContent = [at.total && at.done ? t("of", { done: at.done, total: at.total }) : at.what, at.left > 1 ? t("left", { s: Math.ceil(at.left) }) : ""].filter(Boolean).join(" · ");
     },
     frame: async (frame) => { if (frame.map) { const { inline } = await import("./api.js"); draw(frame.map, inline(frame.map.data)); } },
   });
   works.push(work);
+  work.done.finally(() => clearInterval(clock)).catch(() => {});
   work.done.then(async (result) => {
     if (mine !== asked) return;
     if (result.refused) { refuse(name, result.refused); return; }
@@ -185,6 +200,7 @@ function slow(name, mine) {
     badge(name);
     tools.shares();
   }).catch((error) => {
+    if (error.offline) failed(error);
     if (mine !== asked) return;
     one.frame.node.classList.remove("waiting");
     fill(one.frame.notes, h("p", { class: "problem" }, error.message), h("button", { type: "button", class: "small", onclick: () => slow(name, asked) }, t("retry")));
@@ -242,5 +258,6 @@ function share(array, inside, signed) {
 export const mapsShown = () => shown;
 export { scaleFor, showChange };
 
+on("off", () => { if (state.tab === "decide" && panel?.isConnected) drawBar(); });
 on("picture target against methods set", () => { if (state.tab === "decide") refresh(); });
 hear("reading", () => { if (state.tab === "decide" && panel?.isConnected) refresh(); });

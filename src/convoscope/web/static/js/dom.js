@@ -1,5 +1,10 @@
 // Small helpers to build the page. No markup is ever made from strings: what comes from outside stays text.
 
+// characters that turn the direction of text: a name with one of them reads as another name
+const TURNING = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+/** What comes from outside, as it is shown: a mark in place of what turns its direction. */
+export const upright = (text) => String(text).replace(TURNING, "\ufffd");
+
 /** An element: h("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child, ...) */
 export function h(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -12,11 +17,13 @@ export function h(tag, attributes = {}, ...children) {
 export function s(tag, attributes = {}, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, upright(value));
   }
   put(node, children);
   return node;
 }
+
+const SHOWN = new Set(["title", "alt", "aria-label", "placeholder", "label"]);
 
 function assign(node, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -25,14 +32,14 @@ function assign(node, attributes) {
     else if (name === "style") Object.assign(node.style, value);
     else if (name === "dataset") Object.assign(node.dataset, value);
     else if (name === "value" || name === "checked" || name === "selected" || name === "disabled" || name === "open") node[name] = value;
-    else node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true ? "" : SHOWN.has(name) ? upright(value) : value);
   }
 }
 
 function put(node, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
-    node.append(child.nodeType ? child : document.createTextNode(String(child)));
+    node.append(child.nodeType ? child : document.createTextNode(upright(child)));
   }
 }
 

@@ -1,6 +1,7 @@
 // Words in the person's language.
 import en from "./strings/en.js";
 import ko from "./strings/ko.js";
+import { inKorean } from "./strings/server.js";
 import { prefer } from "./state.js";
 
 const words = { en, ko };
@@ -15,6 +16,12 @@ export function speak(next) {
   document.documentElement.lang = language;
   prefer.set("language", language);
 }
+
+/** What the server says, in the person's language where that is known: see strings/server.js. */
+export const told = (sentence) => (language === "ko" ? inKorean(String(sentence)) : String(sentence));
+
+/** "1 unit is off", "3 units are off": a language has as many forms as it has. */
+export const offWords = (n) => t(n === 1 ? "oneOff" : "switchedOff", { n });
 
 /** A phrase with its gaps filled: t("of", {done: 3, total: 9}). */
 export function t(key, gaps = {}) {

@@ -1,5 +1,6 @@
 // The network from top to bottom: shape, receptive field to scale, dead units.
 import { app, say } from "./app.js";
+import { blocksView } from "./blocks.js";
 import { fill, h, keepFocus } from "./dom.js";
 import { t } from "./i18n.js";
 import { on, prefer, set, state } from "./state.js";
@@ -20,6 +21,12 @@ export function fieldWords(layer) {
   return rows === columns ? `${rows}` : `${columns}×${rows}`;
 }
 
+/** "One cell sees 155×155 px". */
+export function cellWords(layer) {
+  if (!layer?.rf) return null;
+  return layer.rf.size ? t("cellSees", { size: layer.rf.size.join("×") }) : t("cellSeesAll");
+}
+
 function square(layer) {
   const side = Math.max(...(app.model.input ?? [224, 224]));
   const size = layer.rf ? Math.min(1, Math.max(...(layer.rf.size ?? [side])) / side) : 0;
@@ -38,7 +45,7 @@ function row(layer, under = "") {
     onfocus: () => say("hover-layer", layer), onblur: () => say("hover-layer", null),
   }, square(layer), h("span", { class: "name" }, layer.name.slice(under.length), layer.default ? h("span", { class: "star", title: t("defaultLayer") }, " ★") : null),
   h("span", { class: "shape" }, shape),
-  layer.dead ? h("span", { class: "dead", title: t("deadTitle", { n: layer.dead }) }, t("deadUnits", { n: layer.dead })) : null);
+  layer.dead ? h("span", { class: "dead", title: t(layer.dead === 1 ? "deadOne" : "deadTitle", { n: layer.dead }) }, t(layer.dead === 1 ? "deadUnit" : "deadUnits", { n: layer.dead })) : null);
 }
 
 /** The rows of a group; what all names begin with stands above them once. */
@@ -59,6 +66,7 @@ function redraw(left) {
   const list = h("div", { class: "list" });
   const filter = h("input", { type: "search", placeholder: t("filter"), "aria-label": t("filter"), oninput: () => show() });
   const show = () => {
+    if (state.blocks === "1" && !filter.value.trim()) { blocksView(list); return; }
     const wanted = filter.value.trim().toLowerCase();
     let layers = all || wanted ? app.layers : main(app.layers);
     if (!layers.some((one) => one.name === state.layer) && !wanted) {
@@ -79,11 +87,13 @@ function redraw(left) {
       h("summary", {}, h("h2", {}, t("layers")), h("span", { class: "now narrow" }, state.layer)),
       h("div", { class: "row tight" }, filter,
         h("button", { type: "button", class: "small", "aria-pressed": String(all), title: all ? t("mainLayers") : t("allLayers"),
-          onclick: () => { prefer.set("all-layers", all ? "" : "1"); drawLayers(); } }, all ? t("mainLayers") : `${t("allLayers")} (${app.layers.length})`)),
+          onclick: () => { prefer.set("all-layers", all ? "" : "1"); drawLayers(); } }, all ? t("mainLayers") : `${t("allLayers")} (${app.layers.length})`),
+        h("button", { type: "button", class: "small", "aria-pressed": String(state.blocks === "1"), title: t("asBlocks"), onclick: () => set({ blocks: state.blocks === "1" ? "" : "1" }, true) }, t("blocksWord"))),
       list));
   show();
 }
 
 on("layer", () => {
-  drawLayers();
+  if (state.blocks !== "1") drawLayers(); // the drawing marks its block itself
 });
+on("blocks", () => drawLayers());

@@ -4,8 +4,9 @@ import { app, failed, hear, layerOf, say } from "./app.js";
 import { aboutLayer } from "./about.js";
 import { DIVERGING, SEQUENTIAL, bar, paint, scaleFor, table } from "./colour.js";
 import { choice, fill, h, number } from "./dom.js";
-import { Frame, inputAt, photoBox, rectangle } from "./frames.js";
-import { fieldWords } from "./layerlist.js";
+import { Frame, canvas, inputAt, photoBox, rectangle } from "./frames.js";
+import { howtoView } from "./howto.js";
+import { cellWords } from "./layerlist.js";
 import { t } from "./i18n.js";
 import { on, set, state } from "./state.js";
 
@@ -26,13 +27,13 @@ export function layerTab(node) {
   const layer = layerOf(state.layer);
   if (!layer) { fill(panel, h("p", { class: "empty" }, t("noLayer"))); return; }
   tiles = h("div", { class: "tiles", role: "group", "aria-label": state.layer });
-  const modes = [["activation", t("activation")], ["wants", t("visualisation")], ["patch", t("patchTiles")], ["filter", t("filters")]];
+  const modes = [["activation", t("activation")], ["wants", t("visualisation")], ["patch", t("patchTiles")], ["filter", t("filters")], ["how", t("howItComputes")]];
   const orders = [["strength", t("strength")], ["index", t("index")], ["selectivity", t("selectivity")], ["likeness", t("likeness")]];
   photoFrame = new Frame({ title: t("photo") });
   fill(panel,
     h("div", { class: "layer-head" },
       h("div", {}, h("h2", {}, state.layer, " ", h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutLayer(layer) }, "?")),
-        h("p", { class: "soft" }, [layer.type, layer.shape.slice(1).join("×"), layer.parameters ? t("parameters", { n: layer.parameters.toLocaleString() }) : null, `${t("field")} ${fieldWords(layer)}`, layer.dead ? t("deadTitle", { n: layer.dead }) : null].filter(Boolean).join(" · "))),
+        h("p", { class: "soft" }, [layer.type, layer.shape.slice(1).join("×"), layer.parameters ? t("parameters", { n: layer.parameters.toLocaleString() }) : null, cellWords(layer), layer.dead ? t(layer.dead === 1 ? "deadOne" : "deadTitle", { n: layer.dead }) : null].filter(Boolean).join(" · "))),
       photoFrame.node),
     h("div", { class: "bar" }, choice(t("layer"), modes, state.tiles, (value) => set({ tiles: value })), h("span", { class: "spacer" }),
       state.tiles === "activation" ? choice(t("scaleTitle"), [["own", t("ownScale")], ["shared", t("sharedScale")]], state.scale, (value) => { set({ scale: value }, true); layerTab(panel); }) : null,
@@ -49,8 +50,10 @@ async function show() {
   const layer = layerOf(state.layer);
   if (!panel?.isConnected || !layer || !state.picture) return;
   if (state.tiles === "filter") { showFilters(layer); return; }
+  if (state.tiles === "how") { const node = h("div", { class: "how-root" }); fill(tiles, node); below(); if (app.picture?.id === state.picture) howtoView(node); return; }
   if (app.picture?.id !== state.picture) return;
   photoFrame.plain().catch(failed);
+  if (state.tiles === "patch" && !layer.surveyed) { noPatches(layer); return; }
   if (!layer.grid) { fill(tiles, h("p", { class: "empty" }, t("noGrid"))); return; }
   panel.classList.add("stale");
   try {
@@ -67,6 +70,16 @@ async function show() {
   }
 }
 
+/** Without a survey of this layer there are no patches: say so, and where there are some. */
+function noPatches(layer) {
+  const at = app.layers.indexOf(layer);
+  const near = app.layers.map((one, i) => [Math.abs(i - at), one]).filter(([, one]) => one.surveyed).sort((a, b) => a[0] - b[0]).slice(0, 4).map(([, one]) => one);
+  fill(tiles, h("div", { class: "empty" }, h("p", {}, app.model.survey ? t("notSurveyedLayer", { layer: layer.name }) : t("noSurvey")),
+    near.length ? h("p", { class: "chips" }, near.map((one) => h("button", { type: "button", class: "chip", onclick: () => set({ layer: one.name }) }, one.name))) : null,
+    app.model.survey ? null : h("button", { type: "button", onclick: () => set({ tab: "collection" }) }, t("collection"))));
+  below();
+}
+
 async function draw() {
   const [, rows, columns] = values.shape;
   const signed = found.scale.signed;
@@ -80,31 +93,48 @@ async function draw() {
   fill(tiles, nodes);
   const line = h("canvas", { class: "bar" });
   if (state.scale === "shared") bar(line, found.scale, colours);
-  below(h("p", { class: "soft" }, t("channelsShown", { shown: found.channels.length, total: found.total }), ". ", t("tileHint"),
+  below(h("p", { class: "soft" }, t("channelsShown", { shown: found.channels.length, total: found.total }), ". ", t({ strength: "tileStrength", selectivity: "tileSelectivity" }[state.order] ?? "tileMax"), " ", t("tileHint"), " ", state.tiles === "activation" && state.scale !== "shared" ? ownScaleWords() : null,
     state.scale === "shared" && state.tiles === "activation" ? h("span", { class: "legend" }, " ", number(found.scale.low), line, number(found.scale.high)) : null),
   found.total > found.channels.length ? h("button", { type: "button", onclick: () => { limit = Math.min(512, limit * 2); show(); } }, t("more")) : null,
   null);
   fill(panel.querySelector(".above"), state.tiles === "wants" ? wantsBar() : null);
 }
 
+/** Whether a channel answers less than a twentieth of the layer's strongest: its own scale makes it look strong. */
+const weak = (one) => state.tiles === "activation" && state.scale !== "shared" && Math.abs(one.max) < 0.05 * Math.max(Math.abs(found.scale.high), Math.abs(found.scale.low));
+
+/** Where each tile has its own scale, a weak channel looks like a strong one: say how far apart they are. */
+function ownScaleWords() {
+  const peaks = found.channels.map((one) => Math.abs(one.max)).filter((value) => value > 0).sort((a, b) => a - b);
+  if (peaks.length < 2) return null;
+  return h("span", { class: "own-scales" }, t("ownScales", { low: number(peaks[0], 2), high: number(peaks.at(-1), 2) }));
+}
+
+/** The number under a tile: the one that the order goes by; the largest response where the order has none. */
+function figure(one) {
+  if (state.order === "strength") return number(one.strength);
+  if (state.order === "selectivity") return one.selectivity === null || one.selectivity === undefined ? "–" : number(one.selectivity, 2);
+  return number(one.max);
+}
+
 function tile(unit, one, i, scale, colours, rows, columns, from) {
-  const canvas = h("canvas", { class: "pixelated" });
-  canvas.width = columns; canvas.height = rows;
-  canvas.getContext("2d").putImageData(paint(values.data, columns, rows, scale, colours, from), 0, 0);
-  let picture = canvas;
+  const drawing = h("canvas", { class: "pixelated" });
+  drawing.width = columns; drawing.height = rows;
+  drawing.getContext("2d").putImageData(paint(values.data, columns, rows, scale, colours, from), 0, 0);
+  let picture = drawing;
   if (state.tiles === "wants") {
     // until it is made, the channel's activation stands there, faintly
-    canvas.classList.add("faint");
-    picture = [canvas, h("img", { alt: "", src: wants.get(unit) ?? null, class: wants.has(unit) ? "" : "missing" })];
+    drawing.classList.add("faint");
+    picture = [drawing, h("img", { alt: "", src: wants.get(unit) ?? null, class: wants.has(unit) ? "" : "missing" })];
   } else if (state.tiles === "patch") {
-    picture = app.model.survey ? h("img", { alt: "", loading: "lazy", src: `/api/top-patch?unit=${encodeURIComponent(unit)}`, onerror: (event) => event.target.classList.add("missing") }) : h("img", { alt: "", class: "missing" });
+    picture = one.dead || one.never ? h("span", { class: "nothing" }, t("neverFires")) : h("img", { alt: "", loading: "lazy", src: `/api/top-patch?unit=${encodeURIComponent(unit)}`, onerror: (event) => event.target.classList.add("missing") });
   }
   const cell = h("span", { class: "cell-mark", "aria-hidden": "true" });
   const node = h("button", {
-    type: "button", class: `tile ${one.dead ? "is-dead" : ""}`, "aria-pressed": String(unit === state.unit), dataset: { unit, at: i },
-    title: `${unit} · ${number(one.max)}${one.class ? ` · ${one.class} (${number(one.selectivity, 2)})` : ""}${one.dead ? ` · ${t("dead")}` : ""}`,
+    type: "button", class: `tile ${one.dead ? "is-dead" : ""} ${weak(one) ? "is-weak" : ""}`, "aria-pressed": String(unit === state.unit), dataset: { unit, at: i },
+    title: `${unit} · ${number(one.max)}${weak(one) ? ` · ${t("weakChannel")}` : ""}${one.class ? ` · ${one.class} (${number(one.selectivity, 2)})` : ""}${one.dead ? ` · ${t("dead")}` : ""}`,
     onclick: () => set({ unit }),
-  }, h("span", { class: "stage", style: { aspectRatio: `${columns} / ${rows}` } }, picture, cell), h("span", { class: "caption" }, h("b", {}, one.channel), h("span", {}, number(one.max))));
+  }, h("span", { class: "stage", style: { aspectRatio: `${columns} / ${rows}` } }, picture, cell), h("span", { class: "caption" }, h("b", {}, one.channel), h("span", {}, figure(one))));
   const stage = node.firstChild;
   stage.addEventListener("pointermove", (event) => {
     const box = stage.getBoundingClientRect();
@@ -119,10 +149,10 @@ function tile(unit, one, i, scale, colours, rows, columns, from) {
 /** The cursor stands on a cell: its centre in the photo, its receptive field, and each channel's value there. */
 function point(row, column) {
   if (found.centres) {
-    const m = app.picture.input_to_photo;
+    const { matrix: m, width, height } = canvas();
     say("cursor", {
-      x: (m[0][0] * found.centres.x[column] + m[0][2] + 0.5) / app.picture.width,
-      y: (m[1][1] * found.centres.y[row] + m[1][2] + 0.5) / app.picture.height,
+      x: (m[0][0] * found.centres.x[column] + m[0][2] + 0.5) / width,
+      y: (m[1][1] * found.centres.y[row] + m[1][2] + 0.5) / height,
     });
   }
 }
@@ -154,7 +184,7 @@ function mark(place) {
     const cell = node.querySelector(".cell-mark");
     const words = node.querySelector(".caption span");
     if (!cell) continue;
-    if (row < 0) { cell.style.display = "none"; words.textContent = number(found.channels[i].max); continue; }
+    if (row < 0) { cell.style.display = "none"; words.textContent = figure(found.channels[i]); continue; }
     Object.assign(cell.style, { display: "block", left: `${(100 * column) / columns}%`, top: `${(100 * row) / rows}%`, width: `${100 / columns}%`, height: `${100 / rows}%` });
     words.textContent = number(values.data[i * rows * columns + row * columns + column]);
   }
@@ -189,8 +219,9 @@ async function showFilters(layer) {
   try {
     const filters = await get("/api/filters", { layer: layer.name });
     if (!panel.isConnected) return;
-    fill(tiles, filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: `/api/filters.png?layer=${encodeURIComponent(layer.name)}` })
-      : h("p", { class: "empty" }, t("notConvolution")));
+    fill(tiles, filters.there && filters.feeds ? h("p", { class: "soft wide" }, t("feedingFilters", { layer: layer.name, conv: filters.layer })) : null,
+      filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: `/api/filters.png?layer=${encodeURIComponent(layer.name)}` })
+        : h("p", { class: "empty" }, t("notConvolution")));
     below();
   } catch (error) { fill(tiles, h("p", { class: "problem" }, error.message)); }
 }

@@ -3,11 +3,11 @@ import { get, job } from "./api.js";
 import { app, failed, hear, loadModel, say, tell } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
-import { list, on, prefer, read, set, state } from "./state.js";
+import { list, on, prefer, read, set, setUsual, state } from "./state.js";
 import { drawCentre } from "./centre.js";
 import { drawCard } from "./card.js";
 import { drawLayers } from "./layerlist.js";
-import { drawStrip, loadPictures, startStrip } from "./strip.js";
+import { drawStrip, loadPictures, more, startStrip } from "./strip.js";
 import { drawTop } from "./top.js";
 import { closeTop, startTour, tourOpen } from "./tour.js";
 import { openHelp } from "./about.js";
@@ -33,6 +33,12 @@ async function choosePicture() {
     say("reading");
   } catch (error) {
     if (state.picture !== id) return;
+    // a server that was started anew does not know what was dropped into the one before
+    if (error.status === 400 && !app.pictures.some((one) => one.id === id) && app.pictures.length) {
+      tell(t("pictureGone"), "error");
+      set({ picture: app.pictures[0].id }, true);
+      return;
+    }
     app.picture = null;
     app.failed = id;
     failed(error);
@@ -47,16 +53,23 @@ function keys(event) {
   if (document.querySelector("dialog[open]") && event.key !== "?") return;
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step && !tourOpen()) {
-    const at = app.pictures.findIndex((one) => one.id === state.picture);
-    const next = app.pictures[at + step];
-    if (next) { set({ picture: next.id }, true); event.preventDefault(); }
-  } else if (["1", "2", "3"].includes(event.key)) set({ tab: ["decide", "layer", "collection"][Number(event.key) - 1] });
+    event.preventDefault();
+    walk(step).catch(failed);
+  } else if (["1", "2", "3", "4"].includes(event.key)) set({ tab: ["decide", "layer", "collection", "improve"][Number(event.key) - 1] });
   else if (event.key === "+" || event.key === "=") zoom(1);
   else if (event.key === "-") zoom(-1);
   else if (event.key === "?") openHelp();
   else if (event.key === "d") turnTheme();
   else if (event.key === "m") say("next-tool");
   else if (event.key === "Escape") { closeTop(); say("escape"); }
+}
+
+/** The next or the former picture; those that are not listed yet are fetched. */
+async function walk(step) {
+  const at = app.pictures.findIndex((one) => one.id === state.picture);
+  if (at + step >= app.pictures.length) await more();
+  const next = app.pictures[at + step];
+  if (next) set({ picture: next.id }, true);
 }
 
 export function turnTheme() {
@@ -68,10 +81,10 @@ export function turnTheme() {
 
 function zoom(step) {
   const sizes = [120, 150, 190, 230, 280, 340, 420, 520];
-  const now = Number(prefer.get("zoom", 190));
+  const now = Number(prefer.get("zoom", innerWidth >= 1900 ? 280 : 190));
   const at = Math.max(0, sizes.findIndex((one) => one >= now));
   const next = sizes[Math.min(sizes.length - 1, Math.max(0, at + step))];
-  prefer.set("zoom", next);
+  if (step) prefer.set("zoom", next);
   document.documentElement.style.setProperty("--frame", `${next}px`);
 }
 
@@ -98,11 +111,12 @@ async function start() {
     fill(document.getElementById("centre"), h("div", { class: "empty" }, h("h2", {}, t("error")), h("p", {}, error.message)));
     return;
   }
-  if (!state.picture && app.pictures.length) set({ picture: app.pictures[0].id }, true);
   if (state.model && state.model !== app.model.name) tell(t("otherModel", { asked: state.model, here: app.model.name }), "error");
   state.model = app.model.name;
-  if (!state.methods) state.methods = app.model.default_methods.join(",");
-  if (!state.layer) state.layer = app.model.last_grid ?? app.layers.at(-1)?.name ?? "";
+  setUsual({
+    model: app.model.name, picture: app.pictures[0]?.id ?? "", methods: app.model.default_methods.join(","),
+    layer: app.model.last_grid ?? app.layers.at(-1)?.name ?? "",
+  });
   drawAll();
   startStrip();
   on("picture", () => choosePicture());
@@ -129,5 +143,14 @@ async function watchSurvey() {
   work.done.then(() => say("survey-done"), () => {});
 }
 
+/** The server answers again: what it knows may be other than before. */
+hear("server-back", async () => {
+  try {
+    await loadModel();
+    await loadPictures(Math.max(120, app.pictures.length));
+    drawAll();
+    await choosePicture();
+  } catch (error) { failed(error); }
+});
 hear("tour", startTour);
 start();

@@ -3,15 +3,27 @@
 const DEFAULTS = {
   model: "", picture: "", target: "", against: "", methods: "", layer: "", unit: "", tab: "decide",
   tiles: "activation", order: "strength", like: "", scale: "own", off: "", set: "",
-  map: "tsne", colour: "label", thumbs: "", opacity: "",
+  map: "tsne", colour: "label", thumbs: "", opacity: "", mask: "", region: "", lasso: "",
+  part: "findings", finding: "", spot: "",
+  view: "map", search: "", label: "", prediction: "", right: "", low: "", high: "", suspected: "", duplicate: "", tag: "", noted: "", removed: "", alike: "", sort: "name", mapLayer: "",
+  present: "", blocks: "",
 };
+// what stands for a key that an address does not name: the network's own methods and layer, the first picture
+let usual = {};
 
 export const state = { ...DEFAULTS };
 const listeners = [];
 
 export function read() {
   const given = new URLSearchParams(location.search);
-  for (const key of Object.keys(DEFAULTS)) state[key] = given.get(key) ?? DEFAULTS[key];
+  for (const key of Object.keys(DEFAULTS)) state[key] = given.get(key) || usual[key] || DEFAULTS[key];
+}
+
+/** What an address means where it names nothing; the present address is completed, so that Back finds it whole. */
+export function setUsual(values) {
+  usual = values;
+  for (const [key, value] of Object.entries(usual)) if (!state[key]) state[key] = value;
+  history.replaceState(null, "", link());
 }
 
 /** The address of this view; with changes, of another. */

@@ -3,15 +3,21 @@ import { get, upload } from "./api.js";
 import { app, failed, tell } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
+import { liveCamera } from "./present.js";
 import { on, set, state } from "./state.js";
 
 const PAGE = 120;
+const MOST = 500; // of one request
 let total = 0;
 
 export async function loadPictures(limit = PAGE) {
-  const found = await get("/api/pictures", { limit });
-  app.pictures = found.pictures;
-  total = found.total;
+  app.pictures = [];
+  do {
+    const found = await get("/api/pictures", { offset: app.pictures.length, limit: Math.min(MOST, limit - app.pictures.length) });
+    app.pictures = [...app.pictures, ...found.pictures];
+    total = found.total;
+    if (!found.pictures.length) break;
+  } while (app.pictures.length < Math.min(limit, total));
 }
 
 export function thumbnail(id, source = "folder") {
@@ -49,18 +55,36 @@ function mark() {
   }
 }
 
-async function more() {
-  try { await loadPictures(500); drawStrip(); } catch (error) { failed(error); }
+/** The next pictures of the folder, behind those that are listed. */
+export async function more() {
+  if (app.pictures.length >= total) return;
+  try {
+    const found = await get("/api/pictures", { offset: app.pictures.length, limit: MOST });
+    const known = new Set(app.pictures.map((one) => one.id));
+    app.pictures = [...app.pictures, ...found.pictures.filter((one) => !known.has(one.id))];
+    total = found.pictures.length ? found.total : app.pictures.length;
+    const place = document.querySelector("#strip .thumbs")?.scrollLeft;
+    drawStrip();
+    if (place !== undefined) document.querySelector("#strip .thumbs").scrollLeft = place;
+  } catch (error) { failed(error); }
 }
 
 async function addAll(files) {
   let last = null;
+  const lost = [];
+  let count = 0;
   for (const file of files) {
     try {
       last = await upload(file);
-      tell(t("added", { name: last.name }));
-    } catch (error) { failed(error); }
+      count += 1;
+    } catch (error) {
+      if (error.offline) { failed(error); break; }
+      lost.push(error.message);
+    }
   }
+  // one message for all, so that no refusal is hidden by what came after it
+  if (lost.length) tell([count ? t("addedCount", { n: count }) : null, t("notAdded", { n: lost.length }), ...lost.slice(0, 6), lost.length > 6 ? "…" : null].filter(Boolean).join(" "), "error");
+  else if (last) tell(count === 1 ? t("added", { name: last.name }) : t("addedCount", { n: count }));
   if (last) {
     await loadPictures(Math.max(PAGE, app.pictures.length)).catch(failed);
     set({ picture: last.id });
@@ -68,22 +92,13 @@ async function addAll(files) {
   }
 }
 
-async function camera() {
-  let stream;
-  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch (error) { failed(error); return; }
-  const video = h("video", { autoplay: true, muted: true, playsinline: true });
-  video.srcObject = stream;
-  const stop = () => { stream.getTracks().forEach((track) => track.stop()); dialog.close(); dialog.remove(); };
-  const take = () => {
+function camera() {
+  liveCamera((video, end) => {
     const canvas = h("canvas");
     canvas.width = video.videoWidth; canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
-    canvas.toBlob((blob) => { stop(); addAll([new File([blob], "camera.png", { type: "image/png" })]); }, "image/png");
-  };
-  const dialog = h("dialog", { class: "sheet", onclose: stop }, video,
-    h("div", { class: "row" }, h("button", { type: "button", class: "main", onclick: take }, t("takePicture")), h("button", { type: "button", onclick: stop }, t("close"))));
-  document.body.append(dialog);
-  dialog.showModal();
+    canvas.toBlob((blob) => { end(); addAll([new File([blob], "camera.png", { type: "image/png" })]); }, "image/png");
+  });
 }
 
 export function startStrip() {

@@ -3,9 +3,9 @@ import { get } from "./api.js";
 import { app, failed, hear, say } from "./app.js";
 import { mapsShown, showShares } from "./decide.js";
 import { choice, fill, h, latest, percent, s } from "./dom.js";
-import { inputAt, photoBox, rectangle } from "./frames.js";
+import { canvas, inputAt, photoBox, rectangle } from "./frames.js";
 import { t } from "./i18n.js";
-import { state } from "./state.js";
+import { list, on, set, state } from "./state.js";
 
 const NAMES = ["point", "mask", "region"];
 
@@ -21,30 +21,67 @@ export class Tools {
     this.ask = latest(() => this.cover());
     hear("next-tool", () => this.choose(NAMES[(NAMES.indexOf(this.tool) + 1) % 3]));
     hear("escape", () => { if (this.tool !== "point") this.choose("point"); });
+    on("mask region", () => this.fromAddress());
+    on("off", () => { if (this.tool === "mask") this.moved(); });
+    this.fromAddress();
   }
 
   bar() {
     const parts = [choice(t("photo"), NAMES.map((name) => [name, t(name), t(`${name}Title`)]), this.tool, (name) => this.choose(name))];
     if (this.tool === "mask") {
       parts.push(h("label", { class: "slider" }, h("span", {}, t("maskSize")), h("input", { type: "range", min: 3, max: 80, value: this.size * 100,
-        oninput: (event) => { this.size = event.target.value / 100; this.moved(); } })),
-      h("select", { "aria-label": t("maskFill"), onchange: (event) => { this.fill = event.target.value; this.moved(); } },
+        oninput: (event) => { this.size = event.target.value / 100; this.moved(); }, onchange: () => this.toAddress() })),
+      h("select", { "aria-label": t("maskFill"), onchange: (event) => { this.fill = event.target.value; this.moved(); this.toAddress(); } },
         [["mean", t("mean")], ["blur", t("blur")], ["0.5", t("grey")]].map(([value, word]) => h("option", { value, selected: value === this.fill }, word))),
       h("span", { class: "soft hint" }, t("maskDrag")));
     }
     if (this.tool === "region") {
       parts.push(h("span", { class: "soft hint" }, t("drawRegion")),
-        this.region.length ? h("button", { type: "button", class: "small", onclick: () => { this.region = []; this.draw(); this.shares(); } }, t("clearRegion")) : null, this.area ? h("span", { class: "soft" }, t("areaShare", { p: percent(this.area) })) : null);
+        this.region.length ? h("button", { type: "button", class: "small", onclick: () => { this.region = []; this.draw(); this.shares(); this.toAddress(); this.bar(); } }, t("clearRegion")) : null, this.area ? h("span", { class: "soft" }, t("areaShare", { p: percent(this.area) })) : null);
     }
     return fill(this.node, parts);
   }
 
   choose(name) {
     this.tool = name;
+    if (name !== "region") { this.region = []; this.area = null; }
+    app.masking = name === "mask";
     this.bar();
     this.draw();
-    if (name === "mask") this.moved(); else say("change", null);
-    if (name !== "region") { this.region = []; this.area = null; this.shares(); }
+    if (name === "mask") this.moved(); else { say("change", null); say("uncovered"); }
+    this.shares();
+    this.toAddress();
+  }
+
+  /** What the address holds: the mask as centre, size and fill, the region as its corners, in shares of the photo. */
+  toAddress() {
+    const short = (value) => String(Math.round(value * 1000) / 1000);
+    const every = Math.max(1, Math.ceil(this.region.length / 60));
+    this.writing = true;
+    set({
+      mask: this.tool === "mask" ? [short(this.centre.x), short(this.centre.y), short(this.size), this.fill].join(",") : "",
+      region: this.region.length > 2 ? this.region.filter((_, i) => i % every === 0).map((p) => `${short(p.x)},${short(p.y)}`).join(";") : "",
+    }, true);
+    this.writing = false;
+  }
+
+  fromAddress() {
+    if (this.writing) return;
+    const share = (text) => Math.min(1, Math.max(0, Number(text) || 0));
+    const [x, y, size, fillWith] = state.mask.split(",");
+    const region = state.region.split(";").map((corner) => corner.split(",")).filter((corner) => corner.length === 2).map(([a, b]) => ({ x: share(a), y: share(b) }));
+    if (state.mask) {
+      Object.assign(this, { tool: "mask", centre: { x: share(x), y: share(y) }, size: Math.min(0.8, Math.max(0.03, share(size) || 0.25)), fill: ["mean", "blur", "0.5"].includes(fillWith) ? fillWith : "mean", region: [] });
+    } else if (region.length > 2) {
+      Object.assign(this, { tool: "region", region });
+    } else if (this.tool === "mask" || (this.tool === "region" && this.region.length > 2)) {
+      Object.assign(this, { tool: "point", region: [], area: null });
+      say("change", null);
+      say("uncovered");
+    }
+    app.masking = this.tool === "mask";
+    this.bar();
+    if (this.frame?.node.isConnected) { this.draw(); if (this.tool === "mask") this.ask(); this.shares(); }
   }
 
   /** The photo's frame: hears the pointer and the arrow keys. */
@@ -72,6 +109,7 @@ export class Tools {
     event.preventDefault();
     this.frame.stage.setPointerCapture(event.pointerId);
     this.dragging = true;
+    this.held = event.pointerId;
     if (this.tool === "mask") { this.centre = this.place(event); this.moved(); } else this.region = [this.place(event)];
   }
 
@@ -83,7 +121,8 @@ export class Tools {
   up() {
     if (!this.dragging) return;
     this.dragging = false;
-    if (this.tool === "region") { this.shares(); this.bar(); }
+    if (this.tool === "region") { if (this.region.length < 3) this.region = []; this.shares(); this.bar(); this.draw(); }
+    this.toAddress();
   }
 
   keys(event) {
@@ -95,6 +134,7 @@ export class Tools {
     const pace = event.shiftKey ? 0.1 : 0.02;
     this.centre = { x: Math.min(1, Math.max(0, this.centre.x + step[0] * pace)), y: Math.min(1, Math.max(0, this.centre.y + step[1] * pace)) };
     this.moved();
+    this.toAddress();
   }
 
   /** The mask in input pixels, whole ones. */
@@ -116,7 +156,7 @@ export class Tools {
     const [x0, y0, x1, y1] = this.box();
     const picture = state.picture;
     try {
-      const found = await get("/api/cover", { picture, target: state.target, against: state.against, x0, y0, x1, y1, fill: this.fill });
+      const found = await get("/api/cover", { picture, target: state.target, against: state.against, x0, y0, x1, y1, fill: this.fill, off: list("off") });
       if (this.tool === "mask" && picture === state.picture) say("change", found);
     } catch (error) { failed(error); }
   }
@@ -128,9 +168,13 @@ export class Tools {
     stage.tabIndex = this.tool === "mask" ? 0 : -1;
     if (this.tool === "mask") stage.dataset.arrows = "1"; else delete stage.dataset.arrows;
     marks.querySelectorAll(".mask, .region").forEach((node) => node.remove());
-    if (this.tool === "mask") marks.append(rectangle(photoBox(this.box()), `mask fill-${this.fill === "0.5" ? "grey" : this.fill}`));
+    if (this.tool === "mask") {
+      const shown = rectangle(photoBox(this.box()), `mask fill-${this.fill === "0.5" ? "grey" : this.fill}`);
+      if (this.fill === "mean") shown.setAttribute("fill", meanColour());
+      marks.append(shown);
+    }
     if (this.region.length > 1) {
-      const { width, height } = app.picture;
+      const { width, height } = canvas();
       marks.append(s("path", { class: "region", "vector-effect": "non-scaling-stroke", d: `M${this.region.map((p) => `${p.x * width},${p.y * height}`).join("L")}Z` }));
     }
   }
@@ -150,6 +194,14 @@ export class Tools {
     this.area = count / (rows * columns);
     if (mapsShown().size) showShares(count ? inside : null);
   }
+}
+
+/** The colour that the mask fills in: the mean of the pictures that the network was trained with. */
+function meanColour() {
+  const mean = app.model.preprocessing?.mean;
+  if (!Array.isArray(mean) || ![1, 3].includes(mean.length)) return "#888";
+  const [r, g, b] = (mean.length === 1 ? [mean[0], mean[0], mean[0]] : mean).map((value) => Math.round(255 * Math.min(1, Math.max(0, value))));
+  return `rgb(${r},${g},${b})`;
 }
 
 /** Whether a point lies in a polygon (even-odd rule). */

@@ -1,5 +1,5 @@
 // A short guided tour: one thing after the other, in plain words. Nothing is locked meanwhile.
-import { hear } from "./app.js";
+import { app, hear } from "./app.js";
 import { fill, h } from "./dom.js";
 import { t } from "./i18n.js";
 import { prefer, set, state } from "./state.js";
@@ -41,6 +41,7 @@ function step(by) {
 function show() {
   const steps = words().tour;
   const [where, title, text] = steps[at];
+  prepare(where);
   document.querySelectorAll(".lit").forEach((one) => one.classList.remove("lit"));
   const target = document.querySelector(where);
   target?.classList.add("lit");
@@ -50,6 +51,14 @@ function show() {
     h("button", { type: "button", class: "main", onclick: () => step(1) }, at + 1 < steps.length ? t("next") : t("done"))));
   place(target);
   box.focus({ preventScroll: true });
+}
+
+/** What a step describes is there when it is read: a layer, a unit's card. */
+function prepare(where) {
+  const layer = app.layers.find((one) => one.name === state.layer && one.grid) ?? app.layers.findLast((one) => one.grid);
+  if (where === "#right" && layer) set({ layer: layer.name, tab: "layer", unit: state.unit || `${layer.name}:0` });
+  else if (where === "#left" && layer) set({ layer: layer.name, tab: "layer" });
+  else if (where !== "#tab-collection" && state.tab !== "decide") set({ tab: "decide" });
 }
 
 function place(target) {

@@ -1,0 +1,88 @@
+"""A hundred planted slices: are the pictures that a finding shows first the planted ones?
+
+    python benchmarks/slices.py [--count 100] --rows FILE.jsonl
+
+Ten kinds of slice (night, fog, blur, noise, small, lying, upside down, part hidden, two grounds never seen) in ten
+classes, on the ward's three base networks; 40 pictures a class, and 40 of the class that lie in the slice. A plant that
+costs the network less than 25 points is no fault and is passed over. Precision@10 is the share of planted ones among
+the first ten pictures of the first slice that stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convoscope.improve.collection import Labelled
+from convoscope.improve.diagnose import Case
+from convoscope.improve.diagnose.run import concluded
+from convoscope.improve.slices import SlicesStage
+from convoscope.toybox.specimens import CLASSES, Staging
+from convoscope.toybox.ward import plants
+from convoscope.toybox.ward.case import Setup, as_model
+from convoscope.toybox.ward.slices import Slice
+from convoscope.toybox.ward.training import KINDS, base
+
+LEAST = 0.25
+WAYS: dict[str, dict[str, Any]] = {
+    "night": {"plant": plants.night()}, "fog": {"plant": plants.fog()}, "blur": {"plant": plants.blurred()},
+    "noise": {"plant": plants.noisy()}, "upside down": {"plant": plants.turned(180)},
+    "on its side": {"plant": plants.turned(90)}, "hidden": {"plant": plants.hidden(0.58)},
+    "small": {"stage": lambda rng: Staging(length=float(rng.uniform(0.16, 0.22)))},
+    "lying": {"stage": lambda rng: Staging(lean=float(rng.uniform(75, 105)))},
+    "hidden on one side": {"plant": plants.hidden(0.5, "left")},
+}  # fmt: skip
+
+
+def examine(number: int) -> dict[str, Any]:
+    """One planted slice."""
+    way, label = list(WAYS)[number // 10 % len(WAYS)], CLASSES[number % 10]
+    recipe = Slice(f"benchmark {number}", way, label, net=KINDS[number % 3], **WAYS[way])
+    pictures, _ = recipe.collection(f"benchmark {number}")
+    planted = np.asarray(pictures.marks["fault"])
+    model = as_model(base(recipe.net), Setup())
+    pairs = [(image, CLASSES[kind]) for image, kind in zip(pictures.images, pictures.labels, strict=True)]
+    case = Case(model, Labelled.of(pairs, model))
+    wrong, own = ~case.looked.right, np.asarray(pictures.labels) == CLASSES.index(label)
+    cost = float(wrong[planted].mean() - wrong[own & ~planted].mean())
+    row: dict[str, Any] = {"number": number, "way": way, "class": label, "cost": cost}
+    if cost >= LEAST:
+        found, _ = concluded([SlicesStage().run(case)])
+        uris = list(case.looked.pictures.uris)
+        rows = [uris.index(uri) for uri in found[0].pictures[:10]] if found else []
+        row |= {"found": bool(found), "precision": float(planted[rows].mean()) if rows else 0.0}
+        row["sentence"] = found[0].sentence if found else "nothing"
+    return row
+
+
+def main() -> None:
+    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    reader.add_argument("--count", type=int, default=100)
+    reader.add_argument("--rows", type=Path, required=True)
+    given = reader.parse_args()
+    torch.set_num_threads(1)
+    lines = given.rows.read_text(encoding="utf-8").splitlines() if given.rows.is_file() else []
+    done = {row["number"]: row for row in map(json.loads, lines)}
+    number = 0
+    while sum("precision" in row for row in done.values()) < given.count and number < 3 * given.count:
+        if number not in done:
+            done[number] = examine(number)
+            with given.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done[number]) + "\n")
+        number += 1
+    rows = [row for row in done.values() if "precision" in row]
+    for way in WAYS:
+        own = [row["precision"] for row in rows if row["way"] == way]
+        if own:
+            print(f"| {way} | {len(own)} | {sum(one >= 0.8 for one in own)} | {np.mean(own):.2f} |")
+    good = sum(row["precision"] >= 0.8 for row in rows)
+    print(f"precision@10 of at least 0.8 in {good} of {len(rows)}; {len(done) - len(rows)} plants cost too little")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What the server says in English has its Korean on the page: method facts, settings, doubts, refusals, verdicts."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import convoscope
+from convoscope.methods import METHODS, describe
+
+SOURCE = Path(convoscope.__file__).parent
+TEXT = (SOURCE / "web" / "static" / "js" / "strings" / "server.js").read_text(encoding="utf-8")
+PAIRS = {
+    json.loads(key): json.loads(value) for key, value in re.findall(r'("(?:[^"\\]|\\.)*"): ("(?:[^"\\]|\\.)*")', TEXT)
+}
+#: where the sentences that the page shows are written
+FILES = [
+    SOURCE / "doubts.py", SOURCE / "ask.py", *sorted((SOURCE / "targets").glob("*.py")),
+    *sorted((SOURCE / "engine").rglob("*.py")), *sorted((SOURCE / "methods").glob("*.py")),
+    *sorted((SOURCE / "web").glob("*.py")),
+    *sorted((SOURCE / "web" / "routes").glob("*.py")), *(SOURCE / "surveys" / "ask" / name for name in
+    ("maps.py", "patches.py", "tables.py")),
+]  # fmt: skip
+#: said to a programmer, or by the door before there is a page
+NOT_SHOWN = ("module {} has no attribute {}",)
+
+
+def template(node: ast.expr) -> str | None:
+    """A string as written, with {} for each gap."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    return None
+
+
+def sentences(file: Path) -> set[str]:
+    found = set()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    constants = {
+        node.targets[0].id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }  # fmt: skip
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if not name.endswith(("Error", "Refused", "HTTPException")) and name not in ("doubt", "append"):
+            continue
+        for argument in call.args:
+            text = constants.get(argument.id) if isinstance(argument, ast.Name) else template(argument)
+            if text and len(text) > 14 and text[0] in "{ABCDEFGHIJKLMNOPQRSTUVWXYZfos" and text.count(" ") > 1:
+                found.add(text)
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.name}")
+def test_every_sentence_has_its_korean(file: Path) -> None:
+    missing = {one for one in sentences(file) if one not in PAIRS and one not in NOT_SHOWN}
+    assert not missing, missing
+
+
+def test_the_search_finds_sentences() -> None:
+    assert sum(len(sentences(file)) for file in FILES) > 60
+
+
+def test_every_fact_of_a_method_has_its_korean() -> None:
+    facts = {text for one in METHODS.values() for text in (one.about.shows, one.about.unit, one.about.reduction)}
+    facts |= {row["help"] for method in describe() for row in method["settings"] if row["help"]}
+    assert facts <= set(PAIRS), facts - set(PAIRS)
+
+
+def test_every_note_of_a_legend_and_part_of_a_verdict_has_its_korean() -> None:
+    from convoscope.draw import scales
+    from convoscope.trust.verdict import Verdict, _sentence
+
+    parts = set()
+    for gain, beats, survives, steady in ((0.3, 1.0, 0.1, 0.9), (0.1, 0.5, 0.9, 0.2), (-0.1, 0.0, None, None)):
+        made = Verdict("m", 0.5, 0.2, gain, beats, survives, 0.1, steady, "", error=0.01)
+        parts |= set(_sentence(made).rstrip(".").split("; "))
+    parts |= {
+        "colours show the difference from 0.9, the mean over all masks",
+        "a few places stand out: 98 % of the pixels use 3% of the colours",
+    }
+    assert "no value lies below 0" in Path(scales.__file__).read_text(encoding="utf-8")
+    for part in parts:
+        assert any(matches(pattern, part) for pattern in PAIRS), part
+
+
+def matches(pattern: str, text: str) -> bool:
+    expression = "(.*?)".join(re.escape(part) for part in pattern.split("{}"))
+    return re.fullmatch(expression, text, re.I | re.S) is not None
+
+
+def test_the_korean_has_the_gaps_of_the_english() -> None:
+    for english, korean in PAIRS.items():
+        assert re.search("[가-힣]", korean), english
+        gaps = {int(number) for number in re.findall(r"\$(\d)", korean)}
+        assert not gaps or max(gaps) <= english.count("{}"), english
+
+
+def test_settings_and_errors_reach_the_page_through_the_translation() -> None:
+    """Who shows what the server said asks for it in the person's language; refusals are put into it as they come."""
+    api = (SOURCE / "web" / "static" / "js" / "api.js").read_text(encoding="utf-8")
+    assert "new Refusal(told(" in api
+    scripts = SOURCE / "web" / "static" / "js"
+    for file in ("decide.js", "about.js", "app.js", "card.js", "layertab.js", "collection.js"):
+        text = (scripts / file).read_text(encoding="utf-8")
+        for line in text.splitlines():
+            if re.search(r"(?<!told\()\b(verdict\.sentence|verdict\?\.sentence|one\.help|method\.shows)\b", line):
+                assert "told(" in line, (file, line.strip()[:160])
