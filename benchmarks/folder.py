@@ -1,9 +1,10 @@
-"""``explain`` over a folder beside its limits, in one run: seconds of wall clock and ratios.
+"""``explain`` over a folder beside its limits, in one run: seconds and ratios.
 
 ``python benchmarks/folder.py FOLDER [--count 200] [--network resnet50] [--weights FILE]``. *Network*: the bare passes
 of the same maps (one forward, a plain and a guided backward, in the same batches). *Other core*: the bare work of
 reading and writing (decode, prepare, draw, encode). With two cores no arrangement is faster than the larger of the
-two; *one after the other* is their sum, as it would be without overlap.
+two: *wall / larger of both* says how near ours is, on a machine with nothing else to do. *Processor / sum of both*
+says what is done besides, and holds on a shared machine, too.
 """
 
 from __future__ import annotations
@@ -22,15 +23,27 @@ from convoscope.explanation import DEFAULT_METHODS, outcomes
 from convoscope.pictures.picture import Picture, find_pictures
 
 
-def bare_passes(model: convoscope.Model, fitted: list) -> float:
-    """One forward, a plain and a second backward of every batch: seconds."""
-    started = time.perf_counter()
-    for start in range(0, len(fitted), folder._TOGETHER_CPU):
-        batch = model.inputs(fitted[start : start + folder._TOGETHER_CPU]).requires_grad_()
+def now() -> tuple[float, float]:
+    """Wall clock and processor seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return time.perf_counter(), used.ru_utime + used.ru_stime
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    """Wall clock and processor seconds from ``start`` on."""
+    end = now()
+    return end[0] - start[0], end[1] - start[1]
+
+
+def bare_passes(model: convoscope.Model, fitted: list) -> tuple[float, float]:
+    """One forward, a plain and a second backward of every batch: wall clock and processor seconds."""
+    start = now()
+    for first in range(0, len(fitted), folder._TOGETHER_CPU):
+        batch = model.inputs(fitted[first : first + folder._TOGETHER_CPU]).requires_grad_()
         top = model.module(batch).max(1).values.sum()
         torch.autograd.grad(top, batch, retain_graph=True)
         torch.autograd.grad(top, batch)
-    return time.perf_counter() - started
+    return since(start)
 
 
 def peak() -> float:
@@ -46,6 +59,7 @@ def main() -> None:
     parser.add_argument("--network", default="squeezenet1_0")
     parser.add_argument("--weights", default="none")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--drawn", nargs="*", default=list(folder.PICTURES))
     given = parser.parse_args()
     convoscope.tune_allocator()
     torch.set_num_threads(given.threads)
@@ -56,29 +70,32 @@ def main() -> None:
     fitted = [model.prepare(Picture.of(path)) for path in paths]
     model.watched(tuple(fitted[0].tensor.shape))
     outcomes(model, fitted[:2], list(DEFAULT_METHODS))
-    network = bare_passes(model, fitted)
-    print(f"{given.network}, {len(paths)} pictures, torch threads {given.threads}; bare passes {network:.1f} s")
+    bare_passes(model, fitted[:8])
+    print(f"{given.network}, {len(paths)} pictures, torch threads {given.threads}, seconds: wall clock (processor)")
     made = [one.explanation for one in outcomes(model, fitted[:8], list(DEFAULT_METHODS))]
-    print("| pictures drawn | wall s | network | other core | / larger of both | / one after the other | peak GB |")
+    print("| drawn | ours | network | other core | wall / larger of both | processor / sum of both | peak GB |")
     print("|---|---|---|---|---|---|---|")
-    for how in folder.PICTURES:
+    for how in given.drawn:
         request = folder.Request([convoscope.METHODS[m]() for m in DEFAULT_METHODS], [None], pictures=how)
         with tempfile.TemporaryDirectory() as out:
-            started = time.perf_counter()
+            start = now()
             for number, (path, one) in enumerate(zip(paths, made, strict=False)):
                 model.prepare(Picture.of(path))
                 folder.write(Path(out) / f"w{number}", one, request, "", complete=True)
-            other = (time.perf_counter() - started) / len(made) * len(paths)
+            wall, cpu = (value / len(made) * len(paths) for value in since(start))
         with tempfile.TemporaryDirectory() as out:
             before = bare_passes(model, fitted)
-            started = time.perf_counter()
+            start = now()
             done = convoscope.explain_folder(model, paths, out, pictures=how)
-            wall = time.perf_counter() - started
-            limit = (before + bare_passes(model, fitted)) / 2  # before and after: the machine may be shared
+            ours = since(start)
+            after = bare_passes(model, fitted)
         assert len(done.records) == len(paths)
+        # before and after ours: the machine may be shared
+        network = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
+        larger, both = max(network[0], wall), network[1] + cpu
         print(
-            f"| {how} | {wall:.1f} | {limit:.1f} | {other:.1f} | {wall / max(limit, other):.2f} "
-            f"| {wall / (limit + other):.2f} | {peak():.2f} |", flush=True,
+            f"| {how} | {ours[0]:.1f} ({ours[1]:.1f}) | {network[0]:.1f} ({network[1]:.1f}) | {wall:.1f} ({cpu:.1f}) "
+            f"| {ours[0] / larger:.2f} | {ours[1] / both:.2f} | {peak():.2f} |", flush=True,
         )  # fmt: skip
 
 
