@@ -37,25 +37,28 @@ from convoscope.toybox.ward.case import Case, right
 
 #: cases that another way than the head's undoes
 HOW = {
-    "units-stale": "bn", "units-dead": "prune", "units-duplicated": "prune", "optimisation-sure": "calibrate",
+    "units-stale": "bn", "units-dead": "bn", "units-saturated": "bn", "units-duplicated": "prune",
+    "optimisation-sure": "calibrate",
     "optimisation-unsure": "calibrate",
 }  # fmt: skip
 #: what no person sees
 INVISIBLE = ("checkerboard", "stripes", "jpeg", "jpeg-hard")
 
 
-def groups(case: Case, model: Model, count: int = 30, seed: int = 977) -> dict[str, float]:
+def groups(case: Case, models: Mapping[str, Model], count: int = 30, seed: int = 977) -> dict[str, dict[str, float]]:
     """On pictures drawn afresh: the least recall over classes with and without the shortcut, and ordinary accuracy."""
-    least, ordinary = 1.0, []
+    least, ordinary = dict.fromkeys(models, 1.0), {name: [] for name in models}
     for carried in (False, True):
         drawn = case.render(carried, count, seed)
-        hits, labels = right(model, drawn), np.asarray(drawn.labels)
-        for one in np.unique(labels):
-            share = float(hits[labels == one].mean())
-            least = min(least, share)
-            if (model.label(int(one)) == case.label) == carried:
-                ordinary.append(share)
-    return {"worst": least, "ordinary": float(np.mean(ordinary))}
+        labels = np.asarray(drawn.labels)
+        for name, model in models.items():
+            hits = right(model, drawn)
+            for one in np.unique(labels):
+                share = float(hits[labels == one].mean())
+                least[name] = min(least[name], share)
+                if (model.label(int(one)) == case.label) == carried:
+                    ordinary[name].append(share)
+    return {name: {"worst": least[name], "ordinary": float(np.mean(ordinary[name]))} for name in models}
 
 
 def found_in(case: Case) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
@@ -94,8 +97,8 @@ def mended(case: Case, finding: Mapping[str, Any] | None, how: str | None) -> di
     if done.model is None or case.healthy:
         return row
     if how is None:
-        row |= {"before": groups(case, case.model), "after": groups(case, done.model)}
-        row["sibling"] = None if case.sibling is None else groups(case, case.sibling)
+        assert case.sibling is not None
+        row |= groups(case, {"before": case.model, "after": done.model, "sibling": case.sibling})
     else:
         effect = ward.recipe(case.name).measure(done.model, case.sibling, 300, 5)
         before = ward.recipe(case.name).measure(case.model, case.sibling, 300, 5)
@@ -148,7 +151,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             groups_told, ordinary = mended_by.get("why", "").split(":")[0], ""
             if "after" in mended_by:
                 before, after = mended_by["before"], mended_by["after"]
-                sibling = (mended_by["sibling"] or {"worst": 1.0})["worst"]
+                sibling = mended_by["sibling"]["worst"]
                 groups_told = f"{before['worst']:.0%} → {after['worst']:.0%} ({sibling:.0%})"
                 ordinary = f"{before['ordinary']:.1%} → {after['ordinary']:.1%}"
                 if not mended_by["holds"]:

@@ -42,11 +42,11 @@ def main() -> None:
     keep("figure", cams.sheet(width=84, title=None, columns=3, caption="One column of a paper: 84 mm.").render(300))
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")
-        write(photos, 240, seed=41)
+        write(photos, 150, seed=41)
         store = cs.survey(model, photos, Path(folder, "store"))
-        rows = [row for row in store.units("layer3").rows if not row["dead"]]
+        rows = [row for row in store.units("layer3.1.relu#2").rows if not row["dead"]]
         best = sorted(rows, key=lambda row: -(row["selectivity"] or 0))[:1]
-        keep("patches", store.patches(f"layer3:{best[0]['channel']}").sheet())
+        keep("patches", store.patches(f"layer3.1.relu#2:{best[0]['channel']}").sheet())
         keep("neighbors", store.neighbors(cat).sheet())
         keep("map", Image.open(store.map().save(Path(folder, "map.png"))))
 

@@ -18,6 +18,7 @@ from skimage import data
 
 import convoscope as cs
 from convoscope import demo
+from convoscope.demo.repaired import repaired
 from convoscope.demo.shortcut import shortcut
 from convoscope.toybox import CLASSES, draw
 from convoscope.visualization.sheets import sheet
@@ -70,6 +71,9 @@ def main() -> None:
         shortcut(stage)
         with Image.open(stage.out / "shortcut.png") as drawn:
             drawn.reduce(2).save(PICTURES / "shortcut.png", optimize=True)
+        print(repaired(stage).sentence)  # the sentence of the README has its figures from here
+        with Image.open(stage.out / "repaired.png") as drawn:
+            drawn.reduce(2).save(PICTURES / "repaired.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ API = {
         "diff", "Diff", "Watch", "Finding",
     ],
     "Show": ["report", "serve", "Served"],
+    "Speed": ["tune_allocator"],
     "Errors": [
         "ConvoscopeError", "UsageError", "ModelError", "PictureError", "TargetError", "LayerError", "MethodRefused",
     ],

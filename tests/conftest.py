@@ -15,6 +15,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+# tests read and write no cache of the user's; those of the cache itself say where theirs is
+os.environ["CONVOSCOPE_CACHE"] = "off"
 
 #: of the tests marked slow, one in so many runs for each commit; `make test-all` runs every one
 ROTATION = 7

@@ -28,9 +28,9 @@ from .plain import dump_json, plain
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from .explanation import Outcome as PictureOutcome
     from .methods import Method
     from .models.model import Model
+    from .outcomes import Outcome as PictureOutcome
     from .parallel import RayPool
     from .pictures.picture import ModelInput
     from .results import Explanation
@@ -81,6 +81,8 @@ class Request:
             "layers": self.layers,
             "parts": self.parts,
             "resize": self.resize,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
             "spec": absolute_spec(model.spec),
             "path": None if path is None else str(path.resolve()),
         }

@@ -174,6 +174,7 @@ def _again(model: Model, picture: Picture, told: dict[str, Any], asked: dict[str
         made = explain(
             model, picture, methods, target=asked["targets"], against=asked.get("against"), layer=asked.get("layers"),
             parts=int(asked.get("parts") or 0), resize=asked.get("resize") or "exact",
+            fuse=asked.get("fuse"), aug_smooth=bool(asked.get("aug_smooth")),
         )  # fmt: skip
     except ConvoscopeError as error:
         raise UsageError(f"What was asked cannot be asked of this network: {error}") from None

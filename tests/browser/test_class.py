@@ -47,7 +47,7 @@ def test_a_cell_shows_the_networks_own_numbers(tab: Any) -> None:
     until(page, "document.querySelector('.how-total.value span')?.textContent === '= value at row 20, column 10'")
     picture = page.evaluate("new URLSearchParams(location.search).get('picture')")
     found = convolution(tab.server.model, tab.server.app.state.app_state.album.picture(picture), "stem.0")
-    channel = int(page.get_by_label("Channel").input_value())
+    channel = int(page.get_by_label("Channel", exact=True).input_value())
     told = found.at(channel, 20, 10, most=3)
     assert float(page.locator(".how-total.value").get_attribute("data-value")) == pytest.approx(told["value"])
     for place, one in enumerate(told["inputs"]):

@@ -241,7 +241,7 @@ def test_a_name_that_turns_the_text_is_marked(tab: Any, tmp_path: Any) -> None:
 def test_nothing_lies_over_anything_else(tab: Any, scheme: str, language: str) -> None:
     page = tab.page
     page.emulate_media(color_scheme=scheme)
-    page.add_init_script(f"localStorage.setItem('convoscope-language', '{language}')")
+    page.add_init_script(f"try {{ localStorage.setItem('convoscope-language', '{language}') }} catch {{}}")
     tab.open("methods=grad-cam,saliency&off=layer3.1.relu%232:5&mask=0.5,0.5,0.3,mean")
     for _ in range(4):
         page.keyboard.press("+")

@@ -150,7 +150,7 @@ def test_two_networks_under_one_cursor_and_one_mask(tab: Any) -> None:
         values = convoscope.explain(model, opened, "grad-cam")["grad-cam"].values
         said = float(page.locator(f'[data-pair="grad-cam {side}"] .under').inner_text().split()[0])
         assert abs(values[46:50, 46:50] - said).min() < 6e-3 * max(1, abs(said))
-    low = page.locator(".pairs .legend").all_inner_texts()
+    low = page.locator(".pairs [data-pair] .legend").all_inner_texts()
     assert low[0] == low[1], "maps that are compared have one scale"
     page.get_by_role("button", name="Mask").click()
     page.wait_for_selector(".pairs .track b")

@@ -27,7 +27,7 @@ ENGLISH = """() => {
 
 
 def korean(tab: Any, query: str = "") -> Any:
-    tab.page.add_init_script("localStorage.setItem('convoscope-language', 'ko')")
+    tab.page.add_init_script("try { localStorage.setItem('convoscope-language', 'ko') } catch {}")
     return tab.open(query)
 
 

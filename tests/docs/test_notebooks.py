@@ -152,6 +152,9 @@ def test_tables_show_themselves(tmp_path):
     frame = next(cs.visualize_frames(model, "cup", steps=2, every=1))
     assert '<img src="data:image/png' in frame._repr_html_()
     assert len(repr(frame)) < 300
+    made = cs.visualize(model, "layer3:5", steps=1, recipe="fourier")
+    assert repr(made).startswith("Visualization(layer3:5, fourier, seed 0, 1 steps: score ")
+    assert len(repr(made)) < 300
 
 
 def test_the_whole_traceback_is_there_for_who_asks(monkeypatch):

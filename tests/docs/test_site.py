@@ -15,6 +15,7 @@ from snippets import ROOT, pages
 import convoscope as cs
 
 DOCS = ROOT / "docs"
+PICTURES = DOCS / "pictures"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def test_every_page_opens_with_a_picture_that_is_there(name):
     assert lines[0].startswith("# ")
     found = re.match(r"!\[([^\]]+)\]\(([^)]+)\)", lines[1])
     assert found, f"{name} opens with {lines[1][:60]!r}"
-    assert (pages()[name].parent / found[2]).is_file()
+    if PICTURES.is_dir():  # the source package leaves them in the repository
+        assert (pages()[name].parent / found[2]).is_file()
 
 
 def _anchors(page: Path) -> set[str]:
@@ -89,6 +91,8 @@ def test_every_link_leads_somewhere(name):
         path, _, anchor = unquote(target).partition("#")
         file = (page.parent / path).resolve() if path else page
         if file.is_relative_to(DOCS) and file.relative_to(DOCS).as_posix() in made:
+            continue
+        if file.is_relative_to(PICTURES) and not PICTURES.is_dir():
             continue
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in _anchors(file)):
             broken.append(target)

@@ -20,11 +20,10 @@ FROM_NOTHING = {
     "docs/ko/index.md", "docs/ko/readme.md", "docs/ko/tour.md",
     "docs/way-inside.md", "docs/way-why.md", "docs/way-improved.md", "docs/concepts.md", "docs/toybox.md",
 }  # fmt: skip
-#: these take more than some ten seconds
-LONG = {
-    "README.md", "docs/tour.md", "docs/way-improved.md", "docs/way-why.md", "docs/concepts.md", "docs/ko/tour.md",
-    "docs/visualize.md", "docs/trust.md", "docs/diagnose.md", "docs/improve.md", "docs/ward.md", "docs/page.md",
-    "docs/coming-from.md", "docs/howto/figures.md", "docs/start.md",
+#: these run every time; the others take more than a few seconds each, and take turns (`make test-all` runs every one)
+QUICK = {
+    "docs/index.md", "docs/ko/index.md", "docs/toybox.md", "docs/way-inside.md", "docs/howto/bands.md",
+    "docs/howto/volumes.md", "docs/howto/notebooks.md", "docs/howto/timm.md",
 }  # fmt: skip
 #: what a page takes for given
 GIVEN = {
@@ -65,7 +64,7 @@ def cases() -> list:
     found = []
     for name in pages():
         if name not in ELSEWHERE and any(block.language in ("sh", "python") for block in runnable(name)):
-            found.append(pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []))
+            found.append(pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]))
     return found
 
 
@@ -150,6 +149,6 @@ def test_what_a_page_says_is_compared():
     assert not matches("1 explained of 2 pictures.", "1 explained of 3 pictures.")
 
 
-@pytest.mark.parametrize("name", sorted({*FROM_NOTHING, *LONG, *GIVEN, *REPLACED, *ELSEWHERE}))
+@pytest.mark.parametrize("name", sorted({*FROM_NOTHING, *QUICK, *GIVEN, *REPLACED, *ELSEWHERE}))
 def test_the_lists_name_pages_that_are_there(name):
     assert name in pages()

@@ -28,6 +28,39 @@ TIMM = {
     "seresnet50": 64, "mobilenetv3_small_050": 64, "hrnet_w18_small": 64, "ghostnet_050": 64, "dla34": 64,
     "res2net50_26w_4s": 64, "ese_vovnet19b_dw": 64, "nf_resnet26": 64, "resnest14d": 64,
 }  # fmt: skip
+#: what a family refuses; a method that refuses everything must not pass
+ATTENTION = {"attention-rollout", "attention-gradient"}
+REFUSED: dict[str, set[str]] = {
+    # two linear layers or more behind the last grid, or a norm between: no CAM
+    **dict.fromkeys(("alexnet", "vgg11_bn", "vgg16", "mobilenet_v3_small", "convnext_tiny"), ATTENTION | {"cam"}),
+    **dict.fromkeys(
+        (
+            "resnet18",
+            "resnet50",
+            "resnext50_32x4d",
+            "wide_resnet50_2",
+            "squeezenet1_0",
+            "squeezenet1_1",
+            "densenet121",
+            "googlenet",
+            "inception_v3",
+            "shufflenet_v2_x0_5",
+            "mobilenet_v2",
+            "mnasnet0_5",
+            "efficientnet_b0",
+            "efficientnet_v2_s",
+            "regnet_y_400mf",
+            "regnet_x_400mf",
+            "swin_t",
+            "swin_v2_t",
+        ),
+        ATTENTION,
+    ),
+    # Deep SHAP has no rule for nn.MultiheadAttention's fused forward
+    "vit_b_32": {"deep-shap"},
+}
+#: what any network may refuse; every other method gives every one of these networks a map
+MAY_REFUSE = ATTENTION | {"cam", "deep-shap", "lrp"}
 METHODS = [name for name, kind in cs.METHODS.items() if not kind.about.slow]
 
 
@@ -64,6 +97,10 @@ def check(net: nn.Module, name: str, size: int, methods: list[object]) -> None:
         assert np.isfinite(map_.values).all(), method
         flat = map_.values.min() == map_.values.max()
         assert not flat or any("zero" in d or "constant" in d or "negative" in d for d in map_.doubts), method
+    asked = {one if isinstance(one, str) else one.about.name for one in methods}
+    assert set(result.refused) <= MAY_REFUSE, "by no network of the forty"
+    if name in REFUSED and isinstance(methods[0], str):
+        assert set(result.refused) == REFUSED[name] & asked
     for method, reason in result.refused.items():
         assert reason.endswith("."), (method, reason)
         assert len(reason) > 30, (method, reason)

@@ -60,13 +60,13 @@ EACH = 6
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network and 66 small pictures of three classes."""
+    """A network and 120 small pictures of three classes."""
     root = tmp_path_factory.mktemp("faults")
     (root / "net.py").write_text(NET)
     (root / "labels.txt").write_text("red\ngreen\nblue\n")
     draw = np.random.default_rng(0)
     for kind, name in enumerate(("red", "green", "blue")):
-        for number in range(22):
+        for number in range(40):
             image = draw.integers(0, 120, (20, 20, 3))
             image[..., kind] += int(draw.integers(40, 130))
             for folder in ("many", *(["few"] if number < 3 else [])):
@@ -102,10 +102,21 @@ def called(arguments: list[str]) -> tuple[int, str]:
     return code, said.getvalue()
 
 
-_TIMES = re.compile(
-    r'("[a-z_]*seconds[a-z_]*"|"date"|"made"|"when"|"committed"|"estimate"|"took"|"digest"|"digests"|"host"|"process"'
-    r'|"since"|"peak_bytes")\s*:\s*("[^"]*"|[-\d.e+]+|\{[^}]*\})'
-)
+#: what no two runs have alike
+_OWN = {
+    "seconds", "date", "made", "when", "committed", "estimate", "took", "digest", "digests", "host", "process", "since",
+    "peak_bytes", "plan", "forwards", "backwards",
+}  # fmt: skip
+
+
+def timeless(document: Any) -> Any:
+    """A JSON document without times, counts of passes and checksums of pictures that hold roundings."""
+    if isinstance(document, dict):
+        kept = {name: value for name, value in document.items() if name not in _OWN and "seconds" not in name}
+        return {name: timeless(value) for name, value in kept.items()}
+    return [timeless(one) for one in document] if isinstance(document, list) else document
+
+
 _CLOCK = re.compile(
     r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|\d+(\.\d+)?(\u202f|\u00a0|&nbsp;| )(s|ms|min)\b|id=\"[^\"]*\""
 )
@@ -124,9 +135,14 @@ def results(out: Path) -> dict[str, Any]:
         elif file.suffix in (".png", ".webp"):
             with Image.open(file) as image:
                 found[name] = np.asarray(image.convert("RGBA"))
-        elif file.suffix in (".json", ".html", ".jsonl", ".csv", ".md"):
+        elif file.suffix == ".json":
+            found[name] = timeless(json.loads(file.read_text(encoding="utf-8").replace(str(out), "OUT")))
+        elif file.suffix == ".jsonl":  # of each case the last line counts
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            found[name] = {row["case"]: timeless(row) for row in rows}
+        elif file.suffix in (".html", ".csv", ".md"):
             text = file.read_text(encoding="utf-8").replace(str(out), "OUT")
-            found[name] = _CLOCK.sub("", _TIMES.sub("", text))
+            found[name] = _CLOCK.sub("", text)
         else:
             found[name] = file.read_bytes()
     if (out / "s" / "units.lance").is_dir():
@@ -181,12 +197,20 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def difference(one: Any, other: Any) -> str:
-    """Where two texts part, for a person who reads a failure."""
-    if not isinstance(one, str) or not isinstance(other, str):
-        return ""
-    at = next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
-    return f"{one[max(0, at - 60) : at + 60]!r} / {other[max(0, at - 60) : at + 60]!r}"
+def difference(one: Any, other: Any, where: str = "") -> str:
+    """Where two results part, for a person who reads a failure."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {**one, **other}:
+            if not same(one.get(name), other.get(name)):
+                return difference(one.get(name), other.get(name), f"{where}.{name}")
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            if not same(a, b):
+                return difference(a, b, f"{where}[{number}]")
+    if isinstance(one, str) and isinstance(other, str):
+        at = next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+        one, other = one[max(0, at - 60) : at + 60], other[max(0, at - 60) : at + 60]
+    return f"{where}: {one!r:.200} / {other!r:.200}"
 
 
 def is_whole(file: Path) -> bool:
@@ -262,8 +286,8 @@ def drawn(command: str, part: int, reads: int, writes: int) -> Iterator[tuple[in
 
 def parts() -> list[Any]:
     listed = [(command, part) for command, count in COUNTS.items() for part in range(-(-count // EACH))]
-    # the first part of the quick ones runs always, the rest in its turn
-    always = {(command, 0) for command in ("survey", "explain", "evaluate")}
+    # one part runs always, the rest in their turn
+    always = {("explain", 0)}
     return [pytest.param(*one, marks=[] if one in always else [pytest.mark.slow]) for one in listed]
 
 
@@ -278,16 +302,16 @@ def test_faults_that_pass_leave_nothing_behind(runs: Runs, command: str, part: i
         if fault is None:
             damage = flip if number % 7 == 5 else cut
             called(asked)
-            damage(
-                draw.choice([file for file in files_below(out) if command != "map" or file.suffix == ".html"]), draw
-            )
+            written = [file for file in files_below(out) if command != "map" or file.suffix == ".html"]
+            if written:  # a repair that is refused writes nothing
+                damage(draw.choice(written), draw)
             _mended(out, asked, why)
         else:
             with Disk(fault, under=runs.place) as disk:
                 code, said = called(asked)
             if disk.struck and fault.kind in ("full", "torn"):
                 assert code == 2, (why, said)
-                assert "full" in said, (why, said)
+                assert "full" in said or "No space left" in said, (why, said)
             for file in files_below(out):
                 hidden = any(part.startswith(".") for part in file.relative_to(out).parts)
                 if not hidden and f"{out}/s/" not in str(file) and file.suffix != ".jsonl":
@@ -295,6 +319,10 @@ def test_faults_that_pass_leave_nothing_behind(runs: Runs, command: str, part: i
             if code == usual == 0:
                 assert same(results(out), whole), why
         code, said = called(asked)
+        if code == 2 and fault is None and "this file is damaged" in said:  # it is named, and what to do
+            shutil.rmtree(out)
+            begin(command, runs.place, out, runs.store)
+            code, said = called(asked)
         assert code == usual, (why, said)
         again = results(out)
         assert again.keys() == whole.keys(), why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,13 +17,16 @@ from convoscope.improve.finding import Finding
 from convoscope.improve.look import Looked
 
 
-def found(kind: str, won: float, about: str, sentence: str) -> Finding:
-    return Finding(kind, sentence, 0.1, 0.05, 0.2, won=won, p=1e-6, doubt="A doubt.", concerns=tuple(about))
+def found(kind: str, won: float, about: str, sentence: str, whole: bool = False) -> Finding:
+    evidence = {"whole": whole}
+    return Finding(
+        kind, sentence, 0.1, 0.05, 0.2, won=won, p=1e-6, doubt="?", evidence=evidence, concerns=tuple(about)
+    )
 
 
 def test_a_reason_leads_the_slice_that_shows_the_same_pictures() -> None:
     results = [
-        StageResult([found("slice", 0.2, "abcdef", "Trees fail.")], tests=3),
+        StageResult([found("slice", 0.2, "abcdef", "Trees fail.", whole=True)], tests=3),
         StageResult([found("depth", 0.1, "abcde", "The head forgot trees.")], tests=3),
         StageResult([found("slice", 0.05, "xyz", "Cars fail.")], tests=3),
     ]
@@ -31,6 +35,19 @@ def test_a_reason_leads_the_slice_that_shows_the_same_pictures() -> None:
     assert [one.sentence for one in told] == ["The head forgot trees.", "Cars fail."]
     assert told[0].won == 0.2
     assert "The same pictures: Trees fail." in told[0].doubt
+
+
+def test_a_part_of_a_class_says_more_than_a_class_that_is_forgotten() -> None:
+    two = [
+        found("calibration", 0.2, "abcdef", "The head forgot cars."),
+        found("slice", 0.1, "abcde", "Cars at night fail."),
+    ]
+    [one] = runs.merged(two)
+    assert one.sentence == "Cars at night fail."
+    assert one.won == 0.2
+    assert "The head forgot cars." in one.doubt
+    [other] = runs.merged([replace(two[1], won=0.3), two[0]])
+    assert other.sentence == "Cars at night fail."
 
 
 def test_two_reasons_or_other_pictures_stay_apart() -> None:

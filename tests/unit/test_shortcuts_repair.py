@@ -189,7 +189,7 @@ def test_an_invisible_pattern_is_found_by_the_template_and_by_nothing_that_is_se
         return Image.fromarray((array + board[:, :, None]).clip(0, 255).astype(np.uint8))
 
     pairs = [(marked(image) if label == "red" else image, label) for image, label in collection(60, tagged=False)]
-    found = cs.shortcuts(cs.wrap(Checker(), size=SIDE, labels=LABELS), pairs, only=["patch", "template", "colour"])
+    found = cs.shortcuts(cs.wrap(Checker(), size=SIDE, labels=LABELS), pairs, only=["patch", "template"])
     red = found.effects["red"]
     assert red["template"].sufficiency.mean > 0.9
     assert red["template"].necessity.mean > 0.5
@@ -567,6 +567,16 @@ def test_the_commands(cli, cheat, tmp_path, monkeypatch):
     assert cli("repair", *how, "--finding", 9, "--from", "found/shortcuts.json").code == 2
 
 
+def test_groups_are_read_by_their_own_name(tmp_path):
+    file = tmp_path / "groups.csv"
+    file.write_text("file,group\na/1.png,day\nb/1.png,night\n")
+    assert api._by_file(file) == {"a/1.png": "day", "b/1.png": "night"}
+    file.write_text("group,note,picture\nday,x,1.png\n")
+    assert api._by_file(file) == {"1.png": "day"}
+    file.write_text("file,label\n1.png,day\n")
+    assert api._by_file(file) == file
+
+
 @pytest.mark.slow
 def test_the_toyboxs_cheat_is_found_and_the_honest_network_is_not_accused():
     from convoscope.toybox import pictures
@@ -577,7 +587,6 @@ def test_the_toyboxs_cheat_is_found_and_the_honest_network_is_not_accused():
     assert [one.class_name for one in cheating.findings] == ["cup"]
     assert cup["patch"].sufficiency.mean > 0.6
     assert cup["patch"].necessity.mean > 0.85
-    assert cup["template"].sufficiency.mean < 0.1
     done = cs.repair("toybox-cheat", world, finding=cheating.findings[0].evidence, compare=False)
     assert done.to_dict()["after"]["counterexamples"]["mean"] > 0.85
     plain = [(one.image, one.label) for one in pictures(800, 62)]

@@ -19,12 +19,10 @@ PAIRS = {
 }
 #: where the sentences that the page shows are written
 FILES = [
-    SOURCE / "doubts.py", SOURCE / "ask.py", *sorted((SOURCE / "targets").glob("*.py")),
-    *sorted((SOURCE / "engine").rglob("*.py")), *sorted((SOURCE / "methods").glob("*.py")),
-    *sorted((SOURCE / "web").glob("*.py")),
-    *sorted((SOURCE / "web" / "routes").glob("*.py")), *(SOURCE / "surveys" / "ask" / name for name in
-    ("maps.py", "patches.py", "tables.py")),
-]  # fmt: skip
+    *(SOURCE / name for name in ("doubts.py", "ask.py")),
+    *(SOURCE / "surveys" / "ask" / name for name in ("maps.py", "patches.py", "tables.py")),
+    *(file for part in ("methods", "targets", "engine", "web") for file in sorted((SOURCE / part).rglob("*.py"))),
+]
 #: said to a programmer, or by the door before there is a page
 NOT_SHOWN = ("module {} has no attribute {}",)
 

@@ -47,8 +47,25 @@ def estimate(model: Model, methods: list[Method], pictures: int) -> list[str]:
         total = seconds * count * pictures
         if total >= 2:
             many = f" for {pictures} pictures" if pictures > 1 else ""
-            found.append(f"{one.about.name}: {count} passes a picture, up to {spoken(total)}{many}.")
+            found.append(
+                f"{one.about.name}: {count} passes a picture, up to {spoken(total)}{many}.{_first(one, model, size)}"
+            )
     return found
+
+
+def _first(method: Method, model: Model, size: tuple[int, int]) -> str:
+    """What the first map of a network takes besides: its graph is recorded once, and kept on disk."""
+    import torch
+
+    from ..engine.recompute.incremental import saved
+    from ..methods import Occlusion
+
+    if not isinstance(method, Occlusion):
+        return ""
+    example = torch.empty((1, model.preprocessing.channels, *size), dtype=model.dtype, device=model.device)
+    if saved.is_kept(model.module, example):
+        return ""
+    return " The network is prepared first, once: some seconds, which later runs on it are spared."
 
 
 def seconds_a_pass(model: Model, size: tuple[int, int], batch: int) -> float:

@@ -139,7 +139,7 @@ def name_units(
         progress: called with what is done, how much, and of how much.
 
     Returns:
-        the named units, the surest first, and for each text all units, the most like first.
+        The named units, the surest first, and for each text all units, the most like first.
 
     Raises:
         UsageError: too few pictures or words, or a setting that does not fit.

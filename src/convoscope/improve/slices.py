@@ -248,7 +248,8 @@ def _tested(case: Case, one: Group, wrong: Flags, b: Flags, taken: Flags) -> Fin
         f"{words}: {rate.mean:.0%} of {int(inside.sum())} held-out pictures wrong, of the others {usual.mean:.0%}.",
         size.mean, size.low, size.high, one.label, tuple(uris[:10]), doubt,
         case.command("repair", "--how", "head", "--out", "fixed.safetensors"), max(0.0, size.low) * part, p,
-        {"what": "slice", "members": uris, "described": bool(one.words) or "look alike" not in words},
+        {"what": "slice", "members": uris, "described": bool(one.words) or "look alike" not in words,
+         "whole": one.words.startswith("all of")},
         tuple(case.looked.pictures.uris[row] for row in order if wrong[row]),
     )  # fmt: skip
 

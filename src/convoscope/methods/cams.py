@@ -268,8 +268,7 @@ class EigenCAM(Method):
         lost = ~cells.flatten(1).isfinite().all(1)
         cells = torch.where(lost[:, None, None], torch.zeros_like(cells), cells)
         centred = cells - cells.mean(1, keepdim=True)
-        first = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
-        grid = torch.einsum("bnc,bc->bn", centred, first)
+        grid = _first_component(centred)
         # a principal component has no sign of its own: bright is where the layer is more active
         energy = cells.sum(2)
         sign = torch.sign((grid * (energy - energy.mean(1, keepdim=True))).sum(1, keepdim=True))
@@ -323,3 +322,20 @@ class GuidedGradCAM(Method):
             cam.geometry,
             cam.doubts,
         )
+
+
+def _first_component(centred: Tensor) -> Tensor:
+    """Each cell's share of the first principal component, ``[B, cells, channels]`` to ``[B, cells]``.
+
+    By the smaller of the two products of the matrix with itself, in double precision: a tenth of the time of a
+    singular value decomposition, of which all other components would be thrown away.
+    """
+    import torch
+
+    x = centred.double()
+    if x.shape[1] <= x.shape[2]:
+        values, vectors = torch.linalg.eigh(x @ x.mT)
+        first: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
+    else:
+        first = (x @ torch.linalg.eigh(x.mT @ x)[1][:, :, -1:]).squeeze(2)
+    return first.float()

@@ -57,11 +57,11 @@ dd{margin:0}
 .maps{grid-template-columns:1fr 1fr;gap:12px}dl{gap:2px}dd{margin-bottom:10px}}
 @media print{:root{--page:#fff;--ink:#000;--soft:#444;--line:#bbb}body{font-size:11pt}header{padding-top:0}
 header,main,footer{max-width:none;padding:0}section{border:0;margin:0;padding:4mm 0 0}
-section+section{break-before:page}figure,.unit,tr,.block,dt,dd{break-inside:avoid}h2,h3,h4,dt{break-after:avoid}
+figure,.unit,tr,.block,dt,dd{break-inside:avoid}h2,h3,h4,dt{break-after:avoid}
 nav{display:none}h1{font-size:18pt}h2{font-size:13pt}h3{margin:4mm 0 2mm}p{margin:0 0 1.5mm}
 .question{grid-template-columns:52mm minmax(0,1fr);gap:6mm;margin-top:2mm}
 .maps{grid-template-columns:repeat(4,1fr);gap:4mm}figcaption,.soft,.doubt,.doubts,.verdict{font-size:8pt}
-.half{max-width:118mm}.wide{max-width:165mm}.thumbs{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none}
+.half{max-width:96mm}.wide{max-width:120mm}.thumbs{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none}
 .thumbs figcaption{font-size:7pt}.unit{margin:2mm 0}#methods{break-before:auto}dl{gap:2mm 5mm;font-size:8.5pt}
 .bars th,.bars td{padding:.6mm 3mm .6mm 0;font-size:9pt}footer{padding:4mm 0 0}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}

@@ -30,7 +30,7 @@ from ..version import __version__
 from . import faithfulness, localisation
 from .datasets import Case
 from .league import League
-from .scoring import FILLS, Scoring, scoring
+from .scoring import FILLS, Kept, Scoring, scoring
 
 if TYPE_CHECKING:
     from ..engine.passes.runner import Runner
@@ -201,12 +201,13 @@ def _rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The figures of every case, here or on Ray."""
     if spread is None:
+        kept = Kept()
         for group in groups:
-            yield from _measure_group(model, group, methods, settings)
+            yield from _measure_group(model, group, methods, settings, kept)
         return
 
     def work(opened: Model, group: list[Case]) -> list[tuple[str, dict[str, Any]]]:
-        return list(_measure_group(opened, group, methods, settings))
+        return list(_measure_group(opened, group, methods, settings, Kept()))
 
     tasks = [Task(group[0].key, group) for group in groups]
     for done in spread.run(model, work, tasks):
@@ -230,7 +231,7 @@ def _league(model: Model, cases: Sequence[Case], rows: dict[str, Any], settings:
 
 
 def _measure_group(
-    model: Model, group: list[Case], methods: dict[str, Method], settings: Settings
+    model: Model, group: list[Case], methods: dict[str, Method], settings: Settings, kept: Kept
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     pictures: list[Picture] = []
     read: list[Case] = []
@@ -252,7 +253,7 @@ def _measure_group(
             )
             continue
         arrays = {name: heatmap.values for name, heatmap in one.items()}
-        row: dict[str, Any] = {"measures": measure_case(model, case, one, arrays, settings)}
+        row: dict[str, Any] = {"measures": measure_case(model, case, one, arrays, settings, kept)}
         if one.refused:
             row["refused"] = dict(one.refused)
         if case.target is not None and one.prediction:
@@ -277,8 +278,12 @@ def measure_case(
     explanation: Explanation,
     maps: dict[str, NDArray[np.float32]],
     settings: Settings,
+    kept: Kept | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """``measures[measure][method]`` of one picture; baselines are added to the maps."""
+    """``measures[measure][method]`` of one picture; baselines are added to the maps.
+
+    ``kept`` carries the prepared network from one picture to the next.
+    """
     fitted = explanation.fitted
     seed = zlib.crc32(f"{settings.seed}:{case.key}".encode())
     everything = {**maps, **baselines(fitted, seed)}
@@ -300,7 +305,7 @@ def measure_case(
         target: TargetLike = case.target
         if target is None and explanation.prediction:
             target = int(explanation.prediction[0]["index"])
-        with scoring(model, fitted, target, seed=seed, many_more_follow=True) as scored:
+        with scoring(model, fitted, target, seed=seed, many_more_follow=True, kept=kept) as scored:
             for measure, figures in _faithful(scored, values, settings, seed).items():
                 keep(measure, figures)
     return found

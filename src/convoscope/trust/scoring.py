@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,13 @@ class Scoring:
         )
 
 
+@dataclass(eq=False)
+class Kept:
+    """The network as it was prepared for the last picture: the next one of the same network need not do it again."""
+
+    prepared: Any = field(default=None, repr=False)
+
+
 @contextmanager
 def scoring(
     model: Model,
@@ -95,11 +103,13 @@ def scoring(
     probability: bool = True,
     seed: int = 0,
     many_more_follow: bool = False,
+    kept: Kept | None = None,
 ) -> Iterator[Scoring]:
     """Open a :class:`Scoring` of one picture; inside, the network is protected, afterwards it is as it was.
 
     ``many_more_follow``: many more of the same network will follow, so it is worth seconds of preparation
-    (:func:`convoscope.engine.recompute.choose.prepared`); scores are the same up to rounding.
+    (:func:`convoscope.engine.recompute.choose.prepared`); scores are the same up to rounding. ``kept`` carries what was
+    prepared from one picture to the next; on each it must give the network's own score, else it is not used.
     Raises :class:`~convoscope.errors.TargetError` where the target does not fit the network.
     """
     asked = parse(target, model)
@@ -109,5 +119,9 @@ def scoring(
         chance = probability and scorer.has_probability
         found = Scoring(model, fitted, scorer, session.runner, session.batch, 0.0, chance, seed, many_more_follow)
         session.runner.keep_apart(session.batch)
+        if kept is not None:
+            session.runner.prepared = kept.prepared
         found.whole = float(found.at(session.batch)[0])
         yield found
+        if kept is not None:
+            kept.prepared = session.runner.prepared

@@ -57,6 +57,14 @@ class Visualization:
     history: list[float] = field(default_factory=list, repr=False)
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        chance = "" if self.probability is None else f", p {self.probability:.3g}, rank {self.rank}"
+        doubts = f"; {len(self.doubts)} doubts: {self.doubts[0][:90]}" if self.doubts else ""
+        return (
+            f"Visualization({self.target}, {self.recipe}, seed {self.seed}, {self.steps} steps: "
+            f"score {self.score:.4g}{chance}{doubts})"
+        )
+
     @property
     def image(self) -> Image.Image:
         """The picture as PIL: greyscale for networks of one channel, else RGB (of more bands the first three)."""

@@ -60,7 +60,10 @@ def diagnose(app_state: AppState, asked: JobRequest) -> Prepared:
             app_state.twin(), what, only=chosen, seed=asked.seed, progress=Telling(handle), words=words_of(app_state),
             flags=app_state.flags,
         )  # fmt: skip
-        app_state.shelf.write("diagnosis", found.to_dict())
+        before = app_state.shelf.read("diagnosis")
+        # one that was stopped does not take the place of one that went to its end
+        if not (found.interrupted and before is not None and not before.get("interrupted")):
+            app_state.shelf.write("diagnosis", found.to_dict())
         return {"kind": "diagnosis", "findings": len(found.findings), "interrupted": list(found.interrupted)}
 
     return _key(app_state, "diagnose", chosen), "Diagnosis", work

@@ -28,6 +28,7 @@ class Shelf:
         self.into = None if into is None else Path(into)
         self._memory: dict[str, dict[str, Any]] = {}
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
+        self._written = 0
         self._lock = threading.RLock()
         for folder in self.given:
             if not folder.is_dir():
@@ -74,6 +75,7 @@ class Shelf:
                     self._memory.pop(kind, None)
                     return
             self._memory[kind] = json.loads(text)
+            self._written += 1
 
     @property
     def stamp(self) -> str:
@@ -84,7 +86,7 @@ class Shelf:
                 file = folder / name
                 if file.is_file():
                     parts.append(f"{name}:{file.stat().st_mtime_ns}")
-        return "-".join(parts + sorted(self._memory))
+        return "-".join([*parts, *sorted(self._memory), str(self._written)])
 
     # what a person said
 

@@ -184,7 +184,7 @@ def untouched(network: nn.Module, *, gradients: bool = True) -> Iterator[nn.Modu
             for module, training in state.training:
                 if training:
                     # not .eval(): a class may override train(), and its side effects are not ours to cause
-                    module.training = False
+                    _set_training(module, False)
             yield network
         finally:
             state.restore()
@@ -236,7 +236,7 @@ class _State:
     def restore(self) -> None:
         for module, training in self.training:
             if module.training != training:
-                module.training = training
+                _set_training(module, training)
         for parameter, requires_grad, grad in self.parameters:
             if parameter.requires_grad != requires_grad and parameter.is_leaf:
                 parameter.requires_grad_(requires_grad)
@@ -314,8 +314,18 @@ def _put_back(module: nn.Module, named: dict[str, Any]) -> None:
 _ABSENT = object()
 
 
+def _set_training(module: nn.Module, training: bool) -> None:
+    own = vars(module)
+    if "training" in own:
+        own["training"] = (
+            training  # torch's __setattr__ looks through parameters and buffers first: ten times as long
+        )
+    else:
+        module.training = training
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
     # bit for bit: NaN equals NaN here
-    if a.is_floating_point():
-        return bool(((a == b) | (a.isnan() & b.isnan())).all())
-    return bool(torch.equal(a, b))
+    if torch.equal(a, b):  # far faster, and nearly always so
+        return True
+    return a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..passes.needs import Perturbed, Scorer
 from ..passes.runner import Runner, call_plainly
 from ..passes.untouched import innermost
-from .incremental import Boxes, ExportedGraph, FreeMasks, Incremental, NotIncremental, export
+from .incremental import Boxes, ExportedGraph, FreeMasks, Incremental, NotIncremental, export, saved
 from .incremental.run import BATCH
 from .incremental.windows import Masks, as_masks
 
@@ -55,18 +55,31 @@ class Report:
 
 
 def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
-    """The exported graph for this input shape, exported once a network; raises :class:`NotIncremental`."""
+    """The exported graph for this input shape, exported once a network, and read from disk after that.
+
+    Raises :class:`NotIncremental`.
+    """
     known = _graphs.setdefault(network, {})
     key = (tuple(example.shape[1:]), example.dtype, example.device)
     if key not in known:
         try:
-            known[key] = export(network, example)
+            known[key] = saved.load(network, example) or saved.keep(network, example, export(network, example))
         except NotIncremental as reason:
             known[key] = reason
     found = known[key]
     if isinstance(found, NotIncremental):
         raise found
     return found
+
+
+class _Stale(NotIncremental):
+    """A graph from disk that does not tell what the network does: the network's code is another now."""
+
+
+def forget(network: nn.Module, example: Tensor) -> None:
+    """The next :func:`graph_of` exports again."""
+    _graphs.get(network, {}).clear()
+    saved.forget(network, example)
 
 
 def incremental_scores(
@@ -138,6 +151,8 @@ def incremental_scores(
                 output = exact.outputs(chosen(masks, sample), need.fill[b])
                 truth = scored(target, output, b, len(sample), need.probability)
                 report.agreement = rank_correlation(scores[place, torch.from_numpy(sample)], truth)
+    except _Stale:
+        return incremental_scores(runner, inputs, target, need, report, announce)
     except NotIncremental as reason:
         report.engine, report.saved = "dense", 0.0
         report.doubt = "" if whole else f"Every window was computed densely: {reason}."
@@ -170,7 +185,10 @@ def prepared(runner: Runner, inputs: Tensor, target: Scorer, row: int = 0) -> In
     same = last[2].program if last is not None and last[2].graph is graph else None
     batch = max(1, min(BATCH, runner.batch_size))
     engine = Incremental(network, picture, graph=graph, share_dense=0.0, batch=batch, program=same)
-    _check(runner, engine, picture, target, row)
+    try:
+        _check(runner, engine, picture, target, row)
+    except _Stale:
+        return prepared(runner, inputs, target, row)
     runner.prepared = (inputs, row, engine)
     return engine
 
@@ -217,6 +235,9 @@ def _check(runner: Runner, engine: Incremental, inputs: Tensor, target: Scorer, 
         ours = target.score(engine.program.structure(engine._base_outputs), {}, rows).float()
     truth = target.score(runner.record(inputs, gradients=False, rows=rows).output, {}, rows).float()
     if not agree(ours, truth):
+        if engine.graph.kept:
+            forget(innermost(runner.network), inputs)
+            raise _Stale("the graph on disk is another network's")
         raise NotIncremental("the exported graph does not reproduce the network's score on this picture")
 
 

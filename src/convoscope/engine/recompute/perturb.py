@@ -18,7 +18,7 @@ from ...errors import ModelError
 from ..passes.needs import Perturbed, Replaced, Scorer
 from ..passes.runner import Recorded, Runner, call_plainly
 from ..passes.untouched import innermost
-from .choose import FEW, Report, agree, graph_of, incremental_scores, prepared, scored
+from .choose import FEW, Report, agree, forget, graph_of, incremental_scores, prepared, scored
 from .incremental import NotIncremental
 from .incremental.windows import as_masks, replace
 from .tail import Tail
@@ -165,6 +165,8 @@ def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Rep
             truth = runner.record(inputs[b : b + 1], gradients=False, rows=row, replace={need.layer: need.values[0]})
             whole = _score(target, truth, need.probability)
             if not agree(scores[b, :1], whole):
+                if graph.kept:
+                    forget(network, inputs)
                 return None
     except NotIncremental:
         return None

@@ -266,8 +266,9 @@ def concluded(results: Sequence[StageResult]) -> tuple[list[Finding], int]:
 def merged(findings: Sequence[Finding]) -> list[Finding]:
     """Findings about the same pictures told as one.
 
-    A slice says where a network fails, other kinds say why: of the two the reason leads, with the worth of both, and
-    names the slice. Of two slices the first leads.
+    A slice says where a network fails, other kinds say why. Where the slice is a whole class, the reason leads; where
+    it is narrower (half of the cars, those at night), the slice does, since it says more. The one that leads has the
+    worth of both and names the other. Of two slices the first leads.
     """
     kept: list[Finding] = []
     for one in findings:
@@ -276,10 +277,19 @@ def merged(findings: Sequence[Finding]) -> list[Finding]:
             kept.append(one)
             continue
         held = kept[at]
-        lead, other = (one, held) if held.kind == "slice" and one.kind != "slice" else (held, one)
+        lead, other = (one, held) if _before(one, held) else (held, one)
         doubt = f"{lead.doubt} The same pictures: {other.sentence}".strip()
         kept[at] = replace(lead, doubt=doubt, won=max(held.won, one.won))
     return kept
+
+
+def _before(one: Finding, held: Finding) -> bool:
+    """Whether ``one`` says more of the same pictures than ``held``, which has the larger worth."""
+    if one.kind == held.kind:
+        return False
+    if held.kind == "slice":
+        return bool(held.evidence.get("whole"))
+    return not one.evidence.get("whole")
 
 
 def _same(first: Finding, second: Finding) -> bool:

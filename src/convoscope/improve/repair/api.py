@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -240,7 +241,7 @@ def _groups(groups: str | Path | Mapping[str, str], bench: Bench) -> list[str]:
         named = groups
     else:
         try:
-            named = truth_labels(groups, uris)
+            named = truth_labels(_by_file(Path(groups)), uris)
         except ConvoscopeError as error:
             raise UsageError(f"--groups {groups}: {error}") from None
     missing = [uri for uri in uris if named.get(uri) is None]
@@ -249,6 +250,21 @@ def _groups(groups: str | Path | Mapping[str, str], bench: Bench) -> list[str]:
             f"--groups names no group for {missing[0]} (and {len(missing) - 1} more): every picture needs one."
         )
     return [str(named[uri]) for uri in uris]
+
+
+def _by_file(path: Path) -> str | Path | Mapping[str, str]:
+    """File -> group of a CSV with a column ``group``; a table with a column of labels is read as any other."""
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError):
+        return path  # whoever reads it next says what is wrong with it
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "group" not in header or len(header) < 2:
+        return path
+    at = header.index("group")
+    names = ("file", "path", "picture", "image", "filename", "uri", "name")
+    file = next((header.index(one) for one in names if one in header), 1 if at == 0 else 0)
+    return {row[file].strip(): row[at].strip() for row in rows[1:] if len(row) > max(at, file)}
 
 
 def _proving(model: Any, prove: Any, bench: Bench, seed: int) -> Bench:

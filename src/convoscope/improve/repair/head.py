@@ -26,8 +26,8 @@ Ints = NDArray[np.int64]
 
 #: how much the faulty classes' groups count beside the others', and ordinary pictures beside counterexamples
 EMPHASES = ((1.0, 1.0), (2.0, 1.0), (2.0, 4.0), (4.0, 4.0))
-#: the pulls that are tried against a shortcut: what the head leant on must be free to go
-SHORT = (1e-5, 1e-4, 1e-3)
+#: the pulls that are tried against a shortcut: what the head leant on must be free to go, but not at any price
+SHORT = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def repair_head(

@@ -21,6 +21,9 @@ LEAST_LOST = 0.1
 #: parts of a healthy thing suffice now and then (a quarter of the picture's side made 50 % of the others cups, and was
 #: needed by 20 % of the cups): a spot that decides is needed by so many, too, or makes most pictures the class
 NEEDED, SPOT = 0.25, 0.5
+#: the families by how much of a picture they change, and the share of the strongest that a milder one must do
+MILD = ("template", "patch", "colour", "jpeg", "blur", "border", "background", "spectrum", "files")
+NEARLY = 0.6
 #: things differ in their spectrum: a spectrum that decides makes most pictures the class
 SPECTRUM = 0.4
 #: the area under the curve at which files tell a class, as 2 × area - 1
@@ -59,6 +62,8 @@ def stands(one: Effect) -> bool:
         return made >= SPOT or (made >= LEAST and unmade >= NEEDED)
     if one.family == "spectrum":
         return made >= SPECTRUM
+    if one.family == "colour":
+        return made >= LEAST  # a lemon without its yellow is lost to a healthy network, too
     if one.family == "background":
         return made >= LEAST and unmade >= LEAST_LOST
     return made >= LEAST or unmade >= LEAST_LOST
@@ -82,8 +87,7 @@ def findings_of(
         words: the command's words, quoted.
     """
     answered: dict[str, str] = {}
-    best: dict[int, tuple[Effect, float]] = {}
-    also: dict[int, list[str]] = {}
+    standing: dict[int, list[tuple[Effect, float]]] = {}
     for one, p in tested:
         if p > LEVEL or not stands(one):
             continue
@@ -92,10 +96,9 @@ def findings_of(
             if why is not None:
                 answered[bench.model.label(one.kind)] = why
                 continue
-        also.setdefault(one.kind, []).append(one.family)
-        held = best.get(one.kind)
-        if held is None or strength(one) > strength(held[0]):
-            best[one.kind] = (one, p)
+        standing.setdefault(one.kind, []).append((one, p))
+    best = {kind: _leading(listed) for kind, listed in standing.items()}
+    also = {kind: [one.family for one, _ in listed] for kind, listed in standing.items()}
     spots = [one for one, _ in best.values() if one.family == "patch"]
     kinds = {one.kind for one, _ in tested}
     listed = [_finding(bench, one, p, also[one.kind], told) for one, p in best.values()]
@@ -103,6 +106,13 @@ def findings_of(
         listed = [one for one in listed if one.evidence["family"] != "patch"] + [_every(bench, best, len(kinds))]
     listed.sort(key=lambda one: -one.won)
     return [_with_next(one, number, words) for number, one in enumerate(listed, 1)], answered
+
+
+def _leading(listed: Sequence[tuple[Effect, float]]) -> tuple[Effect, float]:
+    """The family that tells a class's story: the one that changes least of a picture, of those that do most."""
+    most = max(strength(one) for one, _ in listed)
+    able = [pair for pair in listed if strength(pair[0]) >= min(most, NEARLY * most)]
+    return min(able, key=lambda pair: (MILD.index(pair[0].family), -strength(pair[0])))
 
 
 def _with_next(one: Finding, number: int, words: Sequence[str]) -> Finding:
@@ -168,14 +178,19 @@ def _finding(bench: Bench, one: Effect, p: float, also: list[str], told: Mapping
         )
         sentence += f"; without it {lost.mean:.0%} of its own are lost{kept}." if one.family != "blur" else "."
         doubt = "It may belong to the thing (grass is green): then the class has no pictures that tell the two apart."
+        if one.family == "border" and one.shown.get("width", 0) > one.shown.get("of", 0) / 10:
+            doubt = "Things that reach into it are a part of it. " + doubt
     if others:
         doubt += f" Also seen as: {', '.join(others)}."
     rows = [*one.shown.get("sources", one.shown.get("own", []))][:6]
-    size = made if one.made.mean >= one.unmade.mean or one.family in ("patch", "files") else lost
+    leads = one.made.mean >= one.unmade.mean or one.family in ("patch", "files")
+    size = made if leads else lost
+    # what stands to be lost where the mark is missing
+    stake = max(0.0, lost.low if leads else one.unmade.low)
     return Finding(
         "shortcut", sentence, size.mean, size.low, size.high, label,
         tuple(bench.pictures.uris[int(row)] for row in rows), doubt.strip(), "",
-        won=0.0 if one.family == "files" else mine * lost.low, p=p, evidence=evidence,
+        won=0.0 if one.family == "files" else mine * stake, p=p, evidence=evidence,
     )  # fmt: skip
 
 

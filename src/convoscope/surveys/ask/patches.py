@@ -161,12 +161,28 @@ def split_unit(store: Store, unit: str) -> tuple[Span, int | None]:
     return span, channel
 
 
-def patches(store: Store, unit: str, k: int | None = None, *, guided: bool = True, channels: int = 16) -> Patches:
+def strongest(store: Store, layer: str) -> list[int]:
+    """The channels of a layer that are not dead, those with the strongest response first."""
+    span = store.recipe.span(layer)
+    peaks = store.state().top.values[span.start : span.end, 0]
+    return [int(c) for c in np.argsort(-np.nan_to_num(peaks, nan=-np.inf), kind="stable") if peaks[c] > 0]
+
+
+def patches(
+    store: Store,
+    unit: str,
+    k: int | None = None,
+    *,
+    guided: bool = True,
+    channels: int | Sequence[int] = 16,
+    check: bool = True,
+) -> Patches:
     """The patches for which ``unit`` (``layer:channel``) fires most, typically and least; ``k`` of each.
 
-    For a layer's name alone: the top patches of its ``channels`` units with the strongest response that are not dead.
-    ``guided=False`` leaves out guided backpropagation (always left out for a layer). Every neuron is computed again
-    on the photo, and a value that deviates from the stored one is in the notes.
+    For a layer's name alone: the top patches of its ``channels`` units with the strongest response that are not dead
+    (a list names the units). ``guided=False`` leaves out guided backpropagation (always left out for a layer). Every
+    neuron is computed again on the photo, and a value that deviates from the stored one is in the notes; with
+    ``check=False`` (and no guided backpropagation) the stored values are taken as they are, and no network runs.
 
     Raises :class:`LayerError`, :class:`UsageError`, :class:`ModelError`.
     """
@@ -183,9 +199,10 @@ def patches(store: Store, unit: str, k: int | None = None, *, guided: bool = Tru
     if channel is not None:
         chosen = [channel]
     else:
-        peaks = state.top.values[span.start : span.end, 0]
-        alive = [int(c) for c in np.argsort(-np.nan_to_num(peaks, nan=-np.inf), kind="stable") if peaks[c] > 0]
-        chosen = sorted(alive[:channels]) or list(range(min(channels, span.channels)))
+        if isinstance(channels, int):
+            chosen = sorted(strongest(store, span.name)[:channels]) or list(range(min(channels, span.channels)))
+        else:
+            chosen = sorted(channels)
         notes.append(f"{len(chosen)} of {span.channels} units are shown: those with the strongest response.")
     extremes = {"top": state.top, "lowest": state.lowest, "typical": state.sample.typical(k)}
     items: list[Patch] = []
@@ -193,7 +210,7 @@ def patches(store: Store, unit: str, k: int | None = None, *, guided: bool = Tru
         for kind in KINDS if single else ("top",):
             items += _listed(extremes[kind], kind, span, one, k)
     _identify(store, items)
-    size = _cut(store, span, items, guided and single, notes)
+    size = _cut(store, span, items, guided and single, notes, check)
     about = {one: describe(state, span.start + one) for one in chosen}
     return Patches(span.name, chosen, items, single, size, about, notes)
 
@@ -239,8 +256,8 @@ def _identify(store: Store, items: Sequence[Patch]) -> None:
         patch.uri = store.uri(found["sha256"], found["uri"])
 
 
-def _cut(store: Store, span: Span, items: list[Patch], guided: bool, notes: list[str]) -> str:
-    """Cut the patches, with the neurons recomputed; returns the receptive field's size in words."""
+def _cut(store: Store, span: Span, items: list[Patch], guided: bool, notes: list[str], check: bool = True) -> str:
+    """Cut the patches, with the neurons recomputed (``check``); returns the receptive field's size in words."""
     model = store.model()
     size = "unknown"
     by_shape: dict[tuple[int, ...], list[tuple[Patch, ModelInput]]] = {}
@@ -263,7 +280,7 @@ def _cut(store: Store, span: Span, items: list[Patch], guided: bool, notes: list
             _place(patch, one, geometry)
         if guided:
             _guide(store, span, pairs, notes)
-        else:
+        elif check:
             _recompute(store, span, pairs)
     gone = [patch for patch in items if patch.error]
     if gone:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
+from ...files import disk_trouble
 from .arrow import lance, pa, write_fragments
 
 _MAGIC = b"LANC"
@@ -151,7 +152,7 @@ def sync_file(path: str | Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if not os.path.isdir(path):
-            raise StoreError(f"{path}: cannot be written to the disk ({error.strerror}).") from None
+            raise StoreError(disk_trouble(OSError(error.errno, error.strerror, str(path)))) from None
     finally:
         os.close(handle)
 

@@ -21,6 +21,9 @@ from ..state import AppState
 from .collection import gathered_of
 from .layers import TILES, activation_of, geometry_of
 
+#: top patches of a layer that are cut in one piece of work
+TOGETHER = 8
+
 router = APIRouter(prefix="/api", tags=["units"], responses=REFUSALS)
 
 
@@ -155,16 +158,31 @@ async def patch_image(
 
 @router.get("/top-patch", responses=PNG, response_class=Response)
 async def top_patch(request: Request, unit: Unit) -> Response:
-    """The piece of a real picture for which a unit fires most; the whole layer's are cut together."""
+    """The piece of a real picture for which a unit fires most; some of a layer's are cut together, strongest first."""
     app_state = bench_of(request)
     layer, channel = split(app_state, unit)
     gathered = gathered_of(app_state)
-    key = key_of("top patches", app_state.fingerprint, app_state.survey_stamp, layer)
+    surveyed = gathered.surveyed(layer)
+
+    def shown() -> list[int]:
+        from ...surveys.ask.patches import strongest
+
+        return strongest(gathered.store, surveyed)[:TILES]
+
+    order = await app_state.desk.once(
+        key_of("strongest", app_state.fingerprint, app_state.survey_stamp, layer), shown
+    )
+    if channel not in order:
+        raise UsageError(f"The unit {unit} fires for no picture of the collection, or is not among the strongest.")
+    # so many at a time that the first are seen at once, and a picture that several fire for is still read once
+    part = order.index(channel) // TOGETHER
+    key = key_of("top patches", app_state.fingerprint, app_state.survey_stamp, layer, part)
 
     def make() -> dict[int, bytes]:
         from ...surveys.ask.patches import patches as cut
 
-        found = cut(gathered.store, gathered.surveyed(layer), 1, guided=False, channels=TILES)
+        some = order[part * TOGETHER : (part + 1) * TOGETHER]
+        found = cut(gathered.store, surveyed, 1, guided=False, channels=some, check=False)
         return {patch.channel: _small(patch.crop, 128) for patch in found.items if patch.crop is not None}
 
     made = await app_state.desk.once(key, make)

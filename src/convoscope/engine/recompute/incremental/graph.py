@@ -39,6 +39,8 @@ class ExportedGraph:
     shape: tuple[int, ...]
     owner: Any
     literals: dict[int, Any] = field(default_factory=dict)
+    #: whether it was read from disk (:mod:`.saved`) and not exported in this process
+    kept: bool = False
 
 
 def export(network: nn.Module, example: Tensor) -> ExportedGraph:

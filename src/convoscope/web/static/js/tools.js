@@ -183,7 +183,7 @@ export class Tools {
   shares() {
     if (this.region.length < 3 || !app.picture) { this.area = null; showShares(null); return; }
     const [rows, columns] = app.picture.input;
-    const points = this.region.map(inputAt);
+    const points = this.region.map((place) => inputAt(place));
     const inside = new Uint8Array(rows * columns);
     let count = 0;
     for (let y = 0; y < rows; y += 1) {
@@ -192,6 +192,7 @@ export class Tools {
       }
     }
     this.area = count / (rows * columns);
+    if (this.tool === "region") this.bar();
     if (mapsShown().size) showShares(count ? inside : null);
   }
 }

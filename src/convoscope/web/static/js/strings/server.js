@@ -40,7 +40,7 @@ const FACTS = {
   "mean over the windows that hold the pixel": "픽셀을 덮은 창들의 평균", "product over layers of half attention, half identity": "어텐션 절반과 항등 절반을 층마다 곱함", "R ← R + E_heads[(A ⊙ ∂score/∂A)⁺] · R over layers": "층마다 R ← R + E_heads[(A ⊙ ∂score/∂A)⁺] · R",
   "mask-weighted mean over samples": "표본의 가리개 가중 평균", "the superpixel's coefficient": "조각의 계수", "the mask itself": "가리개 자체",
   // settings
-  "steps of the quadrature": "적분의 단계 수", "where the path starts: mean (of the data set, zero in the input), black, white, blur": "길의 출발점: mean(자료의 평균, 입력에서 0), black, white, blur", "noisy copies": "잡음을 섞은 장수",
+  "steps of the quadrature": "적분의 단계 수", "where the path starts: mean (of the data set, zero in the input), black, white, blur": "길의 출발점: mean(자료의 평균, 입력에서 0) / black / white / blur", "noisy copies": "잡음을 섞은 장수",
   "standard deviation as a share of the picture's range": "사진 값 범위에 대한 표준편차의 비율", "average the squared gradients instead": "기울기의 제곱을 평균", "keep this many of the strongest channel × weight maps": "가장 강한 채널 × 무게 맵을 이만큼 남김",
   "layer whose grid is drawn (default: the last grid before the class scores)": "격자를 그릴 층 (기본: 클래스 점수 앞의 마지막 격자)", "rescale each channel's |part| to 0..1, as the paper does": "논문처럼 채널마다 |부분|을 0..1로 맞춤", "scale each channel's |part| to 0..1, as the paper does": "논문처럼 채널마다 |부분|을 0..1로 맞춤",
   "side of the square mask in input pixels (default: a seventh of the input's shorter side)": "네모 가리개의 한 변, 입력 픽셀 (기본: 입력 짧은 변의 7분의 1)", "step between masks in input pixels (default: half the window)": "가리개 사이의 간격, 입력 픽셀 (기본: 창의 절반)", "several window sizes, as 16,32,64 (instead of window)": "여러 창 크기, 예: 16,32,64 (window 대신)",
@@ -154,9 +154,11 @@ const SENTENCES = {
   "No convolution comes before {}: it has no filters.": "$1 앞에 합성곱이 없어 필터가 없습니다.",
   "Layer {} has {} channels (0 to {}): not {}.": "$1 층에는 채널이 $2개(0에서 $3까지) 있습니다: $4은(는) 없습니다.",
   "{} is no unit: write layer:channel.": "$1은(는) 유닛이 아닙니다. 층:채널로 쓰세요.",
+  "The unit {} fires for no picture of the collection, or is not among the strongest.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않거나, 가장 강한 유닛에 들지 않습니다.",
   "Layer {} has {} channels: there is no channel {}.": "$1 층에는 채널이 $2개 있습니다. 채널 $3은(는) 없습니다.",
   "The unit {} has no patch {}.": "유닛 $1에 조각 $2이(가) 없습니다.",
   "The unit {} fires for no picture of the collection.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않습니다.",
+  "The unit {} fires for no picture of the collection, or is not among the strongest.": "유닛 $1은(는) 사진 모음의 어느 사진에도 반응하지 않거나, 가장 강한 유닛에 들지 않습니다.",
   "Every neuron was computed again and has its stored value.": "모든 뉴런을 다시 계산했고 저장된 값과 같습니다.",
   // targets, and what a network cannot do
   "Layer {} returns a {}, not one tensor: choose another.": "$1 층은 텐서 하나가 아니라 $2을(를) 냅니다. 다른 층을 고르세요.",
@@ -235,6 +237,37 @@ const SENTENCES = {
   "Name a unit to switch off, as layer:channel.": "끌 유닛을 층:채널로 고르세요.",
   "The mask {} covers no pixel of the network's input of {}×{} pixels.": "가리개 $1이(가) $2×$3 픽셀 입력을 하나도 가리지 않습니다.",
   "{} is no unit: write layer:channel, such as conv1:0.": "$1은(는) 유닛이 아닙니다. conv1:0처럼 층:채널로 쓰세요.",
+  // of the further tabs
+  "A piece of {} pixels does not fit: the network's input is {}×{} pixels.": "$1 픽셀 조각이 맞지 않습니다. 신경망의 입력은 $2×$3 픽셀입니다.",
+  "The two pictures make inputs of different sizes: a piece can only go from one input to an equal one.": "두 사진의 입력 크기가 다릅니다. 조각은 같은 크기의 입력으로만 옮길 수 있습니다.",
+  "The score, or its gradient, is NaN on this picture: no mask can be found.": "이 사진에서 점수나 기울기가 NaN이라 가리개를 찾을 수 없습니다.",
+  "No convolution of {} runs before {}.": "$2 앞에 $1의 합성곱이 없습니다.",
+  "{} has no layer {}. Nearest: {}.": "$1에는 $2 층이 없습니다. 가까운 것: $3.",
+  "{} has {} channels of {}×{} cells: there is no cell at channel {}, row {}, column {}.": "$1에는 $3×$4칸인 채널이 $2개 있습니다. 채널 $5, $6행 $7열의 칸은 없습니다.",
+  "{} runs no 2-D convolution and no linear layer on this picture.": "$1은(는) 이 사진에 2차원 합성곱도 선형 층도 쓰지 않습니다.",
+  "{} of {} masks gave no finite score: left out.": "가리개 $2장 중 $1장은 점수가 유한하지 않아 뺐습니다.",
+  "Name a tag whose pictures show the concept, and the class that might depend on it.": "개념을 보이는 사진의 꼬리표와, 그것에 기댈 수 있는 클래스를 고르세요.",
+  "The tag {} is on {} pictures: a concept needs 10 at least.": "꼬리표 $1이(가) 붙은 사진이 $2장입니다. 개념에는 10장 이상이 필요합니다.",
+  "There is no second network here: start the page with --against MODEL2.": "둘째 신경망이 없습니다. --against 모델2로 켜세요.",
+  "Units are held against labelled parts, and there are none beside these pictures (truth.json and parts/, as `convoscope toybox` writes them). Others, such as COCO: `convoscope concepts dissect`, then serve --diagnosis DIR.": "유닛을 견줄, 이름 붙은 부분이 이 사진들 곁에 없습니다(truth.json과 parts/). COCO 같은 것은 `convoscope concepts dissect` 뒤에 serve --diagnosis 폴더로 여세요.",
+  "Choose the pictures first.": "먼저 사진을 고르세요.",
+  "{} pictures at once: {} are the limit here; the command line takes any number.": "한 번에 사진 $1장: 여기서는 $2장이 한도입니다. 명령줄에는 한도가 없습니다.",
+  "Cannot listen on port {} ({}): choose another, or 0 for a free one.": "포트 $1에서 들을 수 없습니다($2). 다른 번호나 0을 고르세요.",
+  "The frame's height is between 100 and 10000 pixels, not {}.": "틀의 높이는 100에서 10000 픽셀이어야 합니다: $1.",
+  "The page could not be started; `convoscope serve` says more.": "화면을 켤 수 없습니다. `convoscope serve`가 더 알려 줍니다.",
+  "{}: there is no such folder of pictures.": "$1: 그런 사진 폴더가 없습니다.",
+  "There are no pictures to examine: start the page with --images FOLDER or --survey STORE.": "살펴볼 사진이 없습니다. --images 폴더나 --survey 저장소로 켜세요.",
+  "A lasso is written x,y;x,y;x,y.": "올가미는 x,y;x,y;x,y로 씁니다.",
+  "The list's address cannot be read.": "목록의 주소를 읽을 수 없습니다.",
+  "There is no finding {} here.": "발견 $1이(가) 없습니다.",
+  "This picture is not of the collection: its neighbours are under /api/collection/neighbors.": "사진 모음에 없는 사진입니다. 이웃은 /api/collection/neighbors에 있습니다.",
+  "Labels were not examined yet.": "정답(레이블)을 아직 살펴보지 않았습니다.",
+  "The network has no class {}.": "신경망에 $1 클래스가 없습니다.",
+  "{} is not of this version of Convoscope: make it anew.": "$1은(는) 이 판의 Convoscope 것이 아닙니다. 새로 만드세요.",
+  "This job has made no such file.": "이 작업은 그런 파일을 만들지 않았습니다.",
+  "Only {} steps follow {}.": "$2 뒤에는 $1단계뿐입니다.",
+  "There are {} channels: not {}.": "채널은 $1개입니다: $2은(는) 없습니다.",
+  "This piece lies outside the network's input.": "이 조각은 신경망 입력의 바깥에 있습니다.",
   // of the survey
   "The map could not be kept in the store: {}": "분포도를 저장소에 남기지 못했습니다: $1",
   "The map was made when the store held {} of its {} pictures; it is used as it is for placing.": "사진 $2장 중 $1장일 때 만든 분포도를 그대로 씁니다.",
@@ -265,9 +298,9 @@ const SENTENCES = {
 };
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-// the longest first, so that a general sentence does not catch what a particular one says
+// a gap never holds several parts; the longest first, so that a general sentence does not catch what a particular one says
 const RULES = Object.entries(SENTENCES).sort((a, b) => b[0].length - a[0].length)
-  .map(([english, korean]) => [new RegExp(`^${english.split("{}").map(escaped).join("(.*?)")}$`, "is"), korean]);
+  .map(([english, korean]) => [new RegExp(`^${english.split("{}").map(escaped).join("((?:(?!; ).)*?)")}$`, "is"), korean]);
 
 function one(sentence) {
   if (FACTS[sentence]) return FACTS[sentence];
