@@ -124,3 +124,16 @@ def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(man
     assert again.skipped == 10
     assert len(again.records) == 18
     assert not [t for t in threading.enumerate() if t.name.startswith("convoscope-")]
+
+
+def test_maps_made_under_autocast_are_maps():
+    import torch
+
+    from convoscope.toybox import draw
+
+    model, image = cs.open_model("toybox", device="cpu"), draw(7, label="car").image
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = cs.explain(model, image, ["grad-cam", "saliency"])
+    whole = cs.explain(model, image, ["grad-cam", "saliency"])
+    assert low["grad-cam"].values.dtype == np.float32
+    assert np.corrcoef(low["grad-cam"].values.ravel(), whole["grad-cam"].values.ravel())[0, 1] > 0.95
