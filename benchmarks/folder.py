@@ -81,7 +81,7 @@ def main() -> None:
             start = now()
             for number, (path, one) in enumerate(zip(paths, made, strict=False)):
                 model.prepare(Picture.of(path))
-                folder.write(Path(out) / f"w{number}", one, request, "", complete=True)
+                folder.write(Path(out) / f"w{number}", one, request, "", complete=True, more={})
             wall, cpu = (value / len(made) * len(paths) for value in since(start))
         with tempfile.TemporaryDirectory() as out:
             before = bare_passes(model, fitted)

@@ -326,7 +326,7 @@ class _Run:
         shared: dict[str, Any],
     ) -> Heatmap:
         chosen = self.methods[name]
-        values = np.ascontiguousarray(maps.values[index].numpy(), dtype=np.float32)
+        values = np.ascontiguousarray(_array(maps.values[index]), dtype=np.float32)
         doubts = list(maps.doubts[index]) if maps.doubts else []
         doubts += layer_doubts(maps.layer, getattr(chosen, "layer", None), watched)
         doubts += cut_doubts(values, chosen.about, maps.layer, session.runner.cut)
@@ -353,8 +353,8 @@ class _Run:
             maps.unit,
             maps.reduction,
             self.fitted[index],
-            None if maps.grid is None else maps.grid[index].numpy(),
-            None if maps.raw is None else maps.raw[index].numpy(),
+            None if maps.grid is None else _array(maps.grid[index]),
+            None if maps.raw is None else _array(maps.raw[index]),
             maps.layer,
             maps.geometry,
             maps.parts[index] if maps.parts else [],
@@ -362,6 +362,12 @@ class _Run:
             provenance,
             maps.facts[index] if maps.facts else {},
         )
+
+
+def _array(values: Tensor) -> np.ndarray[Any, Any]:
+    """A map for NumPy, which has no bfloat16: under autocast maps may come in it."""
+    found: np.ndarray[Any, Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return found
 
 
 def _provenance(model: Model, watched: NetworkTrace) -> dict[str, Any]:

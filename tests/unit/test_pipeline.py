@@ -106,21 +106,34 @@ def test_a_folder_gives_the_maps_of_single_calls(many, tmp_path):
 def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(many, tmp_path, monkeypatch):
     """The disk is full at the eleventh picture: the ten before it are done, and the next run does the rest."""
     model = cs.open_model("toybox", device="cpu")
-    real, written = folder.dump_json, []
+    real, written = folder.write_whole, []
 
-    def full(document):
-        written.append(document["path"])
+    def full(path, content):
+        written.append(path)
         if len(written) == 11:
             raise OSError(28, "No space left on device")
-        return real(document)
+        return real(path, content)
 
-    monkeypatch.setattr(folder, "dump_json", full)
+    monkeypatch.setattr(folder, "write_whole", full)
     with pytest.raises(OSError, match="No space"):
         cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
     assert len(list((tmp_path / "out").glob("*/explain.json"))) == 10
     assert not list((tmp_path / "out").glob("*/.making-*"))
-    monkeypatch.setattr(folder, "dump_json", real)
+    monkeypatch.setattr(folder, "write_whole", real)
     again = cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
     assert again.skipped == 10
     assert len(again.records) == 18
     assert not [t for t in threading.enumerate() if t.name.startswith("convoscope-")]
+
+
+def test_maps_made_under_autocast_are_maps():
+    import torch
+
+    from convoscope.toybox import draw
+
+    model, image = cs.open_model("toybox", device="cpu"), draw(7, label="car").image
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = cs.explain(model, image, ["grad-cam", "saliency"])
+    whole = cs.explain(model, image, ["grad-cam", "saliency"])
+    assert low["grad-cam"].values.dtype == np.float32
+    assert np.corrcoef(low["grad-cam"].values.ravel(), whole["grad-cam"].values.ravel())[0, 1] > 0.95
