@@ -195,7 +195,8 @@ def test_an_invisible_pattern_is_found_by_the_template_and_by_nothing_that_is_se
     assert red["template"].necessity.mean > 0.5
     assert red["template"].control.mean < 0.1
     assert red["patch"].sufficiency.mean < 0.1
-    [finding] = found.findings
+    # the other classes' squares lie nearly at one place: what they have in common may be named, too, with that doubt
+    finding = next(one for one in found.findings if one.class_name == "red")
     assert finding.class_name == "red"
 
 

@@ -62,6 +62,8 @@ def stands(one: Effect) -> bool:
         return made >= SPOT or (made >= LEAST and unmade >= NEEDED)
     if one.family == "spectrum":
         return made >= SPECTRUM
+    if one.family == "template":
+        return made >= LEAST or unmade >= NEEDED
     if one.family == "colour":
         return made >= LEAST  # a lemon without its yellow is lost to a healthy network, too
     if one.family == "background":
@@ -168,6 +170,8 @@ def _finding(bench: Bench, one: Effect, p: float, also: list[str], told: Mapping
     else:
         seen = ", and no person would see it" if not evidence["visible"] else ""
         said = _WHAT[one.family].format(label=label)
+        if one.family == "template":
+            doubt = "Things that always lie at one place have their parts in common, too: look at it. " + doubt
         if one.family == "border" and one.shown.get("width", 0) > one.shown.get("of", 0) / 10:
             said = f"What surrounds the thing (the outer {one.shown['width']} pixels) decides {label}"
         spared = one.shown.get("necessity_control")
@@ -178,6 +182,8 @@ def _finding(bench: Bench, one: Effect, p: float, also: list[str], told: Mapping
         )
         sentence += f"; without it {lost.mean:.0%} of its own are lost{kept}." if one.family != "blur" else "."
         doubt = "It may belong to the thing (grass is green): then the class has no pictures that tell the two apart."
+        if one.family == "template":
+            doubt = "Things that always lie at one place have their parts in common, too: look at it. " + doubt
         if one.family == "border" and one.shown.get("width", 0) > one.shown.get("of", 0) / 10:
             doubt = "Things that reach into it are a part of it. " + doubt
     if others:

@@ -14,7 +14,6 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from .bench import Bench, Ints
 from .carried import CARRIED, along_the_edge, colours, told_by
 from .changes import Change, Make, dearest, inputs, less_rest, means, pixels, table_of
-from .template import DOSES
 from .windows import evidence
 
 #: share of the picture that counts as the thing where no masks are given: the strongest part of the evidence
@@ -23,6 +22,8 @@ THING = 0.4
 QUALITIES, BLURS = (10, 25, 50, 75), (1.0, 2.0)
 #: widths of the rings along the edge, as shares of the shorter side: a frame, a corner, all around the thing
 RINGS = (1 / 12, 1 / 6, 1 / 4)
+#: how much of the detail that JPEG takes out is given back: what few donors have is a part of it
+DOSES = (1.0, 2.0)
 #: a class carries the mark of a round trip where the trip changes its pictures by so much less than the others'
 CARRIES = 0.7
 

@@ -9,15 +9,13 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from .bench import Bench, Ints
-from .carried import CARRIED, under_curve
-from .changes import Change, Make, by_class, dearest, inputs, less_rest, pixels, table_of
+from .carried import under_curve
+from .changes import Change, Make, by_class, inputs, less_rest, pixels, table_of
 
 #: deviations of the blur whose rest is looked at, as shares of the shorter side: for the eye, and for taking
 FINE, COARSE = 1 / 48, 1 / 16
-#: how often a template is taken: the mean of few pictures is a faint copy of the mark
-DOSES = (1.0, 2.0)
-#: pictures by which the mean at a place is drawn towards nothing: what few pictures show there is mostly chance
-SHRINK = 4.0
+#: pictures of a tone that a place needs: what fewer show there is chance
+FEW = 3
 
 
 def high_pass(values: Tensor, share: float = FINE) -> Tensor:
@@ -42,9 +40,8 @@ def tones(values: Tensor) -> Tensor:
 def template(bench: Bench, kind: int, seed: int = 0, dose: float | None = None) -> Change:
     """The mean of the class's pictures less the mean of the rest, high-passed: added, and taken away.
 
-    Bright and dark places have a mean each, so that a half-transparent mark is found, too. How often it is taken
-    (:data:`DOSES`) is chosen on half A, unless ``dose`` says it. The control is the template of another class, brought
-    to the same size.
+    Bright and dark places have a mean each, so that a half-transparent mark is found, too. It is taken ``dose`` times
+    (once by default). The control is the template of another class, brought to the same size.
     """
     random = np.random.default_rng([seed, kind, 2])
     rivals = [one for one in bench.classes if one != kind]
@@ -61,13 +58,11 @@ def template(bench: Bench, kind: int, seed: int = 0, dose: float | None = None) 
         return make
 
     carried = _carried(bench, kind)
-    doses = DOSES if dose is None else (dose,)
-    listed = [Change("template", None, None, put(-one, found), put(-one, dummy)) for one in doses]
-    at = dearest(bench, kind, listed) if carried >= CARRIED and dose is None else 0
+    often = 1.0 if dose is None else dose  # twice the mean of things at one place would take the things, too
     return Change(
-        "template", put(1, found), put(1, dummy), listed[at].take, listed[at].bare,
+        "template", put(1, found), put(1, dummy), put(-often, found), put(-often, dummy),
         {
-            "template": fine[kind], "strength": float(found.square().mean().sqrt()), "dose": doses[at],
+            "template": fine[kind], "strength": float(found.square().mean().sqrt()), "dose": often,
             "noise": float(np.median([_strong(fine[one]) for one in rivals])),
         },
         carried,
@@ -80,7 +75,7 @@ def _pair(bench: Bench, kind: int, share: float = COARSE) -> Tensor:
     mine = sums[kind][0]
     theirs = sum((one for label, (one, _) in sums.items() if label != kind), torch.zeros_like(mine))
     mean, rest = (one[:2] / one[2:].clamp(min=1) for one in (mine, theirs))
-    return ((mean - rest) * (mine[2:] / (mine[2:] + SHRINK))).float()
+    return ((mean - rest) * (mine[2:] >= FEW)).float()
 
 
 def _by_tone(values: Tensor, share: float) -> Tensor:
