@@ -147,7 +147,7 @@ def explain(
     for name, why in refused.items():
         complain(f"{name}: no map. {why}")
     if papers is not None:
-        from ..html.render import write_whole
+        from ..files import write_whole
         from ..methods import bibtex
 
         write_whole(papers, bibtex(one.about.name for one in methods))

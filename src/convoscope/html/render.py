@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from ..files import write_whole as write_whole
 from ..names import upright
 
 #: what every page that is written to a file allows: its own style and the pictures in it, nothing from outside

@@ -62,7 +62,7 @@ class Shelf:
 
     def write(self, kind: str, document: dict[str, Any]) -> None:
         """Keep a document; in memory alone where there is no folder, or none that can be written."""
-        from ..html.render import write_whole
+        from ..files import write_whole
 
         text = dump_json(document)
         with self._lock:
@@ -102,7 +102,7 @@ class Shelf:
 
     def answer(self, label: str, is_part: bool | None) -> dict[str, bool]:
         """Note what a person said of a class's spot; None takes it back."""
-        from ..html.render import write_whole
+        from ..files import write_whole
 
         with self._lock:
             now = self.answers()
