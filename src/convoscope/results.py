@@ -404,7 +404,9 @@ def contact_sheet(
         for name in names:
             if name not in row:
                 cells.append(
-                    sheet.Cell(None, named.get(name, name), None, "refused: " + row.refused.get(name, "no map"))
+                    sheet.Cell(
+                        None, named.get(name) or _title(name), None, "refused: " + row.refused.get(name, "no map")
+                    )
                 )
                 continue
             heatmap = row[name]
@@ -429,6 +431,14 @@ def contact_sheet(
         lines, title=heading if title == "" else title or "", footnote=f"{about} {scale_note}", columns=columns,
         width=width, caption=caption,
     )  # fmt: skip
+
+
+def _title(name: str) -> str:
+    """What stands over a method's map, also where it gave none."""
+    from .methods import METHODS
+
+    kind = METHODS.get(name)
+    return name if kind is None else kind.about.title
 
 
 def _about(explanations: Sequence[Explanation]) -> tuple[str, str]:

@@ -272,3 +272,24 @@ def test_a_store_of_a_python_object_needs_it_again(store: Store, model: Model) -
     with pytest.raises(ModelError, match="preprocessing is not the surveyed one: fit"):
         opened.use_model(wrap(network(), size=48, resize=56, fit="squash"))
     assert opened.use_model(model).patches("6:3", 1).items
+
+
+def test_a_layer_is_known_by_every_name_of_its_values(tmp_path: Path) -> None:
+    """A block's output is its last ReLU's: both names show the same units; another layer's name is refused."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    network = nn.Sequential(block, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 8 * 8, 3)).eval()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(4):
+        pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    store = survey(wrap(network, size=16), [folder], tmp_path / "store")
+    (surveyed,) = [span.name for span in store.recipe.layers]
+    assert {"0", "0.1"} == {surveyed, *(k for k, v in store.other_names().items() if v == surveyed)}
+    for name in ("0", "0.1"):
+        found = store.patches(f"{name}:1").of("top")
+        assert [one.value for one in found] == [one.value for one in store.patches(f"{surveyed}:1").of("top")]
+        assert len(store.units(name)) == 4
+    with pytest.raises(LayerError, match="was not surveyed"):
+        store.units("1")

@@ -74,43 +74,30 @@ class SurveyView:
         return shown(Path(path_of(str(row.get("uri") or ""))).name)
 
     def surveyed(self, layer: str) -> str:
-        """The surveyed layer that holds the same numbers as ``layer``: itself, or the last one inside it.
+        """The surveyed layer that holds the same numbers as ``layer``: itself, or one of the same values.
 
         A block's output is its last activation's, so ``layer3`` is known where ``layer3.1.relu`` was surveyed. Raises
         :class:`LayerError` where there is none.
         """
-        found = self._alias(layer)
+        found = self.known_as(layer)
         if found is None:
             raise LayerError(
                 f"Layer {layer} was not surveyed; these were: {', '.join(s.name for s in self.store.recipe.layers)}."
             )
         return found
 
-    def _alias(self, layer: str) -> str | None:
+    def known_as(self, layer: str) -> str | None:
+        """The surveyed layer that holds the same numbers, by its name; None where there is none."""
         names = {span.name for span in self.store.recipe.layers}
-        if layer in names:
-            return layer
-        order = list(self.store.model().watched().layers)
-        if layer not in order:
-            return None
-        # only blocks that close around it may lie between: anything else would have changed the numbers
-        for name in reversed(order[: order.index(layer)]):
-            if name in names and name.startswith(f"{layer}."):
-                return name
-            if not (name == layer or name.startswith(f"{layer}.")):
-                return None
-            inner = order[order.index(name) - 1] if order.index(name) else ""
-            if not inner.startswith(f"{name}."):
-                return None
-        return None
+        return layer if layer in names else self.store.other_names().get(layer)
 
     def holds_layer(self, layer: str) -> bool:
         """Whether the survey knows a layer, by its own name or by another of the same numbers."""
-        return self._alias(layer) is not None
+        return self.known_as(layer) is not None
 
     def units(self, layer: str) -> dict[int, dict[str, Any]]:
         """Figures of a surveyed layer's units by channel; empty for a layer that was not surveyed."""
-        known = self._alias(layer)
+        known = self.known_as(layer)
         if known is None:
             return {}
 
@@ -134,7 +121,7 @@ class SurveyView:
     def figures(self, layer: str, channel: int) -> dict[str, Any] | None:
         """What the survey knows of a unit: figures, histogram, classes it favours, units that answer alike."""
         spans = {span.name: span for span in self.store.recipe.layers}
-        known = self._alias(layer)
+        known = self.known_as(layer)
         if known is None or channel >= spans[known].channels:
             return None
         layer = known
@@ -154,7 +141,7 @@ class SurveyView:
 
     def _alike(self, layer: str, channel: int, count: int = 5) -> list[dict[str, Any]]:
         """The units of the same layer whose responses over the sampled pictures correlate most."""
-        span = self.store.recipe.span(layer)
+        span = self.store.span(layer)
 
         def make() -> Any:
             values = np.nan_to_num(self.store.state().sample.values[:, span.start : span.end]).astype(np.float64)

@@ -150,11 +150,11 @@ def split_unit(store: Store, unit: str) -> tuple[Span, int | None]:
     """``LAYER:CHANNEL`` or ``LAYER``. Raises :class:`LayerError` for a layer or channel that was not surveyed."""
     names = {span.name for span in store.recipe.layers}
     if unit in names:
-        return store.recipe.span(unit), None
+        return store.span(unit), None
     layer, colon, number = unit.rpartition(":")
     if not colon or not number.isdecimal():
-        return store.recipe.span(unit), None
-    span = store.recipe.span(layer)
+        return store.span(unit), None
+    span = store.span(layer)
     channel = int(number)
     if channel >= span.channels:
         raise LayerError(f"Layer {layer} has {span.channels} channels (0 to {span.channels - 1}): not {channel}.")
@@ -163,7 +163,7 @@ def split_unit(store: Store, unit: str) -> tuple[Span, int | None]:
 
 def strongest(store: Store, layer: str) -> list[int]:
     """The channels of a layer that are not dead, those with the strongest response first."""
-    span = store.recipe.span(layer)
+    span = store.span(layer)
     peaks = store.state().top.values[span.start : span.end, 0]
     return [int(c) for c in np.argsort(-np.nan_to_num(peaks, nan=-np.inf), kind="stable") if peaks[c] > 0]
 

@@ -84,7 +84,7 @@ def units(store: Store, layer: str | None = None) -> Units:
     state = store.state()
     if not state.pictures:
         raise UsageError(f"{store.path} holds no picture yet.")
-    spans = [store.recipe.span(layer)] if layer is not None else list(store.recipe.layers)
+    spans = [store.span(layer)] if layer is not None else list(store.recipe.layers)
     channels = [c for span in spans for c in range(span.start, span.end)]
     best = strongest_pictures(store, state.top, channels)
     names, index, which, share = class_figures(state)

@@ -102,6 +102,29 @@ def default_layers(model: Model, shape: Sequence[int]) -> list[str]:
     return chosen or list(grids)
 
 
+def other_names(model: Model, shape: Sequence[int], layers: Sequence[str]) -> dict[str, str]:
+    """Layers that hold the very values of one of ``layers``, by their names: a block's output is its last ReLU's.
+
+    Args:
+        model: the network.
+        shape: of its input, (C, H, W).
+        layers: the names that are known, such as a survey's.
+
+    Returns:
+        The known name by every other name of the same tensor, read off the autograd graph of one forward.
+    """
+    everything = list(model.watched(shape).layers)
+    made, _ = _graph(model, shape, set(everything))
+    known = [(made[name], name) for name in layers if name in made]
+    found = {}
+    for name in everything:
+        if name in made and name not in layers:
+            same = next((one for node, one in known if node is made[name]), None)
+            if same is not None:
+                found[name] = same
+    return found
+
+
 def named_layers(model: Model, names: Sequence[str], shape: Sequence[int]) -> list[str]:
     """The given layers, each once. Raises :class:`LayerError` for one that is not there or has no channels."""
     layers = model.watched(shape).layers

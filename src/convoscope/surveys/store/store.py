@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import StoreError, UsageError
+from ...errors import ConvoscopeError, StoreError, UsageError
 from ...plain import html_table
 from ..ask.views import Views
 from .accumulators import State
@@ -35,7 +35,7 @@ from .digests import COLUMN, row_digests, text_digest, with_digests
 from .lance_table import Table, _clear_errors, damaged_head, mend, sync_file
 from .ledger import _FILES, _PLAN, Lists
 from .lock import Lease, Lock
-from .recipe import FORMAT, Recipe, reopen, same_network
+from .recipe import FORMAT, Recipe, Span, reopen, same_network
 from .rows import schema as pictures_schema
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Store(Lists, Views):
         self._merged: tuple[frozenset[str], State] | None = None
         self._folded_units: set[str] | None = None
         self._done: set[str] | None = None
+        self._other_names: dict[str, str] | None = None
 
     # opening
 
@@ -416,6 +417,31 @@ class Store(Lists, Views):
         if self._model is None:
             self._model = reopen(self.recipe, device)
         return self._model
+
+    def span(self, layer: str) -> Span:
+        """The channels of a surveyed layer, by any name of it: ``layer3`` where ``layer3.1.relu#2`` was surveyed.
+
+        Raises:
+            LayerError: it was not surveyed; the sentence names the nearest that were.
+        """
+        known = [span.name for span in self.recipe.layers]
+        if layer in known:
+            return self.recipe.span(layer)
+        return self.recipe.span(self.other_names().get(layer, layer))
+
+    def other_names(self) -> dict[str, str]:
+        """The surveyed name by every other name of the same values; empty where the network cannot be opened."""
+        if self._other_names is None:
+            from ..gather.choose import other_names
+
+            try:
+                model = self.model()
+                size = model.preprocessing.size or (224, 224)
+                shape = (model.preprocessing.channels, *size)
+                self._other_names = other_names(model, shape, [span.name for span in self.recipe.layers])
+            except (ConvoscopeError, RuntimeError):
+                self._other_names = {}
+        return self._other_names
 
     def use_model(self, model: Model) -> Store:
         """Use this network instead of opening it anew. Raises :class:`ModelError` where it is another one."""

@@ -79,7 +79,7 @@ def _of_unit(app_state: AppState, unit: str) -> dict[str, Any]:
     wanted = {unit}
     if app_state.gathered is not None:
         # a block and its last activation are one layer: dissection names what was surveyed
-        known = app_state.gathered._alias(layer)
+        known = app_state.gathered.known_as(layer)
         if known is not None:
             wanted.add(f"{known}:{channel}")
     layers = {one.rpartition(":")[0] for one in wanted}
