@@ -22,6 +22,8 @@ FACTOR = 1.5
 ERROR = 0.02
 #: and what the temperature must win of the log likelihood, in nats a picture
 WON = 0.02
+#: how much less sure than right a network may be: label smoothing of 0.1, a usual choice, makes it so on purpose
+MODEST = 0.1
 #: a gap between training and these pictures from which a network is over-fitted
 GAP = 0.1
 #: what a fault of the confidence is worth, as a share of its calibration error: no answer changes
@@ -98,7 +100,8 @@ def calibration(case: Case) -> tuple[Calibration | None, list[Finding], int]:
     # of 75 pictures that are all right, no temperature is too low: who is 97 % sure of them may well be right
     possible = share(int(right.sum()), len(right))
     confident = float(chance.max(1).mean())
-    if size < ERROR or float(gain.mean()) < WON or possible.low <= confident <= possible.high:
+    worth = ERROR if fitted > 1 else MODEST
+    if size < worth or float(gain.mean()) < WON or possible.low <= confident <= possible.high:
         return told, [], 1
     low, high = min(float(np.quantile(drop, 0.025)), size), max(float(np.quantile(drop, 0.975)), size)
     sure = "too sure" if fitted > 1 else "not sure enough"

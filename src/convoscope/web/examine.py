@@ -63,7 +63,7 @@ def diagnose(app_state: AppState, asked: JobRequest) -> Prepared:
         before = app_state.shelf.read("diagnosis")
         # one that was stopped does not take the place of one that went to its end
         if not (found.interrupted and before is not None and not before.get("interrupted")):
-            app_state.shelf.write("diagnosis", found.to_dict())
+            app_state.shelf.write("diagnosis", found.document())
         return {"kind": "diagnosis", "findings": len(found.findings), "interrupted": list(found.interrupted)}
 
     return _key(app_state, "diagnose", chosen), "Diagnosis", work

@@ -68,13 +68,19 @@ class Diagnosis:
         return {name: one.refused for name, one in self.stages.items() if one.refused is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of ``convoscope diagnose --json``, which the page and ``repair --from`` read, too.
+        """What ``convoscope diagnose --json`` prints: findings, tests, what it stopped at, what could be missed."""
+        return {
+            "findings": [one.to_dict() for one in self.findings], "tests": self.tests, "stopped": self.stopped,
+            "missed": self.missed,
+        }  # fmt: skip
+
+    def document(self) -> dict[str, Any]:
+        """``diagnosis.json``: :meth:`to_dict`, and what the page and ``repair --from`` read beside it.
 
         ``settings`` has the evidence of each finding, in their order.
         """
         return {
-            "findings": [one.to_dict() for one in self.findings], "tests": self.tests, "stopped": self.stopped,
-            "missed": self.missed, "model": self.model, "pictures": self.pictures,
+            **self.to_dict(), "model": self.model, "pictures": self.pictures,
             "right": None if self.right is None else self.right.to_dict(),
             "further": [one.to_dict() for one in self.further],
             "settings": [plain(dict(one.evidence)) for one in self.findings],
@@ -114,7 +120,7 @@ class Diagnosis:
         from ...files import write_whole
 
         target = Path(folder)
-        document = json.dumps(plain(self.to_dict()), indent=2, ensure_ascii=False)
+        document = json.dumps(plain(self.document()), indent=2, ensure_ascii=False)
         return [
             write_whole(target / "diagnosis.html", self.page()),
             write_whole(target / "diagnosis.json", document + "\n"),
