@@ -229,8 +229,9 @@ def test_nan_has_no_rank() -> None:
 
 def test_a_single_map_a_picture_counts_where_it_is_all_there_is() -> None:
     maps, scores = torch.rand(1, 8, 8), torch.rand(1, 5)
-    assert dense(maps) is maps
-    assert dense({"out": maps}) is maps
+    for found in (dense(maps), dense({"out": maps})):
+        assert found is not None
+        assert torch.equal(found, maps[:, None])  # one channel
     assert dense((maps, [maps])) is None
     assert dense(maps.long()) is None
     reading = class_scores((scores * 4, maps), 1)

@@ -54,11 +54,11 @@ def check(network: nn.Module, size: int, stride: int) -> None:
     grid = watched.layers[watched.last_grid or ""]
     assert grid.geometry is not None
     assert (grid.geometry.rows.stride, grid.geometry.cols.stride) == (stride, stride)
-    if grid.before is None:
+    if grid.prefix_tokens is None:
         assert grid.geometry.cells == (grid.shape[1:3] if grid.channels_last else grid.shape[2:])
     else:  # a sequence of tokens, after the class and register tokens
         rows, cols = grid.geometry.cells
-        assert grid.before + rows * cols == grid.shape[1]
+        assert grid.prefix_tokens + rows * cols == grid.shape[1]
     assert 0 <= grid.geometry.rows.centres[0] < grid.geometry.rows.centres[-1] <= size
     for layer in watched.layers.values():
         assert (layer.geometry is None) == (layer.why_no_geometry is not None)

@@ -135,7 +135,7 @@ def test_an_occlusion_map_that_tells_no_place_is_refused() -> None:
 
 
 #: what keeps the test short; everything else stands at its default
-SHORT = {"rise": {"samples": 400}, "lime": {"samples": 200}, "extremal-perturbation": {"steps": 60}}
+SHORT = {"rise": {"samples": 400}, "lime": {"samples": 200}, "extremal-perturbation": {"rounds": 60}}
 
 
 def check(names: list[str], count: int) -> None:

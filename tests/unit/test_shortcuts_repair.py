@@ -196,8 +196,7 @@ def test_an_invisible_pattern_is_found_by_the_template_and_by_nothing_that_is_se
     assert red["template"].control.mean < 0.1
     assert red["patch"].sufficiency.mean < 0.1
     # the other classes' squares lie nearly at one place: what they have in common may be named, too, with that doubt
-    finding = next(one for one in found.findings if one.class_name == "red")
-    assert finding.class_name == "red"
+    assert "red" in {one.class_name for one in found.findings}
 
 
 def test_a_healthy_network_is_not_accused():
