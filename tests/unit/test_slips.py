@@ -357,11 +357,11 @@ def test_signed_maps_are_those_of_methods_whose_values_have_a_sign() -> None:
         assert found[name].to_dict()["signed"] is SIGNED[name]
         if not heatmap.signed:
             assert np.nanmin(heatmap.values) >= 0, name
-        # one colour scale for what has a sign, another for what has none; where next to nothing is negative (LRP on
-        # a network of ReLUs), the negative half of the colours would stand empty, and the legend says so
+        # one colour scale for what has a sign, another for what has none, but where the legend says why not: next to
+        # nothing is negative (LRP on ReLUs), or the colours show the difference from a mean (RISE)
         scale = heatmap.scale()
-        assert scale.signed is SIGNED[name] or "below 0" in scale.note
-        assert not scale.signed or SIGNED[name]
+        assert scale.signed is SIGNED[name] or scale.note, name
+        assert scale.signed is SIGNED[name] or bool(scale.centre) is scale.signed, name
 
 
 @pytest.mark.parametrize("after", [40, 300, 700])

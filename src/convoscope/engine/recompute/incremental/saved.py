@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from convoscope.engine.recompute.incremental.graph import ExportedGraph
+from convoscope.files import write_whole
 from convoscope.version import __version__
 
 #: of what is written; another number is not read
@@ -101,10 +102,7 @@ def keep(network: nn.Module, example: Tensor, graph: ExportedGraph) -> ExportedG
         return graph
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = place / f"{key(network, example)}.json"
-        aside = file.with_suffix(f".{os.getpid()}")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
+        write_whole(place / f"{key(network, example)}.json", text)
         _bound(place)
     return graph
 
