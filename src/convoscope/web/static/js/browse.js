@@ -82,7 +82,7 @@ async function load(number) {
     if (mine.total !== found.total) {
       mine.total = found.total;
       const count = body.querySelector(".count");
-      if (count) count.textContent = t("shownOf", { n: found.total.toLocaleString(), total: found.of.toLocaleString() });
+      if (count) count.textContent = t("shownOf", { n: (found.total ?? 0).toLocaleString(), total: (found.of ?? 0).toLocaleString() });
       actions();
       layout();
     }
@@ -233,7 +233,7 @@ function actions() {
   const some = [...chosen];
   const about = () => (some.length ? [some, ""] : [[], asText(query())]);
   const input = h("input", { list: "grid-tags", maxlength: 60, placeholder: t("addTag"), "aria-label": t("addTag"), dataset: { key: "tag-input" } });
-  const tag = async () => { if (!input.value.trim()) { input.focus(); return; } const [ids, text] = about(); if (await noteAll("tag", ids, input.value, text)) tell(t("taggedAll", { n: (some.length || grid.total).toLocaleString(), tag: input.value })); };
+  const tag = async () => { if (!input.value.trim()) { input.focus(); return; } const [ids, text] = about(); const n = some.length || (grid.total ?? 0); if (await noteAll("tag", ids, input.value, text)) tell(t("taggedAll", { n: n.toLocaleString(), tag: input.value })); };
   const ids = async () => (some.length ? some : (await get("/api/collection/pictures", query({ limit: 64 }))).pictures.map((one) => one.id)).slice(0, 64);
   keepFocus(node, () => fill(node, h("div", { class: "bar" }, h("b", {}, some.length ? t("selected", { n: some.length }) : t("allFound", { n: (grid.total ?? 0).toLocaleString() })), some.length ? h("button", { type: "button", class: "small", onclick: () => { chosen = new Set(); actions(); draw(); } }, t("clearChosen")) : null,
     input, h("datalist", { id: "grid-tags" }, Object.keys(grid.tags ?? {}).map((name) => h("option", { value: name }))), h("button", { type: "button", class: "small", onclick: tag }, t("tagThem")),
