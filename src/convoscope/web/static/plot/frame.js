@@ -29,7 +29,7 @@
 
   function trace(given, which, name, marker) {
     return {
-      type: given.ids.length > 4000 ? "scattergl" : "scatter", mode: "markers", name, x: which.map((i) => given.x[i]), y: which.map((i) => given.y[i]),
+      type: given.ids.length > 8000 ? "scattergl" : "scatter", mode: "markers", name, x: which.map((i) => given.x[i]), y: which.map((i) => given.y[i]),
       customdata: which.map((i) => given.ids[i]), hoverinfo: "none",
       marker: { size: given.thumbs ? 4 : 8, opacity: 0.85, line: { width: 0.5, color: given.style.page }, ...marker },
       selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.18 } },
@@ -67,7 +67,7 @@
       data.unshift({ type: "scatter", mode: "lines", name: "near", x: ends.map((one) => one[0]), y: ends.map((one) => one[1]), hoverinfo: "skip", line: { color: style.accent, width: 1 }, selectedpoints: null });
     }
     if (given.hits) {
-      data.push({ type: given.ids.length > 4000 ? "scattergl" : "scatter", mode: "markers", name: "found", x: given.hits.map((i) => given.x[i]), y: given.hits.map((i) => given.y[i]), customdata: given.hits.map((i) => given.ids[i]), hoverinfo: "none",
+      data.push({ type: given.ids.length > 8000 ? "scattergl" : "scatter", mode: "markers", name: "found", x: given.hits.map((i) => given.x[i]), y: given.hits.map((i) => given.y[i]), customdata: given.hits.map((i) => given.ids[i]), hoverinfo: "none",
         marker: { size: 13, symbol: "circle-open", color: style.ink, line: { width: 1.5 } } });
     }
     const annotations = (given.names ?? []).map((one) => ({ x: one.x, y: one.y, text: one.text.replace(/[<>&]/g, " "), showarrow: false, font: { color: style.ink, size: 12 }, bgcolor: style.page, opacity: 0.8, borderpad: 1, captureevents: false }));
