@@ -114,7 +114,7 @@ def test_tags_removal_and_undo(tab: Any) -> None:
     assert marks.all() == {}
 
 
-def test_the_map_of_5000_is_searched_and_lassoed_into_the_grid(tab: Any) -> None:
+def test_the_map_of_5000_is_searched_and_lassoed(tab: Any) -> None:
     page = go(tab, "map=pca")
     page.frame_locator("iframe.plot").locator(".main-svg").first.wait_for(state="attached")
     until(page, "document.querySelector('.map-words')?.textContent.includes('Neighbours kept')", timeout=60)
@@ -129,8 +129,3 @@ def test_the_map_of_5000_is_searched_and_lassoed_into_the_grid(tab: Any) -> None
         page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=6)
     page.mouse.up()
     until(page, "document.querySelector('.selected')?.textContent.includes('chosen')")
-    page.get_by_role("button", name="Show in the grid").click()
-    until(page, "/^[45],\\d{3} of 5,000/.test(document.querySelector('.count')?.textContent ?? '')")
-    table = page.evaluate("fetch(document.querySelector('a[download=\"pictures.csv\"]').href).then((r) => r.text())")
-    count = int(page.locator(".count").inner_text().split()[0].replace(",", ""))
-    assert len(table.splitlines()) == count + 1

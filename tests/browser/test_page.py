@@ -74,7 +74,7 @@ def test_choosing_a_picture_and_a_class_changes_the_maps(tab: Any) -> None:
     third = pixels(page, '[data-method="grad-cam"] canvas.pixels').astype(int)
     expected = convoscope.explain(tab.server.model, shown_file(tab), "grad-cam", target=name)["grad-cam"].overlay()
     assert np.abs(third - np.asarray(expected).astype(int)).mean() < 0.6
-    page.get_by_role("button", name=f"rather than {predicted}").click()
+    page.get_by_role("button", name=f"vs this {predicted}").click()
     until(page, "document.querySelector('.target')?.textContent.includes('rather than')")
     assert query(page)["against"]
 
@@ -176,7 +176,7 @@ def test_the_tiles_can_be_ordered_and_compared(tab: Any) -> None:
     page.get_by_label("Order").select_option("index")
     until(page, "document.querySelector('.tile')?.dataset.unit === 'layer3:0'")
     own = pixels(page, ".tile canvas")
-    page.get_by_role("button", name="Shared scale").click()
+    page.get_by_role("button", name="Same scale").click()
     page.wait_for_selector(".below .legend")
     assert (pixels(page, ".tile canvas") != own).any()
     box = page.locator(".tile .stage").nth(4).bounding_box()
@@ -303,7 +303,7 @@ def test_every_method_explains_itself_and_has_its_form(tab: Any) -> None:
 
 def test_judging_the_maps(tab: Any) -> None:
     page = tab.open("methods=grad-cam,guided-backprop")
-    page.get_by_role("button", name="Judge these maps").click()
+    page.get_by_role("button", name="Check these maps").click()
     until(page, "document.querySelectorAll('.badge.good, .badge.bad').length === 2", timeout=90)
     page.locator(".badge").first.click()
     assert "insertion" in page.locator("dialog[open]").inner_text()
