@@ -183,7 +183,7 @@ def test_the_tiles_can_be_ordered_and_compared(tab: Any) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     until(page, "[...document.querySelectorAll('.cell-mark')].every((one) => one.style.display === 'block')")
     page.get_by_role("button", name="Filters").click()
-    page.wait_for_selector(".tiles .empty")  # layer3 is a block, no convolution
+    page.wait_for_selector(".tiles img.filters")  # layer3 is a block: those of the convolution that feeds it
     page.get_by_role("button", name="All layers").click()
     page.locator('[data-layer="stem.0"]').click()
     page.wait_for_selector(".tiles img.filters")
