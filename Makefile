@@ -13,7 +13,7 @@ DEPENDS := pyproject.toml constraints.txt
 
 help:
 	@echo "make demo      install with all extras into $(VENV) and run convoscope demo"
-	@echo "make test      install what the tests need and run the suite (under 20 minutes on two cores)"
+	@echo "make test      install what the tests need and run the suite (about half an hour on two cores)"
 	@echo "make test-all  every long sweep, too, and the suite with the oldest versions allowed"
 	@echo "make docs      the site of documents, in site/ (strict: a broken link or an undocumented name fails)"
 	@echo "make mutants   do the tests notice small faults in the core? (hours)"

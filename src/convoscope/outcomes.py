@@ -372,12 +372,7 @@ def _array(values: Tensor) -> np.ndarray[Any, Any]:
 
 def _provenance(model: Model, watched: NetworkTrace) -> dict[str, Any]:
     return {
-        "model": model.name,
-        "spec": model.spec,
-        "weights": model.weights,
-        "fingerprint": model.fingerprint,
-        "preprocessing": model.preprocessing.to_dict(),
-        "device": str(model.device),
+        **model.provenance(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "seed": model.seed,
         "last_grid": watched.last_grid,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_helpers import until
+from browser_helpers import running, until
 
 import convoscope
 
@@ -38,7 +35,7 @@ def tagged(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("lance")
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     from conftest import Server
     from convoscope.surveys import survey
     from convoscope.web import create_app
@@ -52,17 +49,8 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     app = create_app(
         model, base / "pictures", store, against="toybox", findings_into=base / "found", title="toybox-cheat"
     )
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    end = time.monotonic() + 30
-    while not running.started and time.monotonic() < end:
-        time.sleep(0.05)
-    yield Server(f"http://127.0.0.1:{listening.getsockname()[1]}", app, model, base / "pictures", store)
-    running.should_exit = True
-    thread.join(10)
+    with running(app) as url:
+        yield Server(url, app, model, base / "pictures", store)
 
 
 @pytest.fixture

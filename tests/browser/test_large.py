@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser_helpers import until
+from browser_helpers import running, until
 from large_store import large_store
 
 import convoscope
@@ -22,7 +19,7 @@ COUNT = 5000
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("lance")
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     from conftest import Server
     from convoscope.web import create_app
 
@@ -30,17 +27,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     model = convoscope.open_model("toybox")
     store = large_store(model, base / "pictures", base / "store", COUNT)
     app = create_app(model, None, store)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    end = time.monotonic() + 30
-    while not running.started and time.monotonic() < end:
-        time.sleep(0.05)
-    yield Server(f"http://127.0.0.1:{listening.getsockname()[1]}", app, model, base / "pictures", store)
-    running.should_exit = True
-    thread.join(10)
+    with running(app) as url:
+        yield Server(url, app, model, base / "pictures", store)
 
 
 @pytest.fixture

@@ -90,6 +90,17 @@ class Model:
         dtype = self.dtype if self.dtype.is_floating_point else torch.float32
         return torch.stack([one.tensor for one in fitted]).to(self.device, dtype)
 
+    def provenance(self) -> dict[str, Any]:
+        """Which network this is, as every result says it: name, spec, weights, fingerprint, preprocessing, device."""
+        return {
+            "model": self.name,
+            "spec": self.spec,
+            "weights": self.weights,
+            "fingerprint": self.fingerprint,
+            "preprocessing": self.preprocessing.to_dict(),
+            "device": str(self.device),
+        }
+
     def run(self, inputs: Tensor, rows: Tensor | None = None) -> Any:
         """One plain forward; the caller has protected the network (:mod:`convoscope.engine.passes.untouched`)."""
         if self.call is None:

@@ -260,12 +260,7 @@ class Work:
     def _provenance(self, batch: Batch) -> dict[str, Any]:
         model = self.model
         return {
-            "model": model.name,
-            "spec": model.spec,
-            "weights": model.weights,
-            "fingerprint": model.fingerprint,
-            "preprocessing": model.preprocessing.to_dict(),
-            "device": str(model.device),
+            **model.provenance(),
             "objective": self.objective,
             "layer": self.layer,
             "recipe": self.recipe.about.name,
