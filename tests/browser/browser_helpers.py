@@ -8,7 +8,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+ARGUMENTS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@dataclass
+class Server:
+    """A running page: its address, the app, the library's model, and the folder that it shows."""
+
+    url: str
+    app: Any
+    model: Any
+    folder: Path
+    store: Any = None
 
 
 def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) -> None:

@@ -15,12 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # browser_helpers
 
-from browser_helpers import running, until
-
-ARGUMENTS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+from browser_helpers import ARGUMENTS, Server, running, until
 
 
 def missing(reason: str) -> None:
@@ -28,17 +23,6 @@ def missing(reason: str) -> None:
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(f"{reason}: in CI this is a failure")
     pytest.skip(reason)
-
-
-@dataclass
-class Server:
-    """A running page: its address, the app, the library's model, and the folder that it shows."""
-
-    url: str
-    app: Any
-    model: Any
-    folder: Path
-    store: Any = None
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_helpers import until
+from browser_helpers import ARGUMENTS, until
 
 import convoscope
 from convoscope.methods.numbers import convolution
@@ -90,8 +90,6 @@ def test_the_camera_as_a_stream(server: Any) -> None:
     path = os.environ.get("CONVOSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no Chromium")
-    from conftest import ARGUMENTS
-
     fake = [*ARGUMENTS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     import concurrent.futures
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_helpers import running, until
+from browser_helpers import Server, running, until
 
 import convoscope
 
@@ -36,7 +36,6 @@ def tagged(folder: Path) -> None:
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("lance")
     pytest.importorskip("uvicorn")
-    from conftest import Server
     from convoscope.surveys import survey
     from convoscope.web import create_app
 

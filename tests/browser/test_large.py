@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser_helpers import running, until
+from browser_helpers import Server, running, until
 from large_store import large_store
 
 import convoscope
@@ -20,7 +20,6 @@ COUNT = 5000
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("lance")
     pytest.importorskip("uvicorn")
-    from conftest import Server
     from convoscope.web import create_app
 
     base = tmp_path_factory.mktemp("large")

@@ -24,8 +24,12 @@ def store(data_dir: Path, squeezenet_weights: Path, tmp_path_factory: pytest.Tem
 
 
 def test_every_relu_is_surveyed_and_the_embedding_is_pooled_features(store: Store) -> None:
-    assert len(store.recipe.layers) == 26
-    assert store.recipe.channels == 3976
+    *relus, default = store.recipe.layers
+    assert len(relus) == 26
+    assert {span.kind for span in relus} == {"ReLU"}
+    assert sum(span.channels for span in relus) == 3976
+    # what `explain` looks at when nobody names a layer is asked for by that name, too
+    assert (default.name, default.channels) == ("features.12", 512)
     assert store.recipe.embeddings[0].layer == "features.12"
     assert store.recipe.embeddings[0].size == 512
 

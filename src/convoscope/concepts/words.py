@@ -109,6 +109,12 @@ class Words:
             "texts": {text: [row.to_dict() for row in rows] for text, rows in self.ranked.items()},
         }
 
+    def record(self) -> dict[str, Any]:
+        """What the page reads: the rows with their pictures, how many units were looked at, and with what."""
+        named = [{**row.to_dict(), "pictures": list(row.pictures)} for row in self.named]
+        return {**self.to_dict(), "named": named, "units": self.units, "text_model": self.text_model,
+                "doubts": list(self.doubts)}  # fmt: skip
+
     def __repr__(self) -> str:
         return f"Words({len(self.named)} of {self.units} units named, {len(self.ranked)} texts, {self.text_model})"
 
