@@ -1,6 +1,6 @@
 """The concept methods against planted truth, and what they cost.
 
-    python benchmarks/concepts.py [--part planted|random|speed|parts|units|cheat] [--json FILE]
+    python benchmarks/concepts.py [--part planted|random|speed|parts|units|cheat] [--thing cup] [--json FILE]
 
 - *planted*: a network of the ward that decides fish by a green tint (verified by behaviour: without it, it finds 4 % of
   the fish). 20 seeds, each with pictures of its own: is the tint reported for fish, and are stripes, which it has never
@@ -179,11 +179,11 @@ def reconstruction(found: cs.Craft, bank: NDArray[Any], cells: NDArray[Any]) -> 
     }  # fmt: skip
 
 
-def parts_of_things(count: int = 40, parts: int = 8) -> Row:
+def parts_of_things(count: int = 40, parts: int = 8, only: tuple[str, ...] = ()) -> Row:
     """For each thing the best overlap of a part that was found with one that was drawn."""
     model = cs.open_model("toybox")
     rows = []
-    for label in CLASSES:
+    for label in only or CLASSES:
         things = [draw(6_400_000_000 + k, label=label) for k in range(count)]
         images = [one.image for one in things]
         found = cs.craft(model, bare(images), label, parts=parts)
@@ -311,11 +311,12 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS))
+    parser.add_argument("--thing", action="append", choices=list(CLASSES), help="of parts: only these things")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = {}
     for name in given.part or PARTS:
-        found[name] = PARTS[name]()
+        found[name] = parts_of_things(only=tuple(given.thing or ())) if name == "parts" else PARTS[name]()
         print(name, json.dumps(found[name]), flush=True)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -130,6 +130,8 @@ def test_truth_is_read_from_coco_and_from_the_toybox(tmp_path):
     stem = sorted(truth.known)[0]
     shown = truth.masks(f"{stem}.png")
     assert any(": " in name for name in shown)
+    whole = next(name for name in shown if ": " not in name)
+    assert shown[whole].sum() >= max(mask.sum() for name, mask in shown.items() if name != whole)
 
 
 def test_a_mask_lies_where_the_crop_puts_it():
@@ -325,6 +327,9 @@ def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
     other.save(tmp_path / "other-name.png")
     with pytest.raises(cs.UsageError, match="No picture has a mask"):
         cs.dissect(model, [str(tmp_path / "other-name.png")], masks=labelled / "maps")
+    few = sorted(map(str, labelled.glob("*.png")))[:2]
+    with pytest.raises(cs.UsageError, match="2 pictures have masks"):
+        cs.dissect(model, few, masks=labelled / "maps")
     with pytest.raises(cs.UsageError, match="Say where the truth is"):
         cs.dissect(model, [str(tmp_path / "other-name.png")])
 

@@ -164,7 +164,7 @@ def craft(
         say(f"{found.target} at {found.layer}: all parts give back {found.completeness.mean:.0%} of the logit.")
         rows = [
             (
-                str(part.number),
+                str(part.number + 1),
                 str(part.importance),
                 str(part.sobol),
                 f"{part.stability:.2f}",

@@ -51,7 +51,7 @@ class ConceptPart:
     """One part of a class.
 
     Args:
-        number: 0 is the most important.
+        number: 0 is the most important; what people read counts from 1, as ``part 1``.
         importance: the logit lost where the part is deleted, as a share of what all parts carry; over pictures.
         sobol: its total Sobol index: the share of the logit's variance that goes with it; over pictures.
         stability: the mean cosine to its match in runs with other seeds (0..1).
@@ -129,11 +129,11 @@ class Craft:
 
     def direction(self, number: int) -> Direction:
         """A part as a target: every map and visualisation takes it."""
-        return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number}")
+        return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number + 1}")
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write each part as ``part-N.npy``: ``direction:LAYER@FILE`` is then a target on any picture."""
-        return [write_direction(folder, f"part-{part.number}", part.vector) for part in self.parts]
+        """Write each part as ``part-N.npy``, counted from 1; ``direction:LAYER@FILE`` is then a target."""
+        return [write_direction(folder, f"part-{part.number + 1}", part.vector) for part in self.parts]
 
     def wanted(self, count: int = 4, **settings: Any) -> list[Image.Image]:
         """The pictures that want the first parts, by optimisation; ``settings`` as :func:`convoscope.visualize`'s."""

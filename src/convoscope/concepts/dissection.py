@@ -130,7 +130,7 @@ def dissect(
         threshold: ``best`` chooses each pair's threshold on one half of the pictures; ``published`` is the paper's,
             the activation that 0.5 % of a unit's cells exceed.
         seed: of the halves and of the intervals.
-        progress: called with the number of pictures done, and of all, twice over: once a half.
+        progress: called with what is done and of how much: pictures, counted anew for each layer.
 
     Returns:
         pairs whose interval lies above what masks of other pictures reach, the best first; a unit may be several
@@ -152,14 +152,34 @@ def dissect(
         )
     pictures_known = listed.take(known)
     half_a = halves(pictures_known.keys, seed=seed)
+    if min(half_a.sum(), (~half_a).sum()) < FEW:
+        raise UsageError(
+            f"{len(known)} pictures have masks in {truth.source}: too few to choose thresholds on one half and to "
+            f"measure on the other; about {4 * FEW} are needed."
+        )
     shares = (PUBLISHED,) if threshold == "published" else QUANTILES
     result = Dissection([], 0, truth.names, len(known))
     if len(known) < 4 * FEW:
         result.doubts.append(f"Only {len(known)} pictures have masks: hardly anything can be shown on so few.")
-    for layer in names:
-        _one_layer(model, layer, pictures_known, half_a, truth, shares, seed, result, progress)
+    for at, layer in enumerate(names):
+        tell = None if progress is None else _Told(progress, at * len(known), len(names) * len(known))
+        _one_layer(model, layer, pictures_known, half_a, truth, shares, seed, result, tell)
     result.rows.sort(key=lambda row: -row.iou)
     return result
+
+
+@dataclass(eq=False)
+class _Told:
+    """Progress over all layers and both halves, so that the time that is left can be told."""
+
+    progress: Tell
+    done: int
+    total: int
+
+    def one(self) -> None:
+        """One picture of one layer more."""
+        self.done += 1
+        self.progress(self.done, self.total)
 
 
 def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labelled, list[str]]:
@@ -180,7 +200,7 @@ def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labe
 
 def _one_layer(
     model: Model, layer: str, pictures: Labelled, half_a: NDArray[np.bool_], truth: Truth, shares: Sequence[float],
-    seed: int, result: Dissection, progress: Tell | None,
+    seed: int, result: Dissection, progress: _Told | None,
 ) -> None:  # fmt: skip
     names = truth.names
     first, second = pictures.take(half_a), pictures.take(~half_a)
@@ -274,7 +294,7 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
 
 
 def _counts(
-    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: Tell | None,
+    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: _Told | None,
     exchange: Exchange | None = None,
 ) -> Iterator[_Counts]:  # fmt: skip
     for rows, planes, query in _grids(model, layer, pictures):
@@ -285,7 +305,7 @@ def _counts(
             if exchange is not None:
                 exchange.add(row, values, masks)
             if progress is not None:
-                progress(row + 1, len(pictures))
+                progress.one()
 
 
 def _at_places(raised: Tensor, query: Query) -> Tensor:

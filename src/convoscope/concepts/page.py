@@ -70,7 +70,7 @@ def page_of_craft(found: Craft, path: str | Path, wanted: Sequence[Image.Image] 
         unstable = " It is not found again with other seeds: read nothing into it." if part.unstable else ""
         mine = wanted[part.number : part.number + 1]
         cards.append({
-            "title": f"Part {part.number}",
+            "title": f"Part {part.number + 1}",
             "sentence": f"importance {part.importance} (share of the logit lost without it), Sobol {part.sobol}, "
             f"stability {part.stability:.2f}.{unstable}",
             "groups": [
