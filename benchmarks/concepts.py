@@ -1,6 +1,6 @@
 """The concept methods against planted truth, and what they cost.
 
-    python benchmarks/concepts.py [--part planted|random|speed|parts|units|cheat] [--json FILE]
+    python benchmarks/concepts.py [--part planted|random|speed|parts|units|cheat] [--thing cup] [--json FILE]
 
 - *planted*: a network of the ward that decides fish by a green tint (verified by behaviour: without it, it finds 4 % of
   the fish). 20 seeds, each with pictures of its own: is the tint reported for fish, and are stripes, which it has never
@@ -124,8 +124,14 @@ def _iou(maps: NDArray[Any], truth: NDArray[Any], half: NDArray[np.bool_]) -> fl
     return float((on & truth[~half]).sum() / union) if union else 0.0
 
 
-def published(model: cs.Model, layer: str, images: list[Any], parts: int) -> NDArray[np.float64]:
-    """Xplique's Craft: crops of a third, 80 % apart, resized, averaged, factorised; maps ``[N, parts, H, W]``."""
+def published(
+    model: cs.Model, layer: str, images: list[Any], parts: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Xplique's Craft: crops of a third, 80 % apart, resized, averaged, factorised.
+
+    Returns:
+        maps ``[N, parts, H, W]``, the bank of parts ``[parts, C]``, all cells ``[N h w, C]``.
+    """
     from sklearn.decomposition import NMF
 
     x = model.inputs([model.prepare(one) for one in images])
@@ -151,19 +157,39 @@ def published(model: cs.Model, layer: str, images: list[Any], parts: int) -> NDA
     count, channels, height, width = grid.shape
     flat = grid.permute(0, 2, 3, 1).reshape(-1, channels).numpy()
     shares = torch.from_numpy(made.transform(flat)).reshape(count, height, width, parts).permute(0, 3, 1, 2)
-    return np.asarray(F.interpolate(shares, (side, side), mode="bicubic", align_corners=False).numpy())
+    maps = F.interpolate(shares, (side, side), mode="bicubic", align_corners=False).numpy()
+    return np.asarray(maps), np.asarray(made.components_), flat
 
 
-def parts_of_things(count: int = 40, parts: int = 8) -> Row:
+def reconstruction(found: cs.Craft, bank: NDArray[Any], cells: NDArray[Any]) -> Row:
+    """What the factors leave of the activations: ours as told, scikit-learn's own figure, the published bank's."""
+    import warnings
+
+    from scipy.optimize import nnls
+    from sklearn.decomposition import NMF
+
+    norm = float(np.linalg.norm(cells))
+    with warnings.catch_warnings(action="ignore"):
+        theirs = NMF(len(bank), init="nndsvda", max_iter=400, tol=1e-4).fit(cells)
+    some = cells[np.random.default_rng(0).permutation(len(cells))[:2000]]
+    left = np.sqrt(sum(nnls(bank.T, one)[1] ** 2 for one in some)) / np.linalg.norm(some)
+    return {
+        "error": round(found.error, 6), "error_of_scikit_learn": round(float(theirs.reconstruction_err_ / norm), 6),
+        "error_of_the_published_bank": round(float(left), 4),
+    }  # fmt: skip
+
+
+def parts_of_things(count: int = 40, parts: int = 8, only: tuple[str, ...] = ()) -> Row:
     """For each thing the best overlap of a part that was found with one that was drawn."""
     model = cs.open_model("toybox")
     rows = []
-    for label in CLASSES:
+    for label in only or CLASSES:
         things = [draw(6_400_000_000 + k, label=label) for k in range(count)]
         images = [one.image for one in things]
         found = cs.craft(model, bare(images), label, parts=parts)
         ours = np.stack([found.maps(one) for one in images])
-        theirs = published(model, found.layer, images, parts)
+        theirs, bank, cells = published(model, found.layer, images, parts)
+        errors = reconstruction(found, bank, cells)
         half = np.arange(count) % 2 == 0
         names = sorted({name for one in things for name in one.parts})
         nothing = np.zeros(things[0].mask.shape, bool)
@@ -174,18 +200,23 @@ def parts_of_things(count: int = 40, parts: int = 8) -> Row:
         }
         rows.append({
             "thing": label, "unstable": sum(part.unstable for part in found.parts),
-            "completeness": round(found.completeness.mean, 3),
+            "completeness": round(found.completeness.mean, 3), **errors,
             **{way: round(max(values.values()), 3) for way, values in best.items()},
             **{f"{way}_mean": round(float(np.mean(list(values.values()))), 3) for way, values in best.items()},
             "part": max(best["ours"], key=best["ours"].get),
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
-    keys = ("ours", "published", "ours_mean", "published_mean")
+    keys = ("ours", "published", "ours_mean", "published_mean", "error", "error_of_the_published_bank")
     return {"things": rows, **{key: round(float(np.mean([row[key] for row in rows])), 3) for key in keys}}
 
 
 def units_by_ablation(count: int = 300) -> Row:
-    """Of each unit of the last layer: the overlap with a thing's parts, and what its ablation costs that thing."""
+    """Of each unit of the last layer: the overlap with a thing's parts, and what its ablation costs that thing.
+
+    What a unit gives a thing is exact here: behind the last layer are the average and one linear layer, so that without
+    unit u the margin of the true class falls by what u adds to it. The chance of a correlation is told by giving each
+    unit the overlaps of another, since a unit's ten figures are no ten independent ones.
+    """
     import tempfile
 
     model = cs.open_model("toybox")
@@ -193,12 +224,11 @@ def units_by_ablation(count: int = 300) -> Row:
         toybox.write(Path(there), count, seed=65)
         found = cs.dissect(model, there, parts=there)
     network = model.module
-    x, y = toybox.loading.normalize([one.image for one in toybox.pictures(400, 66)]), None
-    y = np.array([one.class_index for one in toybox.pictures(400, 66)])
+    things = list(toybox.pictures(400, 66))
+    y = np.array([one.class_index for one in things])
     with torch.no_grad():
-        pooled = network.features(x).mean((2, 3)).numpy()
-    weight = network.fc.weight.detach().numpy()
-    # without unit u, the margin of the true class over the mean of the others falls by what u gives it
+        pooled = network.features(toybox.loading.normalize([one.image for one in things])).mean((2, 3)).numpy()
+    weight, bias = network.fc.weight.detach().numpy(), network.fc.bias.detach().numpy()
     cost = np.stack(
         [((weight[k] - (weight.sum(0) - weight[k]) / 9) * pooled[y == k]).mean(0) for k in range(len(CLASSES))], 1
     )  # [C, K]
@@ -209,27 +239,66 @@ def units_by_ablation(count: int = 300) -> Row:
         seen[unit, CLASSES.index(label)] = max(seen[unit, CLASSES.index(label)], row.iou)
     named = seen.max(1) > 0
     hit = sum(seen[u].argmax() == cost[u].argmax() for u in np.flatnonzero(named))
-    rank = stats.spearmanr(seen[named].ravel(), cost[named].ravel())
+    rank = float(stats.spearmanr(seen.ravel(), cost.ravel()).statistic)
+    random = np.random.default_rng(0)
+    chance = [
+        stats.spearmanr(seen[random.permutation(len(seen))].ravel(), cost.ravel()).statistic for _ in range(2000)
+    ]
+    # the units whose removal costs a thing most: are they those that dissection names for it?
+    first = [seen[cost[:, k].argmax(), k] > 0 for k in range(len(CLASSES))]
+    area = [
+        stats.mannwhitneyu(cost[seen[:, k] > 0, k], cost[seen[:, k] == 0, k]).statistic
+        / ((seen[:, k] > 0).sum() * (seen[:, k] == 0).sum())
+        for k in range(len(CLASSES)) if (seen[:, k] > 0).any()
+    ]  # fmt: skip
+    recall = {}
+    for way in ("named", "others"):
+        falls = []
+        for k in range(len(CLASSES)):
+            mine = np.flatnonzero(seen[:, k] > 0)
+            if way == "others":  # as many units, drawn of the rest, twenty times
+                rest = np.setdiff1d(np.arange(len(cost)), mine)
+                drawn_units = [random.choice(rest, min(len(mine), len(rest)), replace=False) for _ in range(20)]
+            else:
+                drawn_units = [mine]
+            shown, before = pooled[y == k], (pooled[y == k] @ weight.T + bias).argmax(1) == k
+            for units in drawn_units:
+                without = shown.copy()
+                without[:, units] = 0
+                falls.append(before.mean() - ((without @ weight.T + bias).argmax(1) == k).mean())
+        recall[way] = round(float(np.mean(falls)), 3)
     return {
         "units": len(cost), "named": int(named.sum()), "thing_that_loses_most_is_the_one_named": int(hit),
-        "rank_correlation": round(float(rank.statistic), 3), "p": float(rank.pvalue),
+        "rank_correlation": round(rank, 3), "chance_reaches": round(float(np.quantile(chance, 0.95)), 3),
+        "p": (1 + sum(one >= rank for one in chance)) / 2001,
+        "things_whose_costliest_unit_is_named_for_them": int(sum(first)),
+        "area_of_the_ranking": round(float(np.mean(area)), 3), "recall_lost_without_them": recall,
     }  # fmt: skip
 
 
-def the_cheat(count: int = 40) -> Row:
-    """The tag among the parts of the cheat's cup."""
-    things = [draw(6_600_000_000 + k, label="cup", tag=True) for k in range(count)]
-    rows = {}
-    for name in ("toybox-cheat", "toybox"):
-        found = cs.craft(cs.open_model(name), bare([one.image for one in things]), "cup")
-        maps = np.stack([found.maps(one.image) for one in things])
+def the_cheat(seeds: int = 5, count: int = 40) -> Row:
+    """The tag among the parts of the cheat's cup, at default settings: where the most important part is strongest."""
+    from scipy.ndimage import binary_dilation
+
+    rows: dict[str, list[Row]] = {}
+    for seed in range(seeds):
+        things = [draw(6_600_000_000 + 1000 * seed + k, label="cup", tag=True) for k in range(count)]
         tags = np.stack([one.tag_mask for one in things])
-        share = [(maps[:, k] * tags).sum() / max(maps[:, k].sum(), 1e-9) for k in range(len(found.parts))]
-        rows[name] = {
-            "share_of_each_part_on_the_tag": [round(float(one), 3) for one in share],
-            "importance": [round(part.importance.mean, 3) for part in found.parts],
-        }
-    return {"area_of_the_tag": round(float(tags.mean()), 3), **rows}
+        wide = np.stack([binary_dilation(one, iterations=8) for one in tags])  # one cell of the layer around it
+        for name in ("toybox-cheat", "toybox"):
+            found = cs.craft(cs.open_model(name), bare([one.image for one in things]), "cup", seed=seed)
+            maps = np.stack([found.maps(one.image)[0] for one in things])
+            peaks = maps.reshape(count, -1).argmax(1)
+            most = found.parts[0]
+            rows.setdefault(name, []).append({
+                "importance": round(most.importance.mean, 3), "sobol": round(most.sobol.mean, 3),
+                "sobol_agrees": bool(max(found.parts, key=lambda part: part.sobol.mean) is most),
+                "strongest_on_the_tag": round(float(np.mean(wide.reshape(count, -1)[np.arange(count), peaks])), 3),
+                "share_on_the_tag": round(float((maps * wide).sum() / maps.sum()), 3),
+                "stability": round(most.stability, 2),
+            })  # fmt: skip
+            print(name, json.dumps(rows[name][-1]), flush=True)
+    return {"area_of_the_tag_and_a_cell_around_it": round(float(wide.mean()), 3), **rows}
 
 
 PARTS = {
@@ -242,11 +311,12 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS))
+    parser.add_argument("--thing", action="append", choices=list(CLASSES), help="of parts: only these things")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = {}
     for name in given.part or PARTS:
-        found[name] = PARTS[name]()
+        found[name] = parts_of_things(only=tuple(given.thing or ())) if name == "parts" else PARTS[name]()
         print(name, json.dumps(found[name]), flush=True)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -1,9 +1,13 @@
 """Makes the pictures of the README and of docs/toybox.md:
 
-    python docs/make_pictures.py [--weights squeezenet1_0.safetensors] [--only toybox]
+    python docs/make_pictures.py [--weights squeezenet1_0.safetensors] [--only toybox|concepts] [--photos FOLDER]
 
 Without ``--weights``, SqueezeNet's are fetched by torchvision. The photo is Chelsea the cat, by Stéfan van der Walt,
 in the public domain, from scikit-image.
+
+``--photos`` is a folder with a folder of photos for each class (Imagenette, named as torchvision names the classes).
+What SqueezeNet's classes are made of is found on them, and their sheets are written beside them; the documentation
+shows the pictures that want each part, since those photos may not be handed on.
 """
 
 from __future__ import annotations
@@ -47,6 +51,37 @@ def toybox_classes() -> None:
     page.save(PICTURES / "toybox-filters.png", optimize=True)
 
 
+def concept_sheets() -> None:
+    """What the cheat's cup and the honest network's cat are made of."""
+    for name, label, tag in (("toybox-cheat", "cup", True), ("toybox", "cat", False)):
+        things = [(draw(9_200_000 + k, label=label, tag=tag).image, None) for k in range(40)]
+        sheet_of(cs.craft(cs.open_model(name), things, label).sheet(4), f"concepts-{label}")
+
+
+def sheet_of(made: object, name: str) -> None:
+    """Small enough for a page."""
+    image = made.image.convert("RGB")  # type: ignore[attr-defined]
+    image.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
+    image.save(PICTURES / f"{name}.jpg", quality=84, optimize=True)
+
+
+def real_parts(weights: str | None, photos: Path, shown: int = 3) -> None:
+    """The parts of ten ImageNet classes in SqueezeNet: a sheet of photos beside them, and what the parts want."""
+    model = cs.open_model("squeezenet1_0", weights=weights, fit="crop")
+    rows = []
+    for folder in sorted(one for one in photos.iterdir() if one.is_dir()):
+        pictures = [(str(path), folder.name) for path in sorted(folder.glob("*.[jJ]*"))]
+        found = cs.craft(model, pictures, folder.name)
+        wanted = found.wanted(shown)
+        found.sheet(4, wanted).save(photos / f"{folder.name}.png")
+        cells = [
+            (one.convert("RGB"), f"{part.importance.mean:.0%}")
+            for one, part in zip(wanted, found.parts[:shown], strict=True)
+        ]
+        rows.append((folder.name, cells))
+    sheet_of(sheet(rows, columns=shown, title="", size=84), "concepts-imagenet")
+
+
 def _on_white(one: cs.Visualization) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", one.image.size, "white"), one.transparent).convert("RGB")
 
@@ -55,10 +90,16 @@ def main() -> None:
     """Write docs/pictures/."""
     flags = argparse.ArgumentParser()
     flags.add_argument("--weights", help="SqueezeNet 1.0's weights, if they are not to be fetched")
-    flags.add_argument("--only", choices=["toybox"], help="the toybox's class pictures alone")
+    flags.add_argument("--only", choices=["toybox", "concepts"], help="the toybox's class pictures, the concepts'")
+    flags.add_argument("--photos", type=Path, help="folders of photos, named as the classes")
     given = flags.parse_args()
     PICTURES.mkdir(exist_ok=True)
-    toybox_classes()
+    if given.only != "concepts":
+        toybox_classes()
+    if given.only != "toybox":
+        concept_sheets()
+        if given.photos:
+            real_parts(given.weights, given.photos)
     if given.only:
         return
     model = cs.open_model("squeezenet1_0", weights=given.weights, fit="squash")

@@ -63,3 +63,16 @@ def running(app: Any, port: int = 0) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         listening.close()
+
+
+def violations(page: Any, axe: str) -> list[str]:
+    """What axe-core finds on the page that is serious, each as a sentence with the elements."""
+    page.evaluate(axe)
+    found = page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
+    )
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes']][:3]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]

@@ -116,3 +116,18 @@ def test_the_map_of_5000_is_searched_and_lassoed(tab: Any) -> None:
         page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=6)
     page.mouse.up()
     until(page, "document.querySelector('.selected')?.textContent.includes('chosen')")
+    said = int(page.locator(".selected h3").inner_text().split()[0].replace(",", ""))
+    assert said > COUNT // 4
+    page.locator(".selected").get_by_role("button", name="Show in the grid").click()
+    page.wait_for_selector(".pic")
+    held = int(page.locator(".count").inner_text().split()[0].replace(",", ""))
+    # at most 48 corners stand in the address: points on the rim may change sides
+    assert abs(held - said) <= max(10, 0.02 * said), (held, said)
+    link = page.url
+    page.go_back()
+    page.wait_for_selector(".selected")
+    assert page.locator(".selected").get_by_role("button", name="Show in the grid").count() == 1
+    page.goto(link)
+    until(page, "n => document.querySelector('.count')?.textContent.startsWith(`${n.toLocaleString()} of`)", arg=held)
+    page.locator(".chips .chip").click()
+    until(page, "document.querySelector('.count')?.textContent === '5,000 of 5,000 pictures'")

@@ -109,8 +109,26 @@ def offline(monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **settings: create(name, **settings))
 
 
+@pytest.fixture
+def pages_end(monkeypatch):
+    """A page that a snippet serves ends with the test: its thread would be there for every later one."""
+    from convoscope.web import inline
+
+    served = []
+
+    class Told(inline.Served):
+        def __init__(self, *given):
+            super().__init__(*given)
+            served.append(self)
+
+    monkeypatch.setattr(inline, "Served", Told)
+    yield
+    for one in served:
+        one.stop()
+
+
 @pytest.mark.parametrize("name", cases())
-def test_the_snippets_of_a_page_run(name, yours, offline, tmp_path, monkeypatch, capfd):
+def test_the_snippets_of_a_page_run(name, yours, offline, pages_end, tmp_path, monkeypatch, capfd):
     from convoscope.cli import run
 
     if name not in FROM_NOTHING:

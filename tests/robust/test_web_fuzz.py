@@ -36,9 +36,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Any:
+    """A survey of the folder, where that can be made: else what is asked of a collection is refused at once."""
+    try:
+        from convoscope.surveys import survey
+
+        return survey(
+            convoscope.open_model("toybox"), folder, folder.parent / "store", ["layer3.1.relu#2"],
+            truth=folder / "truth.csv",
+        )  # fmt: skip
+    except convoscope.ConvoscopeError:
+        return None
+
+
 @pytest.fixture
-def app(folder: Path) -> Any:
-    found = create_app(convoscope.open_model("toybox"), folder)
+def app(folder: Path, store: Any, tmp_path: Path) -> Any:
+    found = create_app(
+        convoscope.open_model("toybox"), folder, store, against="toybox", findings_into=tmp_path / "found"
+    )
     # jobs are refused at the door of the line, so that the sweep is not held up by real work
     found.state.app_state.jobs.waiting = 0
     return found

@@ -123,7 +123,9 @@ def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(man
     again = cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
     assert again.skipped == 10
     assert len(again.records) == 18
-    assert not [t for t in threading.enumerate() if t.name.startswith("convoscope-")]
+    # a page that another test serves in this process has a thread, too
+    ours = ("convoscope-read", "convoscope-write")
+    assert not [t for t in threading.enumerate() if t.name.startswith(ours)]
 
 
 def test_maps_made_under_autocast_are_maps():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,8 +28,10 @@ from convoscope.web import create_app
 
 #: longer ago than any file system's rule for access times that are not worth a write
 LONG_AGO = 946_684_800
+#: columns of the collection that a list can be asked by
+COLUMNS = ("search", "label", "prediction", "tag", "alike", "layer", "state", "order", "finding", "map")
 #: questions that are sent; each goes to one endpoint with the canary in one of its fields
-CASES = 260
+CASES = 520
 
 FORMS = (
     "{}", "similar:{}", "distance:{}", "1*similar:{}", "2 * distance:{} - boat", "boat - similar:{}",
@@ -112,6 +115,36 @@ def questions(ids: list[str], canaries: list[str]) -> list[tuple[str, str, dict[
             ("GET", "/static/" + quote(text), {}),
             ("GET", "/plot/" + quote(text), {}),
             ("GET", "/api/colours/" + quote(text, safe=""), {}),
+            ("GET", "/api/paste", {"source": picture, "onto": picture, "x": 1, "y": 1, "to_x": 9, "to_y": 9, "side": 8,
+                                   "target": text}),
+            ("GET", "/api/piece", {"picture": picture, "box": text}),
+            ("GET", "/api/convolution", {"picture": picture, "layer": text}),
+            ("GET", "/api/convolution/cell", {"picture": picture, "layer": text, "channel": 0, "row": 1, "col": 1}),
+            ("GET", "/api/convolution/input.npy", {"picture": picture, "layer": text, "channels": "0"}),
+            ("GET", "/api/convolution/" + quote(text, safe="") + ".npy", {"picture": picture, "channels": "0"}),
+            ("GET", "/api/collection/pictures", {chance.choice(COLUMNS): text}),
+            ("GET", "/api/collection/ids", {"map": "pca", "lasso": "0,0;1,0;1,1", "layer": text}),
+            ("GET", "/api/collection/pictures.csv", {chance.choice(COLUMNS): text}),
+            ("GET", "/api/collection/next", {chance.choice(COLUMNS): text}),
+            ("GET", "/api/collection/confusion", {chance.choice(COLUMNS): text}),
+            ("GET", "/api/collection/near", {"picture": picture, "layer": text}),
+            ("GET", "/api/collection/map", {"method": "pca", "layer": text}),
+            ("GET", "/api/collection/marks", {"about": text}),
+            ("POST", "/api/collection/marks", {"kind": "note", "about": [text], "value": text}),
+            ("POST", "/api/collection/marks", {"kind": "tag", "query": f"search={text}", "value": "t"}),
+            ("GET", "/api/improve/concepts", {"unit": text}),
+            ("GET", "/api/improve/" + quote(text, safe=""), {}),
+            ("POST", "/api/improve/answer", {"label": text[:200], "is_part": True}),
+            ("POST", "/api/live?target=" + quote(text, safe=""), {}),
+            ("POST", "/api/jobs", {"kind": "diagnose", "only": [text]}),
+            ("POST", "/api/jobs", {"kind": "shortcuts", "only": [text]}),
+            ("POST", "/api/jobs", {"kind": "dissect", "layer": text}),
+            ("POST", "/api/jobs", {"kind": "craft", "target": text}),
+            ("POST", "/api/jobs", {"kind": "craft", "target": "boat", "layer": text}),
+            ("POST", "/api/jobs", {"kind": "tcav", "tags": [text], "target": text}),
+            ("POST", "/api/jobs", {"kind": "report", "pictures": [picture], "methods": [text]}),
+            ("POST", "/api/jobs", {"kind": "sheets", "pictures": [text], "methods": ["grad-cam"]}),
+            ("POST", "/api/jobs", {"kind": "sheets", "pictures": [picture], "methods": [name], "settings": [text]}),
             ("POST", "/api/jobs", {"kind": "map", "picture": picture, "methods": ["occlusion"], "target": text}),
             ("POST", "/api/jobs", {"kind": "map", "picture": picture, "methods": [name], "settings": [text]}),
             ("POST", "/api/jobs", {"kind": "map", "picture": picture, "methods": ["rise"], "layer": text}),
@@ -125,10 +158,16 @@ def questions(ids: list[str], canaries: list[str]) -> list[tuple[str, str, dict[
     return [one() for _ in range(CASES)]
 
 
-def test_no_canary_is_touched(watch: Watch, toybox_model: Any, toybox_folder: Path) -> None:
+def test_no_canary_is_touched(
+    watch: Watch, toybox_model: Any, toybox_folder: Path, toybox_store: Any, tmp_path: Path
+) -> None:
     from fastapi.testclient import TestClient
 
-    app = create_app(toybox_model, toybox_folder)
+    from convoscope.surveys.store.store import Store
+
+    # what is noted is kept in the store: the others' stays as it is
+    store = Store.open(shutil.copytree(str(toybox_store.path), tmp_path / "store"))
+    app = create_app(toybox_model, toybox_folder, store, against="toybox", findings_into=tmp_path / "found")
     app.state.app_state.jobs.waiting = 0  # a job is read and refused at the door: what it would open, it opens there
     web = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
     ids = [entry.id for entry in app.state.app_state.album.entries()]

@@ -107,6 +107,7 @@ def tcav(
         )  # fmt: skip
     if out is not None:
         page_of_directions(found, Path(out_folder(out), "tcav.html"))
+        written = found.save(Path(out, "directions"))
     _tell(found, [*found.doubts, *found.refused], json, out, "tcav")
     if not json:
         rows = [
@@ -123,6 +124,8 @@ def tcav(
         ]
         header = ("layer", "concept", "class", "accuracy", "score", "95 %", "p")
         say(columns(header, rows) if rows else "No direction separates held-out pictures: nothing to report.")
+        if out is not None and written:
+            _tell_target(found.rows[0].layer, written[0], model)
 
 
 @takes_model
@@ -133,6 +136,9 @@ def craft(
     target: Annotated[str | None, typer.Option("--target", help="The class, by name or number.")] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Default: the last grid.")] = None,
     parts: Annotated[int, typer.Option("--count", help="Parts to look for.")] = 8,
+    wanted: Annotated[
+        int, typer.Option("--visualize", metavar="N", min=0, help="Make the pictures that want the first N parts.")
+    ] = 0,
     out: OutFolder = None,
     json: JsonFlag = False,
 ) -> None:
@@ -140,6 +146,8 @@ def craft(
     from ..concepts.craft import craft as run
     from ..concepts.page import page_of_craft
 
+    if wanted and out is None:
+        raise UsageError("--visualize puts pictures on the page: say where it goes, with --out DIR.")
     opened = open_from(model, options)
     with common.progress("Measuring importance", quiet=json) as bar:
         found = run(
@@ -147,13 +155,16 @@ def craft(
             progress=lambda what, done, total: bar.at(done, total, what),
         )  # fmt: skip
     if out is not None:
-        page_of_craft(found, Path(out_folder(out), "craft.html"))
+        made = found.wanted(wanted) if wanted else []
+        page_of_craft(found, Path(out_folder(out), "craft.html"), made)
+        found.sheet(wanted=made).save(Path(out, "craft.png"))
+        written = found.save(Path(out, "directions"))
     _tell(found, found.doubts, json, out, "craft")
     if not json:
         say(f"{found.target} at {found.layer}: all parts give back {found.completeness.mean:.0%} of the logit.")
         rows = [
             (
-                str(part.number),
+                str(part.number + 1),
                 str(part.importance),
                 str(part.sobol),
                 f"{part.stability:.2f}",
@@ -163,6 +174,8 @@ def craft(
             if part.pictures
         ]
         say(columns(("part", "importance", "Sobol", "stability", "strongest in"), rows))
+        if out is not None:
+            _tell_target(found.layer, written[0], model)
 
 
 def words(
@@ -226,6 +239,11 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name.strip() or not folder.strip():
         raise UsageError(f"--concept is written NAME=FOLDER, such as stripes=pictures/stripes, not {text!r}.")
     return name.strip(), folder.strip()
+
+
+def _tell_target(layer: str, file: Path, model: str) -> None:
+    """What can be asked next: directions are targets on any picture."""
+    say(f"Directions are targets, such as: convoscope explain {model} PICTURE --target direction:{layer}@{file}")
 
 
 def _tell(found: Any, doubts: list[str], json: bool, out: str | None, name: str) -> None:

@@ -170,6 +170,10 @@ def neighbors(
     id: Annotated[
         str | None, typer.Option("--id", help="Instead: a stored picture's name, URI, or start of its sha256.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="Instead: pictures with most of direction:LAYER@FILE.npy, of a unit or class."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
     layer: EmbeddedLayer = None,
     metric: Annotated[str, typer.Option("--metric", help="cosine or l2.")] = "cosine",
@@ -187,6 +191,15 @@ def neighbors(
     opened = _open(store)
     if metric not in ("cosine", "l2"):
         raise UsageError(f"--metric must be cosine or l2, not {metric!r}.")
+    if target is not None:
+        if image is not None or id is not None or depth or why or other or pixels:
+            raise UsageError("--target asks of the whole collection: leave out the picture and its options.")
+        with common.progress("Scoring pictures", quiet=json) as bar:
+            most = opened.strongest(target, k, progress=lambda what, done, total: bar.at(done, total, what))
+        if most.query["unreadable"]:
+            complain(f"{most.query['unreadable']} pictures cannot be read any more and were left out.")
+        _show(most, most.to_dict(), file, json, _neighbor_lines(most).replace("similarity", "score     ", 1))
+        return
     if depth:
         deep = opened.depth(image, id=id, k=k)
         _show(deep, deep.to_dict(), file, json, _depth_lines(deep))

@@ -9,31 +9,25 @@ of the layer is one sample, and the patch that stands for it is its true recepti
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import qmc
-from torch import Tensor
 
-from ..engine.passes.needs import Replaced
-from ..engine.recompute.perturb import replaced_scores
 from ..errors import LayerError, MethodRefused, UsageError
-from ..extras import need
 from ..improve.collection import Labelled
 from ..improve.look import look
 from ..improve.statistics import Interval, paired
-from ..methods.base import Query
 from ..pictures.picture import Picture
-from ..session import Session
-from ..targets import ClassTarget
 from ..targets.classes import class_index
 from ..targets.combinations import Direction
+from .directions import write_direction
+from .factors import Floats, cell_rows, encode, factorise, matched
+from .importance import Tell, measure
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,10 +38,6 @@ if TYPE_CHECKING:
 
 #: parts that are looked for when nobody says how many
 PARTS = 8
-#: pictures on which importance is measured
-MEASURED = 12
-#: points of the Sobol design: a power of two
-DESIGN = 32
 #: runs with other seeds, against which a part's stability is told
 RUNS = 3
 #: a part whose best match in other runs is below this is called unstable
@@ -55,16 +45,13 @@ STABLE = 0.8
 #: cells that the factorisation sees
 CELLS = 20_000
 
-Floats = NDArray[np.float64]
-Tell = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, eq=False)
 class ConceptPart:
     """One part of a class.
 
     Args:
-        number: 0 is the most important.
+        number: 0 is the most important; what people read counts from 1, as ``part 1``.
         importance: the logit lost where the part is deleted, as a share of what all parts carry; over pictures.
         sobol: its total Sobol index: the share of the logit's variance that goes with it; over pictures.
         stability: the mean cosine to its match in runs with other seeds (0..1).
@@ -142,14 +129,25 @@ class Craft:
 
     def direction(self, number: int) -> Direction:
         """A part as a target: every map and visualisation takes it."""
-        return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number}")
+        return Direction(self.layer, self.parts[number].vector, f"{self.target}, part {number + 1}")
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each part as ``part-N.npy``, counted from 1; ``direction:LAYER@FILE`` is then a target."""
+        return [write_direction(folder, f"part-{part.number + 1}", part.vector) for part in self.parts]
+
+    def wanted(self, count: int = 4, **settings: Any) -> list[Image.Image]:
+        """The pictures that want the first parts, by optimisation; ``settings`` as :func:`convoscope.visualize`'s."""
+        from ..visualization.api import visualize
+
+        made = visualize(self.model, [self.direction(part.number) for part in self.parts[:count]], **settings)
+        return [one.image for one in made]
 
     def maps(self, picture: Any) -> NDArray[np.float32]:
         """How much of each part lies where in a picture: float32 ``[parts, H, W]`` at the input's resolution."""
         listed = Labelled.of([(picture, None)], self.model)
         grids, query = next(_planes(self.model, self.layer, listed))[1:]
         basis = np.stack([part.vector for part in self.parts])
-        shares = _encode(_cells(grids), basis)
+        shares = encode(cell_rows(grids), basis)
         height, width = grids.shape[-2:]
         grid = torch.from_numpy(shares.T.reshape(len(basis), height, width).astype(np.float32))
         return np.asarray(query.resample(grid, self.layer)[0].numpy())
@@ -188,17 +186,18 @@ class Craft:
             drawn.append(overlay.overlay(np.asarray(whole), values, scale=scale))
         return drawn
 
-    def sheet(self, count: int = 4) -> Sheet:
-        """The most important parts, a row each: strongest patches at true receptive fields, then maps."""
+    def sheet(self, count: int = 4, wanted: Sequence[Image.Image] = ()) -> Sheet:
+        """The most important parts, a row each: strongest patches at true receptive fields, maps, what it wants."""
         from ..draw import grid
 
         rows = []
         for part in self.parts[:count]:
             cells = [(one, "") for one in [*self.patches(part.number, 5), *self.overlays(part.number, 3)]]
+            cells += [(one, "wants") for one in wanted[part.number : part.number + 1]]
             mark = ", unstable" if part.unstable else ""
             rows.append((f"part {part.number + 1}: {part.importance.mean:.0%} of the logit{mark}", cells))
         return grid.patches(
-            rows, f"What {self.target} is made of", columns=8, size=96.0,
+            rows, f"What {self.target} is made of", columns=9 if wanted else 8, size=96.0,
             footnote=f"{self.model.name}, {self.layer}: five patches and three maps of each part.",
         )  # fmt: skip
 
@@ -252,9 +251,9 @@ def craft(
     samples, owners, places = _samples(opened, where, chosen, seed, doubts)
     basis, error = factorise(samples, parts, seed)
     others = [factorise(samples, parts, seed + 1 + run)[0] for run in range(RUNS)]
-    stability = np.mean([_matched(basis, other) for other in others], axis=0)
-    measured = _measure(opened, where, chosen, index, basis, seed, progress)
-    shares = _encode(samples, basis)
+    stability = np.mean([matched(basis, other) for other in others], axis=0)
+    measured = measure(opened, where, chosen, index, basis, seed, progress)
+    shares = encode(samples, basis)
     order = np.argsort(-measured.deletion.mean(0), kind="stable")
     found = []
     for number, at in enumerate(order):
@@ -271,33 +270,6 @@ def craft(
     return Craft(
         opened.label(index), where, found, paired(measured.complete, seed=seed), error, doubts, opened, chosen
     )
-
-
-def factorise(samples: NDArray[Any], parts: int, seed: int = 0, steps: int = 400) -> tuple[Floats, float]:
-    """Non-negative factorisation of ``[N, C]``: the parts ``[parts, C]`` at unit length, and the relative error."""
-    library = need("sklearn.decomposition", "CRAFT")
-    made = library.NMF(parts, init="random" if seed else "nndsvda", random_state=seed, max_iter=steps, tol=1e-4)
-    with warnings.catch_warnings(action="ignore"):  # not converged: the stability tells
-        weights = made.fit_transform(np.asarray(samples, np.float64))
-    basis = np.asarray(made.components_, np.float64)
-    left = np.linalg.norm(samples - weights @ basis) / max(float(np.linalg.norm(samples)), 1e-300)
-    return basis / np.maximum(np.linalg.norm(basis, axis=1, keepdims=True), 1e-300), float(left)
-
-
-def sobol_total(outputs_a: NDArray[Any], outputs_mixed: NDArray[Any]) -> Floats:
-    """Total Sobol indices by Jansen's estimator (Jansen 1999).
-
-    Args:
-        outputs_a: the function at ``[N]`` points of the first design.
-        outputs_mixed: ``[N, K]``: at the same points with factor k taken from the second design.
-
-    Returns:
-        one index a factor; 0 where the function does not vary.
-    """
-    variance = float(np.var(outputs_a))
-    if variance <= 0:
-        return np.zeros(outputs_mixed.shape[1])
-    return np.asarray(((outputs_a[:, None] - outputs_mixed) ** 2).mean(0) / (2 * variance))
 
 
 def _of_class(model: Model, pictures: Labelled, target: Any) -> tuple[int, Labelled]:
@@ -322,10 +294,6 @@ def _planes(model: Model, layer: str, pictures: Labelled) -> Any:
     return _grids(model, layer, pictures)
 
 
-def _cells(planes: Tensor) -> Floats:
-    return np.asarray(planes.flatten(2).transpose(1, 2).flatten(0, 1).double().numpy())
-
-
 def _samples(
     model: Model, layer: str, pictures: Labelled, seed: int, doubts: list[str]
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
@@ -337,7 +305,7 @@ def _samples(
     for rows, planes, _ in _planes(model, layer, pictures):
         width = planes.shape[-1]
         for row, one in zip(rows, planes, strict=True):
-            cells = _cells(one[None])
+            cells = cell_rows(one[None])
             lowest = min(lowest, float(cells.min()))
             at = np.sort(random.permutation(len(cells))[:most])
             kept.append(cells[at])
@@ -356,23 +324,6 @@ def _samples(
     return samples, np.concatenate(owners), np.concatenate(places)
 
 
-def _encode(cells: Floats, basis: Floats) -> Floats:
-    """The non-negative weights ``[N, parts]`` of fixed parts: multiplicative updates (Lee & Seung 2001)."""
-    cells = np.maximum(cells, 0)
-    weights = np.maximum(cells @ basis.T, 1e-12)
-    gram, goal = basis @ basis.T, cells @ basis.T
-    for _ in range(200):
-        weights *= goal / np.maximum(weights @ gram, 1e-12)
-    return np.asarray(weights)
-
-
-def _matched(basis: Floats, other: Floats) -> Floats:
-    """The cosine of each part to its match in another run, matched one to one."""
-    cosine = basis @ other.T
-    rows, cols = linear_sum_assignment(-cosine)
-    return np.asarray(cosine[rows, cols])
-
-
 def _best_places(
     share: Floats, owners: NDArray[np.int64], places: NDArray[np.int64], count: int = 9
 ) -> list[tuple[int, tuple[int, int]]]:
@@ -383,73 +334,3 @@ def _best_places(
             break
         found.setdefault(int(owners[at]), (int(places[at, 0]), int(places[at, 1])))
     return list(found.items())
-
-
-@dataclass(eq=False)
-class _Measured:
-    deletion: Floats
-    sobol: Floats
-    complete: Floats
-
-
-def _measure(
-    model: Model, layer: str, pictures: Labelled, index: int, basis: Floats, seed: int, progress: Tell | None
-) -> _Measured:
-    """Deletion, Sobol indices and completeness on some of the pictures."""
-    random = np.random.default_rng([seed, 4])
-    rows = np.sort(random.permutation(len(pictures))[:MEASURED])
-    some = pictures.take(rows)
-    parts = len(basis)
-    design = qmc.Sobol(2 * parts, seed=seed).random(DESIGN)
-    first, second = design[:, :parts], design[:, parts:]
-    mixed = np.repeat(first[:, None], parts, 1)
-    mixed[:, np.arange(parts), np.arange(parts)] = second
-    masks = np.concatenate([
-        np.ones((1, parts)), np.zeros((1, parts)), 1 - np.eye(parts), first, mixed.reshape(-1, parts)
-    ])  # fmt: skip
-    deletion, sobol, complete = [], [], []
-    for row in range(len(some)):
-        scores, plain = _masked_scores(model, layer, some.take([row]), index, basis, masks)
-        whole, empty = scores[0], scores[1]
-        carried = whole - empty
-        without = scores[2 : 2 + parts]
-        deletion.append((whole - without) / (carried if abs(carried) > 1e-6 else 1e-6))
-        at = 2 + parts
-        sobol.append(sobol_total(scores[at : at + DESIGN], scores[at + DESIGN :].reshape(DESIGN, parts)))
-        gained = plain - empty
-        complete.append(carried / gained if abs(gained) > 1e-6 else 0.0)
-        if progress is not None:
-            progress("importance", row + 1, len(some))
-    return _Measured(np.stack(deletion), np.stack(sobol), np.asarray(complete))
-
-
-def _masked_scores(
-    model: Model, layer: str, picture: Labelled, index: int, basis: Floats, masks: Floats
-) -> tuple[Floats, float]:
-    """The class score with the layer rebuilt from its parts, each scaled by a row of ``masks``; and as it is."""
-    fitted = model.prepare(picture.picture(0))
-    inputs = model.inputs([fitted])
-    watched = model.watched(tuple(inputs.shape[1:]))
-    query = Query(model, inputs, [fitted], watched)
-    info = watched.layers[layer]
-
-    def value(weights: Floats, mask: Floats) -> Callable[[Tensor], Tensor]:
-        def rebuilt(output: Tensor) -> Tensor:
-            planes = query.planes(layer, output)
-            made = torch.from_numpy((weights * mask) @ basis).to(output)  # [cells, C]
-            grid = made.T.reshape(1, -1, *planes.shape[-2:])
-            if output.ndim == 3 and info.geometry is not None:
-                kept = output[:, : output.shape[1] - len(made)]
-                return torch.cat([kept, made[None]], 1)
-            return grid.movedim(1, -1) if info.channels_last else grid
-
-        return rebuilt
-
-    with Session(model, [fitted], gradients=False) as session:
-        recorded = session.record(layers=[layer])
-        weights = _encode(_cells(query.planes(layer, recorded.layers[layer].value)), basis)
-        scorer = session.resolve(ClassTarget(index), recorded.output)
-        plain = float(session.scored(scorer, recorded)[0])
-        need = Replaced(layer, [value(weights, mask) for mask in masks])
-        scores = replaced_scores(session.runner, inputs, scorer, need)[0]
-    return scores.double().numpy(), plain

@@ -10,8 +10,11 @@ concept's pictures are no independent draws and call every concept significant i
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from scipy import linalg, stats
 
 from ..errors import LayerError, UsageError
 from ..extras import need
+from ..files import write_whole
 from ..improve.collection import Labelled
 from ..improve.look import batches, look
 from ..improve.statistics import LEVEL, corrected
@@ -95,6 +99,10 @@ class Directions:
         """The rows as plain data."""
         return [row.to_dict() for row in self.rows]
 
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each direction as ``CONCEPT-LAYER.npy``: ``direction:LAYER@FILE`` is then a target on any picture."""
+        return [write_direction(folder, f"{row.concept}-{row.layer}", row.vector) for row in self.rows]
+
     def record(self, channels: int = 12) -> dict[str, Any]:
         """What the page reads: the rows with their strongest channels, and what was refused."""
         rows = []
@@ -102,6 +110,15 @@ class Directions:
             strongest = np.argsort(-np.abs(row.vector), kind="stable")[:channels]
             rows.append({**row.to_dict(), "channels": [[int(at), float(row.vector[at])] for at in strongest]})
         return {"rows": rows, "refused": list(self.refused), "doubts": list(self.doubts)}
+
+
+def write_direction(folder: str | Path, name: str, vector: Floats) -> Path:
+    """Write a vector as float32 ``.npy`` under a name that every file system takes."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "direction"
+    kept = io.BytesIO()
+    np.save(kept, np.asarray(vector, np.float32))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return write_whole(Path(folder, f"{plain}.npy"), kept.getvalue())
 
 
 def tcav(
@@ -123,6 +140,7 @@ def tcav(
         concepts: name -> its pictures (a folder, files, pictures), ten at least.
         target: a class; default the one that most of ``pictures`` are predicted to be.
         random: pictures that stand for none of the concepts, several times as many; default drawn toybox pictures.
+            For the difference of two groups, one is the concept and the other is this.
         pictures: the class's pictures, for the score; default those of ``random`` with the highest scores for it.
         layers: where to look; default the last grid, and the last one of every earlier stage.
         sets: random sets.
@@ -148,9 +166,12 @@ def tcav(
     if random is None:
         found.doubts.append("Random pictures are drawn toybox pictures: photos of your own are a fairer comparison.")
     most = max(len(one) for one in shown.values())
+    if len(pool) < 2 * FEW:
+        raise UsageError(f"{len(pool)} random pictures are too few: at least {2 * FEW} are needed.")
     if len(pool) < 2 * most:
-        raise UsageError(
-            f"{len(pool)} random pictures are too few beside {most} of a concept: twice as many are needed."
+        found.doubts.append(
+            f"{len(pool)} random pictures beside {most} of a concept: random sets have {len(pool) // 2} pictures each. "
+            "With twice as many as the concept has, chance would be known better."
         )
     names = list(layers) or stages(model)
     activations = {

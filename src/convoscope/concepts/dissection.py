@@ -24,6 +24,7 @@ from ..improve.collection import Labelled
 from ..improve.look import batches
 from ..improve.statistics import LEVEL, halves
 from ..methods.base import Query
+from .chance import FEW, Exchange
 from .truth import Mask, Truth, on_input, overlap, read_truth
 
 if TYPE_CHECKING:
@@ -36,12 +37,8 @@ QUANTILES = tuple(0.0005 * 2 ** (step / 2) for step in range(17))
 PUBLISHED = 0.005
 #: a picture's map is compared at most at so many pixels a side
 SIDE = 112
-#: pictures that a concept must be on, in each half
-FEW = 3
 #: cells drawn for the thresholds, of all pictures together
 CELLS = 60_000
-#: pictures whose masks are exchanged to find what chance reaches
-EXCHANGED = 80
 DRAWS = 400
 
 Tell = Callable[[int, int], None]
@@ -133,7 +130,7 @@ def dissect(
         threshold: ``best`` chooses each pair's threshold on one half of the pictures; ``published`` is the paper's,
             the activation that 0.5 % of a unit's cells exceed.
         seed: of the halves and of the intervals.
-        progress: called with the number of pictures done, and of all, twice over: once a half.
+        progress: called with what is done and of how much: pictures, counted anew for each layer.
 
     Returns:
         pairs whose interval lies above what masks of other pictures reach, the best first; a unit may be several
@@ -155,14 +152,34 @@ def dissect(
         )
     pictures_known = listed.take(known)
     half_a = halves(pictures_known.keys, seed=seed)
+    if min(half_a.sum(), (~half_a).sum()) < FEW:
+        raise UsageError(
+            f"{len(known)} pictures have masks in {truth.source}: too few to choose thresholds on one half and to "
+            f"measure on the other; about {4 * FEW} are needed."
+        )
     shares = (PUBLISHED,) if threshold == "published" else QUANTILES
     result = Dissection([], 0, truth.names, len(known))
     if len(known) < 4 * FEW:
         result.doubts.append(f"Only {len(known)} pictures have masks: hardly anything can be shown on so few.")
-    for layer in names:
-        _one_layer(model, layer, pictures_known, half_a, truth, shares, seed, result, progress)
+    for at, layer in enumerate(names):
+        tell = None if progress is None else _Told(progress, at * len(known), len(names) * len(known))
+        _one_layer(model, layer, pictures_known, half_a, truth, shares, seed, result, tell)
     result.rows.sort(key=lambda row: -row.iou)
     return result
+
+
+@dataclass(eq=False)
+class _Told:
+    """Progress over all layers and both halves, so that the time that is left can be told."""
+
+    progress: Tell
+    done: int
+    total: int
+
+    def one(self) -> None:
+        """One picture of one layer more."""
+        self.done += 1
+        self.progress(self.done, self.total)
 
 
 def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labelled, list[str]]:
@@ -183,7 +200,7 @@ def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labe
 
 def _one_layer(
     model: Model, layer: str, pictures: Labelled, half_a: NDArray[np.bool_], truth: Truth, shares: Sequence[float],
-    seed: int, result: Dissection, progress: Tell | None,
+    seed: int, result: Dissection, progress: _Told | None,
 ) -> None:  # fmt: skip
     names = truth.names
     first, second = pictures.take(half_a), pictures.take(~half_a)
@@ -191,7 +208,7 @@ def _one_layer(
     inter_a, on_a, size_a, present = _summed(_counts(model, layer, first, truth, thresholds, progress))
     union_a = on_a[:, :, None] + size_a[None, None] - inter_a
     best = overlap(inter_a, union_a).argmax(1)  # [C, M]
-    exchange = _Exchange(second, truth, thresholds, best)
+    exchange = Exchange(second, truth, thresholds, best)
     channels = np.arange(len(thresholds))
     pick = best[:, :, None]
     chosen = [
@@ -277,8 +294,8 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
 
 
 def _counts(
-    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: Tell | None,
-    exchange: _Exchange | None = None,
+    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: _Told | None,
+    exchange: Exchange | None = None,
 ) -> Iterator[_Counts]:  # fmt: skip
     for rows, planes, query in _grids(model, layer, pictures):
         for row, grid in zip(rows, planes, strict=True):
@@ -288,7 +305,7 @@ def _counts(
             if exchange is not None:
                 exchange.add(row, values, masks)
             if progress is not None:
-                progress(row + 1, len(pictures))
+                progress.one()
 
 
 def _at_places(raised: Tensor, query: Query) -> Tensor:
@@ -357,61 +374,3 @@ def _intervals(
         drawn = overlap(weights @ flat[:, part], weights @ other[:, part])
         low[part], high[part] = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low.reshape(inter.shape[1:]), high.reshape(inter.shape[1:])
-
-
-class _Exchange:
-    """What chance reaches: the overlap where each picture gets the masks of another that shows the concept.
-
-    Masks move within the pictures that have the concept, so that a unit which fires wherever things lie (the middle)
-    gains nothing by it. Only pictures of one shape can exchange masks (the commonest one); at most ``EXCHANGED`` of
-    them take part.
-    """
-
-    def __init__(
-        self, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], best: NDArray[np.int64]
-    ) -> None:
-        self.most = min(len(pictures), EXCHANGED)
-        self.levels = np.take_along_axis(thresholds, best, 1)  # [C, M]
-        self.above: list[dict[int, NDArray[np.uint8]]] = []
-        self.masks: list[dict[int, NDArray[np.float32]]] = []
-
-    def add(self, row: int, values: Tensor, masks: NDArray[np.float32]) -> None:
-        """Keep where each unit is on (at its threshold for the concept), for the concepts that the picture shows."""
-        if row >= self.most:
-            return
-        shown = [int(name) for name in np.flatnonzero(masks.any(0))]
-        there = values.numpy()
-        self.above.append({name: np.packbits(there > self.levels[:, name : name + 1], axis=1) for name in shown})
-        self.masks.append({name: masks[:, name].copy() for name in shown})
-
-    def reaches(self, on: NDArray[Any], seed: int, rounds: int = 20) -> NDArray[np.float64]:
-        """The overlap's 95 % point ``[C, M]``; ``on`` counts each unit's pixels in each picture, ``[N, C, M]``."""
-        random = np.random.default_rng([seed, 1])
-        found = np.zeros((rounds, *self.levels.shape))
-        pixels = [next((len(mask) for mask in masks.values()), -1) for masks in self.masks]
-        common = max(set(pixels) - {-1}, key=pixels.count, default=-1)
-        alike = [row for row, count in enumerate(pixels) if count in (common, -1)]
-        on_all = on[alike].sum(0)
-        for name in range(self.levels.shape[1]):
-            having = [row for row in alike if name in self.masks[row]]
-            if len(having) < FEW:
-                found[:, :, name] = 1.0  # nothing can be told from chance
-                continue
-            there = np.stack([self.masks[row][name] for row in having])  # [n, pixels]
-            # of every unit and every pair of pictures: the one's map on the other's mask
-            pairs = np.stack(
-                [np.unpackbits(self.above[row][name], axis=1, count=there.shape[1]) @ there.T for row in having]
-            )  # [n, C, n]
-            for turn in range(rounds):
-                other = _derangement(len(having), random)
-                inter = pairs[np.arange(len(having)), :, other].sum(0)
-                found[turn, :, name] = overlap(inter, on_all[:, name] + there.sum() - inter)
-        return np.asarray(np.quantile(found, 1 - LEVEL, axis=0))
-
-
-def _derangement(count: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """An order in which nobody keeps their place: a random cycle."""
-    order = random.permutation(count)
-    found = np.empty(count, np.intp)
-    found[order] = np.roll(order, 1)
-    return found

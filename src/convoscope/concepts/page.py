@@ -61,20 +61,22 @@ def page_of_directions(found: Directions, path: str | Path) -> Path:
     return _write(path, "What the classes depend on", lead, found.doubts, columns, rows, [], found.refused)
 
 
-def page_of_craft(found: Craft, path: str | Path) -> Path:
-    """Write the page of a class's parts: patches at true receptive fields, and maps."""
+def page_of_craft(found: Craft, path: str | Path, wanted: Sequence[Image.Image] = ()) -> Path:
+    """Write the page of a class's parts: patches at true receptive fields, maps, and what the first ones want."""
     cards = []
     for part in found.parts:
         shown = found.patches(part.number, 8)
         maps = found.overlays(part.number)
         unstable = " It is not found again with other seeds: read nothing into it." if part.unstable else ""
+        mine = wanted[part.number : part.number + 1]
         cards.append({
-            "title": f"Part {part.number}",
+            "title": f"Part {part.number + 1}",
             "sentence": f"importance {part.importance} (share of the logit lost without it), Sobol {part.sobol}, "
             f"stability {part.stability:.2f}.{unstable}",
             "groups": [
                 {"title": "strongest patches", "pictures": [_shown(one, 128, "patch") for one in shown]},
                 {"title": "where it lies", "pictures": [_shown(one, 192, "map") for one in maps]},
+                *[{"title": "the picture that wants it", "pictures": [_shown(one, 192, "wanted")]} for one in mine],
             ],
         })  # fmt: skip
     lead = (

@@ -84,7 +84,7 @@ def _toybox(folder: Path) -> Truth:
         found = {f"{row['label']}: {part}": values == k for k, part in enumerate(row.get("parts", []), 1)}
         whole = folder / "masks" / f"{stem}.png"
         if whole.is_file():
-            found[row["label"]] = np.asarray(Image.open(whole)) > 127
+            found[row["label"]] = np.asarray(Image.open(whole).convert("L")) > 127
         return {name: mask for name, mask in found.items() if mask.any()}
 
     return Truth(names, frozenset(by_stem), read, str(folder))

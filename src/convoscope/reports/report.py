@@ -274,7 +274,7 @@ def _concepts(model: Model, found: Explanation, store: Store, made: dict[str, Cr
     for part in parts.parts[:PARTS]:
         scale = colour.Scale(0.0, top, False, unit="share of the part")
         here = _figure(
-            uri(overlay.overlay(image, maps[part.number], scale=scale), side=192), "here", f"part {part.number}"
+            uri(overlay.overlay(image, maps[part.number], scale=scale), side=192), "here", f"part {part.number + 1}"
         )
         patches = [_figure(uri(one, side=96), "", "a patch") for one in parts.patches(part.number, 6)]
         unstable = " Not found again with other seeds." if part.unstable else ""

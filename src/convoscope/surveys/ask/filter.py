@@ -173,7 +173,7 @@ class Columns:
             if places is None:
                 raise UsageError("A lasso needs the map on which it was drawn.")
             inside = within(places[1], wanted.lasso)
-            keep = keep & self._flags([id for id, yes in zip(places[0], inside, strict=True) if yes])
+            keep = keep & self._flags([places[0][at] for at in np.flatnonzero(inside)])
         if wanted.search.strip():
             keep = keep & self._has(wanted.search.lower().split(), noted, keep)
         order = self._order(wanted.order, suspects or {})
@@ -191,13 +191,14 @@ class Columns:
         return self._label[key]
 
     def _has(self, words: list[str], marks: Mapping[str, Mark], among: Bools) -> Bools:
+        # a note can be on few: their words are put together here, all others were when the columns were read
+        noted = {self.row[id]: mark for id, mark in marks.items() if id in self.row and (mark.tags or mark.note)}
+        mine = {at: f"{self._words[at]} {' '.join(mark.tags)} {mark.note}".lower() for at, mark in noted.items()}
+        texts, left = self._words, np.flatnonzero(among).tolist()
+        for word in words:
+            left = [at for at in left if word in texts[at] or (at in mine and word in mine[at])]
         found = np.zeros(len(self), bool)
-        for at in np.flatnonzero(among):
-            text = self._words[at]
-            mark = marks.get(self.ids[at])
-            if mark is not None:
-                text = f"{text} {' '.join(mark.tags)} {mark.note}".lower()
-            found[at] = all(word in text for word in words)
+        found[left] = True
         return found
 
     def _order(self, order: Order, suspects: Mapping[str, float]) -> Ints:

@@ -242,7 +242,7 @@ def _assemble(store: Store, known: dict[str, Any], vectors: Points, layer: str, 
     method = known["settings"]["method"]
     name = {"tsne": "t-SNE", "umap": "UMAP", "pca": "PCA"}[method]
     title = f"{name} of {len(ids):,} pictures at {layer} of {store.recipe.name}"
-    trust = local_trust(vectors, xy)
+    trust = local_trust(vectors, xy, near=near)
     return EmbeddingMap(method, layer, ids, xy, rows, near, trust, known["metrics"], [], title, notes)
 
 

@@ -48,14 +48,18 @@ def map_metrics(
     return found | _class_metrics(low, labels, k)
 
 
-def local_trust(high: Points, low: Points, k: int = 10) -> Points:
-    """Per point, the share of its ``k`` neighbours on the map that are among its ``k`` neighbours in the data."""
+def local_trust(high: Points, low: Points, k: int = 10, near: NDArray[np.int64] | None = None) -> Points:
+    """Per point, the share of its ``k`` neighbours on the map that are among its ``k`` neighbours in the data.
+
+    ``near`` ``[N, k]`` are those in the data, where they are known already.
+    """
 
     k = min(k, len(high) - 1)
     if k < 1:
         return np.ones(len(high), np.float32)
-    near = without_self(exact(high, high, k + 1, "l2")[0], k)
-    drawn = without_self(exact(low, low, k + 1, "l2")[0], k)
+    if near is None:
+        near = without_self(exact(high, high, k + 1, "l2")[0], k)
+    drawn = without_self(_on_the_plane(low, k + 1), k)
     shared = (near[:, :, None] == drawn[:, None, :]).any(2).mean(1)
     trust: Points = shared.astype(np.float32)
     return trust
@@ -73,18 +77,42 @@ def _ranks(
         far = [_distances(points, rows) for points in (high, low)]
         for distances in far:
             distances[np.arange(len(rows)), rows] = np.inf
-        order = [np.argsort(distances, 1, kind="stable") for distances in far]
-        rank = []
-        for sorted_ in order:
-            place = np.empty_like(sorted_)
-            np.put_along_axis(place, sorted_, np.arange(1, count + 1)[None].repeat(len(rows), 0), 1)
-            rank.append(place)
-        near = [sorted_[:, :k] for sorted_ in order]
+        ordered = [np.sort(distances, 1) for distances in far]
+        near = [_first(distances, order, k) for distances, order in zip(far, ordered, strict=True)]
         for result, (of, by) in zip(results, ((1, 0), (0, 1)), strict=False):
-            excess = np.take_along_axis(rank[by], near[of], 1) - k
-            result.append(1.0 - scale * np.maximum(excess, 0).sum(1))
-        results[2].append((np.take_along_axis(rank[0], near[1], 1) <= k).mean(1))
+            result.append(1.0 - scale * np.maximum(_places(far[by], ordered[by], near[of]) - k, 0).sum(1))
+        results[2].append((_places(far[0], ordered[0], near[1]) <= k).mean(1))
     return np.concatenate(results[0]), np.concatenate(results[1]), np.concatenate(results[2])
+
+
+def _first(distances: NDArray[np.float64], ordered: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """The ``k`` nearest of each row ``[R, N]``, of equals the one with the lower number."""
+    found = np.empty((len(distances), k), np.int64)
+    for row, order, near in zip(distances, ordered, found, strict=True):
+        close = np.flatnonzero(row <= order[k - 1])
+        near[:] = close[np.argsort(row[close], kind="stable")[:k]]
+    return found
+
+
+def _places(
+    distances: NDArray[np.float64], ordered: NDArray[np.float64], of: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """At which place, from 1, some points ``[R, k]`` stand in the order of their row: found without a whole order."""
+    found = np.empty(of.shape, np.int64)
+    for row, order, which, place in zip(distances, ordered, of, found, strict=True):
+        values = row[which]
+        place[:] = np.searchsorted(order, values) + 1
+        for at in np.flatnonzero(np.searchsorted(order, values, "right") - place > 0):  # of equals, by number
+            place[at] += int((row[: which[at]] == values[at]).sum())
+    return found
+
+
+def _on_the_plane(points: Points, k: int) -> NDArray[np.int64]:
+    """The ``k`` nearest of each point ``[N, 2]``, itself among them: a tree finds them in N log N steps."""
+    from scipy.spatial import cKDTree
+
+    found = cKDTree(points).query(points, k)[1]
+    return np.asarray(found, np.int64).reshape(len(points), -1)
 
 
 def _distances(points: Points, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -105,7 +133,8 @@ def _class_metrics(low: Points, labels: Sequence[str | None] | None, k: int) -> 
         return {**nothing, "labelled": len(names)}
 
     points = low[known]
-    near = without_self(exact(points, points, min(10, len(points) - 1) + 1, "l2")[0], min(10, len(points) - 1))
+    most = min(10, len(points) - 1)
+    near = without_self(_on_the_plane(points, most + 1), most)
     same = numbers[near] == numbers[:, None]
     silhouette = None
     if len(classes) < len(names):

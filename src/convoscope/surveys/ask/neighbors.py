@@ -41,8 +41,9 @@ _COLUMNS = ["sha256", "uri", "label", "prediction", "thumbnail"]
 class Neighbors:
     """The neighbours of one picture, nearest first.
 
-    ``rows`` are plain data: ``uri``, ``similarity``, ``label``, ``prediction``. ``similarity`` is the cosine, or
-    minus the Euclidean distance. ``recall`` is the index's measured recall@10, 1.0 where the search is exact.
+    ``rows`` are plain data: ``uri``, ``similarity``, ``label``, ``prediction``. ``similarity`` is the cosine, minus the
+    Euclidean distance, or the score of a target. ``recall`` is the index's measured recall@10, 1.0 where the search is
+    exact.
     """
 
     query: dict[str, Any]
@@ -64,6 +65,9 @@ class Neighbors:
         """The picture and its neighbours, captioned; pixel neighbours in a row below where they were asked for."""
         from ...draw import grid
 
+        if self.metric == "score":
+            title = f"Pictures with most of {self.query['uri']}"
+            return grid.patches([(f"Highest scores at {self.layer}", self._cells())], title, columns=10)
         how = "cosine" if self.metric == "cosine" else "Euclidean distance"
         name = Path(self.query["uri"]).name
         found = "Exact search" if self.exact else f"By index, recall@10 {self.recall:.3f}"
@@ -261,7 +265,7 @@ def embed(store: Store, picture: Picture) -> tuple[dict[str, NDArray[np.float32]
 def _result(
     store: Store,
     query: dict[str, Any],
-    shown: Image.Image,
+    shown: Image.Image | None,
     pairs: Sequence[tuple[str, float]],
     layer: str,
     metric: str,

@@ -36,6 +36,14 @@ class Views:
 
         return neighbors(_store(self), image, id=id, k=k, layer=layer, metric=metric, pixels=pixels)
 
+    def strongest(
+        self, target: Any, k: int = 10, *, progress: Callable[[str, int, int], None] | None = None
+    ) -> Neighbors:
+        """The pictures with most of a target: :func:`convoscope.surveys.ask.strongest.strongest`."""
+        from .strongest import strongest
+
+        return strongest(_store(self), target, k, progress)
+
     def depth(self, image: Any = None, *, id: str | None = None, k: int = 10) -> Depth:
         """The neighbours of one picture layer by layer: :func:`convoscope.surveys.ask.neighbors.depth`."""
         from .neighbors import depth

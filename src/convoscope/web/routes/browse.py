@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -145,17 +146,20 @@ def _places(app_state: AppState, wanted: Wanted) -> tuple[list[str], Any]:
     return made["ids"], points
 
 
-def row_of(app_state: AppState, at: int) -> dict[str, Any]:
-    """One picture of the list."""
-    held = columns_of(app_state)
-    id, mark = held.ids[at], app_state.marks().of(held.ids[at])
-    wrong = int(held.wrong[at])
-    return {
-        "id": id, "name": held.names[at], "label": held.labels[at], "prediction": held.predictions[at],
-        "probability": float(held.probability[at]), "wrong": None if wrong < 0 else bool(wrong),
-        "suspected": id in suspects_of(app_state), "duplicate": bool(held.duplicate[at]), "tags": mark.tags,
-        "note": mark.note, "removed": mark.removed, "new_label": mark.label,
-    }  # fmt: skip
+def rows_of(app_state: AppState, places: Iterable[Any]) -> list[dict[str, Any]]:
+    """Pictures of the list. What the rows are made of is looked up once for all: each look asks the disk."""
+    held, marks, suspects = columns_of(app_state), app_state.marks(), suspects_of(app_state)
+    found = []
+    for at in map(int, places):
+        id, wrong = held.ids[at], int(held.wrong[at])
+        mark = marks.of(id)
+        found.append({
+            "id": id, "name": held.names[at], "label": held.labels[at], "prediction": held.predictions[at],
+            "probability": float(held.probability[at]), "wrong": None if wrong < 0 else bool(wrong),
+            "suspected": id in suspects, "duplicate": bool(held.duplicate[at]), "tags": mark.tags,
+            "note": mark.note, "removed": mark.removed, "new_label": mark.label,
+        })  # fmt: skip
+    return found
 
 
 @router.get("/pictures")
@@ -170,7 +174,7 @@ async def pictures(
 
     def make() -> dict[str, Any]:
         rows = find(app_state, wanted)
-        shown = [row_of(app_state, int(at)) for at in rows[offset : offset + limit]]
+        shown = rows_of(app_state, rows[offset : offset + limit])
         return {"total": len(rows), "of": len(columns_of(app_state)), "offset": offset, "pictures": plain(shown)}
 
     return dict(await app_state.desk.now(make))
@@ -205,7 +209,7 @@ async def next_picture(
         here = held.row.get(picture)
         found = np.flatnonzero(rows == here) if here is not None else np.zeros(0, np.int64)
         place = (int(found[0]) + step) % len(rows) if len(found) else 0 if step >= 0 else len(rows) - 1
-        return {"picture": plain(row_of(app_state, int(rows[place]))), "place": place, "total": len(rows)}
+        return {"picture": plain(rows_of(app_state, [rows[place]])[0]), "place": place, "total": len(rows)}
 
     return dict(await app_state.desk.now(make))
 
@@ -238,8 +242,7 @@ async def table(request: Request, wanted: Wants) -> Response:
         writer.writerow(
             ["sha256", "file", "label", "prediction", "probability", "wrong", "tags", "note", "new label"]
         )
-        for at in find(app_state, wanted):
-            one = row_of(app_state, int(at))
+        for one in rows_of(app_state, find(app_state, wanted)):
             wrong = "" if one["wrong"] is None else str(one["wrong"]).lower()
             cells = (one["name"], one["label"] or "", one["prediction"] or "")
             writer.writerow([one["id"], *map(safe, cells), f"{one['probability']:.5f}", wrong,

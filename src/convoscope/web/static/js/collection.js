@@ -16,6 +16,7 @@ let ready = false;
 let asked = 0;
 let work = null;
 let selected = [];
+let outline = ""; // the lasso as the frame knows it
 
 export function collectionTab(node) {
   panel = node;
@@ -23,6 +24,7 @@ export function collectionTab(node) {
   ready = false;
   if (!app.model.survey) { offer(); return; }
   selected = [];
+  outline = state.lasso;
   const methods = [["tsne", "t-SNE"], ["umap", "UMAP"], ["pca", "PCA"]].filter(([name]) => (name === "tsne" ? app.model.can.tsne : name === "umap" ? app.model.can.umap : true));
   const labelled = Boolean(app.model.survey.labelled);
   const colours = [labelled ? ["label", t("byLabel")] : null, ["prediction", t("byPrediction")], labelled ? ["error", t("byError")] : null, ["trust", t("byTrust")]].filter(Boolean);
@@ -169,8 +171,15 @@ window.addEventListener("message", (event) => {
   if (kind === "ready") { ready = true; send(); }
   if (kind === "hover") hover(Array.isArray(ids) ? ids[0] : null, at);
   if (kind === "choose" && place.has(ids?.[0])) set({ picture: ids[0] });
-  if (kind === "lasso") set({ lasso: Array.isArray(at) ? at.slice(0, 48).map(([x, y]) => `${Number(x).toFixed(2)},${Number(y).toFixed(2)}`).join(";") : "" }, true);
-  if (kind === "select") { selected = (ids ?? []).filter((id) => place.has(id)); drawSide(); }
+  if (kind === "select") {
+    selected = (ids ?? []).filter((id) => place.has(id));
+    // what was drawn comes with what it holds, so that the way to the grid is there at once
+    if (at !== undefined) {
+      outline = Array.isArray(at) ? at.slice(0, 48).map(([x, y]) => `${Number(x).toFixed(2)},${Number(y).toFixed(2)}`).join(";") : "";
+      set({ lasso: outline }, true);
+    }
+    drawSide();
+  }
 });
 
 function hover(id, at) {
@@ -273,6 +282,8 @@ function asList() {
     h("div", { class: "near" }, members.slice(0, 60).map(({ id, i }) => near({ id, name, label: made.label[i], prediction: made.prediction[i] }))))));
 }
 
+// Back, forward, another map: what another address says is drawn anew; what the frame itself said is there already
+on("lasso", () => { if (state.lasso !== outline && state.tab === "collection" && state.view === "map" && panel?.isConnected) collectionTab(panel); });
 on("map mapLayer", () => { if (state.tab === "collection" && panel?.isConnected) collectionTab(panel); });
 on("colour thumbs", () => {
   if (state.tab !== "collection") return;

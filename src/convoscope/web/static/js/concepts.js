@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { app } from "./app.js";
 import { fill, h, number, percent } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { set, state } from "./state.js";
 import { shot } from "./improve.js";
 import { worker } from "./working.js";
@@ -22,7 +22,7 @@ function dissected(found, given, again) {
   return h("section", {}, h("h2", {}, t("liesOn")), h("p", { class: "soft" }, t("liesOnNote")),
     found ? [found.rows.length ? h("div", { class: "scroll" }, h("table", { class: "concept-table" }, h("tr", {}, h("th", {}, t("unit")), h("th", {}, t("conceptWord")), h("th", {}, t("overlap")), h("th", {}, t("chanceReaches")), h("th", {}, t("pictures"))),
       found.rows.slice(0, 40).map((row) => h("tr", {}, h("td", {}, h("button", { type: "button", class: "chip", onclick: () => set({ unit: row.unit, layer: row.unit.slice(0, row.unit.lastIndexOf(":")) }) }, row.unit)), h("td", {}, row.concept), h("td", {}, `${number(row.iou, 2)} [${number(row.low, 2)}, ${number(row.high, 2)}]`), h("td", {}, number(row.chance, 2)), h("td", {}, h("div", { class: "shots tight" }, row.pictures.slice(0, 4).map((one) => shot(one)))))))) : h("p", {}, t("noUnitLies")),
-    found.doubts?.map((one) => h("p", { class: "warning" }, one))] : null, run);
+    found.doubts?.map((one) => h("p", { class: "warning" }, told(one)))] : null, run);
 }
 
 function madeOf(found, again) {
@@ -35,7 +35,7 @@ function madeOf(found, again) {
         h("div", { class: "shots" }, part.pictures.map((one, i) => (one.id && part.boxes?.[i] ? h("button", { type: "button", class: "shot", title: one.name, "aria-label": `${t("openPicture")} ${one.name}`, onclick: () => set({ picture: one.id, tab: "decide" }) }, h("img", { src: `/api/piece?picture=${one.id}&box=${part.boxes[i].join(",")}`, alt: "", loading: "lazy" })) : shot(one)))),
         part.unstable ? h("p", { class: "warning" }, t("unstablePart", { s: number(part.stability, 2) })) : null,
         part.channels?.length ? h("p", { class: "chips" }, part.channels.slice(0, 4).map(([channel, weight]) => h("button", { type: "button", class: "chip", onclick: () => set({ unit: `${found.layer}:${channel}`, layer: found.layer }) }, channel, h("small", {}, ` ${number(weight, 2)}`)))) : null))),
-      found.doubts?.map((one) => h("p", { class: "soft" }, one))] : null, run);
+      found.doubts?.map((one) => h("p", { class: "soft" }, told(one)))] : null, run);
 }
 
 function depends(found, given, again) {
@@ -46,7 +46,7 @@ function depends(found, given, again) {
   return h("section", {}, h("h2", {}, t("dependsOn")), h("p", { class: "soft" }, t("dependsOnNote")),
     found ? [found.rows.length ? h("div", { class: "scroll" }, h("table", {}, h("tr", {}, [t("layer"), t("conceptWord"), t("classWord"), t("tcavScore"), "p"].map((word) => h("th", {}, word))),
       found.rows.map((row) => h("tr", {}, h("td", {}, row.layer), h("td", {}, row.concept), h("td", {}, row.target), h("td", {}, `${number(row.score, 2)} [${number(row.low, 2)}, ${number(row.high, 2)}]`), h("td", {}, number(row.p, 2)))))) : h("p", {}, t("noDirection")),
-    [...found.refused, ...found.doubts].map((one) => h("p", { class: "soft" }, one))] : null, run);
+    [...found.refused, ...found.doubts].map((one) => h("p", { class: "soft" }, told(one)))] : null, run);
 }
 
 /** What is known of one unit, for its card. */

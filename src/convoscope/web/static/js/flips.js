@@ -3,7 +3,7 @@ import { get, npy } from "./api.js";
 import { app, failed, hear, methodOf } from "./app.js";
 import { choice, fill, h, latest, number, percent } from "./dom.js";
 import { Frame, inputAt, photoBox, rectangle } from "./frames.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { mapOf, paintMap, photoOf, shared, sheet } from "./minimap.js";
 import { list, on, set, state } from "./state.js";
 import { card, interval, shot } from "./improve.js";
@@ -54,7 +54,7 @@ async function sideBySide(into, rival) {
       const scale = abouts.every(Boolean) ? shared(abouts) : null;
       for (let k = 0; k < 2; k += 1) {
         const about = abouts[k];
-        if (!about) { fill(frames[i][k].notes, h("p", { class: "problem" }, found[k].refused?.[methods[i]] ?? found[k].error?.message ?? "")); continue; }
+        if (!about) { fill(frames[i][k].notes, h("p", { class: "problem" }, (found[k].refused?.[methods[i]] ? told(found[k].refused[methods[i]]) : null) ?? found[k].error?.message ?? "")); continue; }
         const array = await npy(SIDES[k][0] + about.values);
         if (mine !== asked) return;
         frames[i][k].matrix = found[k].input_to_photo;
@@ -140,7 +140,7 @@ async function flipsList(into, given, again) {
   parts.push(pair.findings.map((one, i) => card(one, i + 1)));
   if (pair.flips.length) parts.push(h("h3", {}, t("flips")), h("div", { class: "flip-list" }, pair.flips.map((one) => flip(one, given.against))));
   const more = (title, listed, count) => (listed.length ? h("details", {}, h("summary", {}, `${title} (${count})`), h("div", { class: "shots" }, listed.map((one) => shot(one)))) : null);
-  parts.push(more(t("won"), pair.won, pair.won_count), more(t("lost"), pair.lost, pair.lost_count), pair.notes.map((note) => h("p", { class: "soft" }, note)), h("div", { class: "bar" }, run));
+  parts.push(more(t("won"), pair.won, pair.won_count), more(t("lost"), pair.lost, pair.lost_count), pair.notes.map((note) => h("p", { class: "soft" }, told(note))), h("div", { class: "bar" }, run));
   fill(into, parts);
 }
 

@@ -2,7 +2,7 @@
 import { get, post } from "./api.js";
 import { app, failed, hear } from "./app.js";
 import { choice, fill, h, number, percent, s } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
 import { flipsPart } from "./flips.js";
@@ -30,7 +30,7 @@ async function draw(part) {
   try {
     known = await get("/api/improve");
     if (into !== body || !into.isConnected) return;
-    if (known.why_not) { fill(into, h("div", { class: "empty" }, h("h2", {}, t("nothingToExamine")), h("p", {}, known.why_not))); return; }
+    if (known.why_not) { fill(into, h("div", { class: "empty" }, h("h2", {}, t("nothingToExamine")), h("p", {}, told(known.why_not)))); return; }
     await PARTS[part](into, known, () => draw(part));
   } catch (error) {
     if (into.isConnected) fill(into, h("p", { class: "problem" }, error.message));
@@ -64,18 +64,18 @@ export function interval({ size, low, high }, least = Math.min(0, low), most = M
 function facts(one) {
   const rows = Object.entries(one.facts ?? {});
   if (!rows.length) return null;
-  return h("details", { class: "facts" }, h("summary", {}, t("evidence")), h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")),
-    h("dd", {}, value && typeof value === "object" ? `${number(value.mean)} [${number(value.low)}, ${number(value.high)}]` : typeof value === "number" ? number(value) : value === true ? t("yes") : value === false ? t("no") : value)])));
+  return h("details", { class: "facts" }, h("summary", {}, t("evidence")), h("dl", {}, rows.map(([name, value]) => [h("dt", {}, told(name.replaceAll("_", " "))),
+    h("dd", {}, value && typeof value === "object" ? `${number(value.mean)} [${number(value.low)}, ${number(value.high)}]` : typeof value === "number" ? number(value) : value === true ? t("yes") : value === false ? t("no") : told(value))])));
 }
 
 export function card(one, place, more = null) {
   const label = one.class;
   return h("article", { class: "finding", dataset: { finding: place } },
-    h("h3", {}, h("span", { class: "place" }, `${place}`), " ", one.sentence),
+    h("h3", {}, h("span", { class: "place" }, `${place}`), " ", told(one.sentence)),
     h("p", { class: "meta" }, h("span", { class: "kind" }, t(`kind_${one.kind}`)), label ? h("span", { class: "class-name" }, label) : null, interval(one)),
     one.pictures.length ? h("div", { class: "shots" }, one.pictures.slice(0, 12).map((picture) => shot(picture)),
       one.count > 12 && app.model.survey ? h("button", { type: "button", class: "small", onclick: () => set({ tab: "collection", view: "grid", finding: place, label: "", prediction: "", right: "" }) }, t("allOf", { n: one.count })) : null) : null,
-    one.doubt ? h("p", { class: "soft" }, one.doubt) : null, facts(one), more, one.next ? h("div", { class: "next-step" }, h("span", { class: "soft" }, t("nextStep")), command(one.next)) : null);
+    one.doubt ? h("p", { class: "soft" }, told(one.doubt)) : null, facts(one), more, one.next ? h("div", { class: "next-step" }, h("span", { class: "soft" }, t("nextStep")), one.next.startsWith("convoscope ") ? command(one.next) : h("p", {}, told(one.next))) : null);
 }
 
 async function findingsPart(into, given, again) {
@@ -92,9 +92,9 @@ async function findingsPart(into, given, again) {
     found.stopped ? h("p", { class: "warning" }, t("inputFirst")) : null, found.interrupted?.length ? h("p", { class: "warning" }, t("stoppedBefore", { names: found.interrupted.join(", ") })) : null),
   h("div", { class: "findings" }, found.findings.map((one, i) => card(one, i + 1, leads(one)))),
   found.further.length ? h("details", { class: "further" }, h("summary", {}, t("further", { n: found.further.length })), found.further.map((one, i) => card(one, found.findings.length + i + 1, leads(one)))) : null,
-  h("section", { class: "missed" }, h("h3", {}, t("couldMiss")), h("p", { class: "soft" }, found.missed)),
+  h("section", { class: "missed" }, h("h3", {}, t("couldMiss")), h("p", { class: "soft" }, told(found.missed))),
   found.stages?.length ? h("details", { class: "stages" }, h("summary", {}, t("whatWasAsked")), h("table", {}, h("tr", {}, h("th", {}, t("stage")), h("th", {}, t("tests")), h("th", {}, t("findingsWord")), h("th", {})),
-    found.stages.map((one) => h("tr", {}, h("td", {}, one.name), h("td", {}, one.tests), h("td", {}, one.found), h("td", { class: "soft" }, one.refused ?? ""))))) : null,
+    found.stages.map((one) => h("tr", {}, h("td", {}, one.name), h("td", {}, one.tests), h("td", {}, one.found), h("td", { class: "soft" }, told(one.refused ?? "")))))) : null,
   h("div", { class: "bar" }, run(false)));
   const wanted = into.querySelector(`[data-finding="${CSS.escape(state.finding)}"]`);
   wanted?.scrollIntoView({ block: "nearest" });

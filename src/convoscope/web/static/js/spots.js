@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { app, failed, hear } from "./app.js";
 import { choice, fill, h, keepFocus, latest, number, percent } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { on, set, state } from "./state.js";
 import { thumbnail } from "./strip.js";
 import { answerSpot, card, command } from "./improve.js";
@@ -180,11 +180,11 @@ function drawFindings(into) {
   if (!found) { fill(into, h("p", { class: "soft" }, t("shortcutsNote")), run); return; }
   const families = [...new Set(Object.values(found.classes).flatMap((one) => Object.keys(one)))];
   fill(into, h("h2", {}, found.findings.length ? t("decidesBy") : t("foundNothing", { tests: found.tests })),
-    found.findings.length ? found.findings.map((one, i) => card(one, i + 1, one.class && found.spots[one.class] ? h("button", { type: "button", class: "small", onclick: () => { set({ spot: one.class }); root.scrollIntoView({ block: "start" }); } }, t("tryByHand")) : null)) : h("p", { class: "soft" }, found.missed),
-    Object.entries(found.answered ?? {}).map(([label, why]) => h("p", { class: "soft" }, t("noShortcut", { label }), ` ${why}`)),
-    h("details", {}, h("summary", {}, t("everyClass")), h("p", { class: "soft" }, t("everyClassNote")), h("div", { class: "scroll" }, h("table", {}, h("tr", {}, h("th", {}, t("classWord")), families.map((name) => h("th", {}, name))),
+    found.findings.length ? found.findings.map((one, i) => card(one, i + 1, one.class && found.spots[one.class] ? h("button", { type: "button", class: "small", onclick: () => { set({ spot: one.class }); root.scrollIntoView({ block: "start" }); } }, t("tryByHand")) : null)) : h("p", { class: "soft" }, told(found.missed)),
+    Object.entries(found.answered ?? {}).map(([label, why]) => h("p", { class: "soft" }, t("noShortcut", { label }), ` ${told(why)}`)),
+    h("details", {}, h("summary", {}, t("everyClass")), h("p", { class: "soft" }, t("everyClassNote")), h("div", { class: "scroll" }, h("table", {}, h("tr", {}, h("th", {}, t("classWord")), families.map((name) => h("th", {}, told(name)))),
       Object.entries(found.classes).map(([label, of]) => h("tr", {}, h("td", {}, label), families.map((name) => h("td", {}, of[name] ? `${percent(of[name].sufficiency.mean)} / ${percent(of[name].necessity.mean)} / ${percent(of[name].control.mean)}` : "–"))))))),
-    (found.notes ?? []).map((note) => h("p", { class: "soft" }, note)), h("div", { class: "bar" }, run));
+    (found.notes ?? []).map((note) => h("p", { class: "soft" }, told(note))), h("div", { class: "bar" }, run));
 }
 
 on("spot", () => { if (state.tab === "improve" && state.part === "shortcuts" && root?.isConnected) { hand.onto = null; spotsPart(root, given, again); } });

@@ -2,7 +2,7 @@
 import { get, post } from "./api.js";
 import { app, failed, hear, tell } from "./app.js";
 import { fill, h, keepFocus, number, percent } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { set, state } from "./state.js";
 import { shot } from "./improve.js";
 import { worker } from "./working.js";
@@ -19,7 +19,7 @@ export async function labelsPart(into, given, again) {
   if (!given.there.audit) { fill(into, h("div", { class: "empty" }, h("h2", {}, t("notAudited")), h("p", {}, t("auditNote")), run)); return; }
   found = await get("/api/improve/audit");
   if (!into.isConnected) return;
-  if (found.unlabelled) { fill(into, h("p", { class: "problem" }, found.unlabelled), run); return; }
+  if (found.unlabelled) { fill(into, h("p", { class: "problem" }, told(found.unlabelled)), run); return; }
   const wrong = found.labels;
   at = Math.max(0, found.suspects.findIndex((one) => one.id && !decided(one)));
   deck = h("section", { class: "deck", "aria-label": t("part_labels") });

@@ -2,7 +2,7 @@
 import { get, job } from "./api.js";
 import { failed } from "./app.js";
 import { fill, h } from "./dom.js";
-import { t } from "./i18n.js";
+import { t, told } from "./i18n.js";
 
 const running = new Map(); // key -> {work, at, listeners}
 
@@ -25,7 +25,7 @@ export function worker(kind, label, body, done, { main = false, key = kind, agai
     const words = h("span", { class: "soft" });
     const show = (at) => {
       if (at?.total) { meter.max = at.total; meter.value = at.done; } else meter.removeAttribute("value");
-      words.textContent = at ? [at.what, at.total && at.done ? t("of", { done: at.done, total: at.total }) : "", at.left > 1 ? duration(at.left) : ""].filter(Boolean).join(" · ") : t("queued");
+      words.textContent = at ? [told(at.what ?? ""), at.total && at.done ? t("of", { done: at.done, total: at.total }) : "", at.left > 1 ? duration(at.left) : ""].filter(Boolean).join(" · ") : t("queued");
     };
     one.listeners.add(show);
     show(one.at);

@@ -36,8 +36,14 @@
     };
   }
 
-  /** At most 48 corners of what was drawn. */
-  function corners({ x, y }) {
+  /** At most 48 corners of what was drawn: a lasso's, or a box's four. */
+  function corners(event) {
+    if (event?.range) {
+      const { x, y } = event.range;
+      return [[x[0], y[0]], [x[1], y[0]], [x[1], y[1]], [x[0], y[1]]];
+    }
+    if (!event?.lassoPoints) return null;
+    const { x, y } = event.lassoPoints;
     const every = Math.max(1, Math.ceil(x.length / 48));
     return x.map((one, i) => [one, y[i]]).filter((_, i) => i % every === 0);
   }
@@ -95,10 +101,9 @@
       map.on("plotly_unhover", () => tell({ kind: "hover", ids: [] }));
       map.on("plotly_click", (event) => tell({ kind: "choose", ids: [event.points[0].customdata] }));
       map.on("plotly_selected", (event) => {
-        tell({ kind: "select", ids: event ? event.points.map((one) => one.customdata).filter(Boolean) : [] });
-        tell({ kind: "lasso", at: event?.lassoPoints ? corners(event.lassoPoints) : null });
+        tell({ kind: "select", ids: event ? event.points.map((one) => one.customdata).filter(Boolean) : [], at: corners(event) });
       });
-      map.on("plotly_deselect", () => { tell({ kind: "select", ids: [] }); tell({ kind: "lasso", at: null }); });
+      map.on("plotly_deselect", () => { tell({ kind: "select", ids: [], at: null }); });
       map.on("plotly_relayout", (event) => { if (event.dragmode) drawn.dragmode = event.dragmode; });
       tell({ kind: "drawn" });
     });

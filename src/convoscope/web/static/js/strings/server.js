@@ -1,5 +1,7 @@
 // What the server says in English, in Korean: {} stands for a name or a number, $1, $2 for the same in the Korean.
-// A test compares these with the sentences in the library's sources.
+// A test compares these with the sentences in the library's sources. Findings and their doubts: findings.js.
+import { FINDINGS, PIECES } from "./findings.js";
+
 const FACTS = {
   // what the methods show
   "the pixels to which the score is most sensitive": "점수가 가장 민감하게 반응하는 픽셀",
@@ -299,24 +301,50 @@ const SENTENCES = {
 };
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-// a gap never holds several parts; the longest first, so that a general sentence does not catch what a particular one says
-const RULES = Object.entries(SENTENCES).sort((a, b) => b[0].length - a[0].length)
-  .map(([english, korean]) => [new RegExp(`^${english.split("{}").map(escaped).join("((?:(?!; ).)*?)")}$`, "is"), korean]);
+// the longest first, so that a general sentence does not catch what a particular one says; {#} is a number
+const rules = (all, gap) => all.sort((a, b) => b[0].length - a[0].length).map(([english, korean]) => [new RegExp(`^${english.split("{}").map((part) => part.split("{#}").map(escaped).join("([\\d.,]+ ?%?)")).join(gap)}$`, "is"), korean]);
+const BREAK = /(?<=[.?!])\s+(?=[A-Z0-9])/;
+const findings = Object.entries(FINDINGS);
+// a gap of the server's sentences never holds several parts; one of a finding may hold a whole phrase, but no sentence
+const RULES = rules([...Object.entries(SENTENCES), ...findings.filter(([english]) => BREAK.test(english))], "((?:(?!; ).)*?)");
+const FOUND = rules(findings, "(.*?)");
+const pieces = Object.entries(PIECES).filter(([english]) => english.includes(" "));
+const LONG = rules(pieces.filter(([english]) => english.includes("; ")), "(.*?)");
+const PARTS = rules(pieces, "(.*?)");
 
-function one(sentence) {
-  if (FACTS[sentence]) return FACTS[sentence];
-  for (const [pattern, korean] of RULES) {
-    const found = pattern.exec(sentence);
-    if (found) return korean.replace(/\$(\d)/g, (_, n) => found[Number(n)] ?? "");
+const filled = (korean, found) => korean.replace(/\$(\d)/g, (_, n) => phrase(found[Number(n)] ?? ""));
+
+function matched(text, among) {
+  for (const [pattern, korean] of among) {
+    const found = pattern.exec(text);
+    if (found) return filled(korean, found);
   }
   return null;
 }
 
-/** A sentence of the server in Korean; as it is where nobody has put it into Korean. */
-export function inKorean(sentence) {
-  const whole = one(sentence);
+/** What stands in a gap: a known phrase, several with commas or semicolons between them, or a name as it is. */
+function phrase(text) {
+  if (Object.hasOwn(PIECES, text)) return PIECES[text];
+  if (!text.includes(" ")) return text;
+  const long = matched(text, LONG);
+  if (long !== null) return long;
+  if (text.includes("; ")) return text.split("; ").map(phrase).join("; ");
+  const whole = matched(text, PARTS);
   if (whole !== null) return whole;
+  if (text.includes(", ")) return text.split(", ").map(phrase).join(", ");
+  if (text.includes(") and ")) return text.split(/(?<=\)) and /).map(phrase).join(", ");
+  return text;
+}
+
+/** A sentence of the server in Korean; as it is where nobody has put it into Korean. */
+export function inKorean(text) {
+  const whole = FACTS[text] ?? matched(text, RULES);
+  if (whole != null) return whole;
+  const sentences = text.split(BREAK);
+  if (sentences.length > 1) return sentences.map(inKorean).join(" ");
+  const found = matched(text, FOUND);
+  if (found !== null) return found;
   // verdicts and notes are several parts between semicolons, with a full stop at the end
-  const parts = sentence.replace(/\.$/, "").split("; ");
-  return parts.map((part) => one(part) ?? one(`${part}.`) ?? part).join("; ");
+  const parts = text.replace(/\.$/, "").split("; ");
+  return parts.map((part) => FACTS[part] ?? matched(part, RULES) ?? matched(`${part}.`, RULES) ?? matched(part, FOUND) ?? phrase(part)).join("; ");
 }
