@@ -279,3 +279,67 @@ def test_pictures_that_influence_each_other_are_run_alone(kind: type[nn.Module])
         assert any("influence each other" in doubt for doubt in found.doubts)
     ordinary = cs.explain(model(lambda f, s: s), [picture(0), picture(1)], methods, target=1)
     assert not any("influence" in doubt for found in ordinary for doubt in found.doubts)
+
+
+class Maps(nn.Module):
+    """A small segmenter whose maps end as ``act`` says."""
+
+    def __init__(self, classes: int, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.body, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, classes, 1)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.head(self.body(x).tanh())
+        return self.act(8 * (maps - maps.mean((2, 3), keepdim=True)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "act"), [(3, nn.Softmax(1)), (1, nn.Sigmoid()), (3, nn.Identity()), (1, nn.Identity())]
+)
+def test_maps_that_are_probabilities_get_no_second_softmax(classes: int, act: nn.Module) -> None:
+    net = Maps(classes, act).eval()
+    one = cs.wrap(net, size=20, labels=list(LABELS[:classes]), mean=0.0, std=1.0)
+    with torch.no_grad():
+        maps = net(picture()[None])[0]
+    ended = not isinstance(act, nn.Identity)
+    shares = maps if ended else maps.softmax(0) if classes > 1 else maps.sigmoid()
+    here = shares.argmax(0) == 0 if classes > 1 else shares[0] > 0.5
+    assert 0 < int(here.sum()) < here.numel()
+    found = cs.explain(one, picture(), "saliency", target="ant")
+    assert found.score == pytest.approx(float(maps[0][here].mean()), rel=1e-4)
+    assert found.probability == pytest.approx(float(shares[0][here].mean()), rel=1e-4)
+    assert any("probabilities already" in doubt for doubt in found.doubts) == ended
+    # without labels it is a guess, which is told
+    unnamed = cs.explain(cs.wrap(net, size=20, mean=0.0, std=1.0), picture(), "saliency")
+    assert any("taken for a segmenter's" in doubt for doubt in unnamed.doubts)
+    assert not any("taken for a segmenter's" in doubt for doubt in found.doubts)
+
+
+def test_percentages_embeddings_and_infinity_are_told() -> None:
+    shares = truth().softmax(0)
+    percent = cs.explain(model(lambda f, s: 100 * s.softmax(1)), picture(), "saliency", target="bee")
+    assert percent.probability == pytest.approx(float(shares[1]), rel=1e-4)
+    assert any("percentages" in doubt for doubt in percent.doubts)
+    embedded = cs.explain(model(lambda f, s: nn.functional.normalize(f), None), picture(), "saliency")
+    assert any("embedding" in doubt for doubt in embedded.doubts)
+    endless = cs.explain(model(lambda f, s: s / torch.tensor([1.0, 0, 1, 1, 1])), picture(), "saliency", target="cow")
+    assert any("infinity for bee" in doubt for doubt in endless.doubts)
+
+
+def test_sentences_for_forwards_of_another_shape() -> None:
+    class Two(Small):
+        def forward(self, x: Tensor, age: Tensor) -> Any:  # type: ignore[override]
+            return super().forward(x) + age
+
+    class Last(Small):
+        def forward(self, x: Tensor) -> Any:
+            if x.shape[-1] != 3:
+                raise AssertionError
+            return super().forward(x.movedim(-1, 1))
+
+    with pytest.raises(cs.ModelError, match=r"more than one batch of pictures.*call="):
+        cs.explain(cs.wrap(Two(lambda f, s: s).eval(), size=20), picture(), "saliency")
+    with pytest.raises(cs.ModelError, match=r"AssertionError at test_outputs.py:\d+ \(raise AssertionError\)"):
+        cs.explain(cs.wrap(Last(lambda f, s: s).eval(), size=20), picture(), "saliency")

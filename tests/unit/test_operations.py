@@ -135,3 +135,28 @@ def test_networks_that_reshape_first(method: str) -> None:
             continue
         assert np.isfinite(one.values).all()
         assert one.values.any()
+
+
+def test_exported_graphs_call_overloads_and_mean_the_same() -> None:
+    class Usual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+                                      nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())  # fmt: skip
+            self.head = nn.Linear(8, 4)
+            nn.init.uniform_(self.body[1].running_mean)
+            nn.init.uniform_(self.body[1].running_var, 0.5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x).mean((2, 3)))
+
+    net, any_number = Usual().eval(), {0: torch.export.Dim("batch", min=1, max=64)}
+    graph = torch.export.export(net, (torch.rand(2, 3, 24, 24),), dynamic_shapes=(any_number,)).module()
+    picture = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    methods = ("saliency", "grad-cam", "lrp", "deep-shap")
+    truth, found = maps(net, picture, *methods), maps(graph, picture, *methods)
+    assert not found.refused
+    for name in methods:
+        size = np.abs(truth[name].values).max()
+        np.testing.assert_allclose(found[name].values, truth[name].values, atol=1e-5 * size, err_msg=name)

@@ -154,7 +154,7 @@ def anchor(item: Any) -> Tensor:
 _SCORES = ("logits", "logits_per_image", "out", "output", "outputs", "pred", "scores", "prediction")
 
 Form = Literal["rows", "one row", "column", "number"]
-Kind = Literal["logits", "probabilities", "sigmoids", "value", "two classes", "two probabilities"]
+Kind = Literal["logits", "probabilities", "percent", "sigmoids", "value", "two classes", "two probabilities"]
 
 
 class Undecided(TargetError):
@@ -166,9 +166,9 @@ class Reading:
     """Where the class scores stand in what a network returns, and what they are: decided once, used ever after.
 
     ``kind``: ``logits`` (softmax gives probabilities); ``probabilities`` (rows sum to one already); ``sigmoids`` (each
-    class by itself, in 0..1); ``value`` (one number that is no class: a regression); ``two classes`` and ``two
-    probabilities`` (one number, a logit or a sigmoid, that decides between two labels). ``notes`` are sentences for
-    whoever reads the result.
+    class by itself, in 0..1); ``percent`` (rows sum to a hundred); ``value`` (one number that is no class: a
+    regression); ``two classes`` and ``two probabilities`` (one number, a logit or a sigmoid, that decides between two
+    labels). ``notes`` are sentences for whoever reads the result.
     """
 
     path: str = ""
@@ -214,6 +214,8 @@ class Reading:
             return values.sigmoid()
         if self.kind == "value":
             raise TargetError("One number that the network returns has no probability: use score=logit.")
+        if self.kind == "percent":
+            return values / 100
         return values
 
 
@@ -254,6 +256,8 @@ def class_scores(
             "The network returns probabilities (every picture's sum to one): they are used as they are. Where it is "
             "sure their gradients vanish; the logits before its softmax explain more."
         )
+    elif kind == "percent":
+        notes.append("The network returns percentages (every picture's sum to 100): no softmax is added.")
     elif kind == "sigmoids":
         notes.append(
             "The network returns sigmoids: each is used as the probability that it is, and no softmax added."
@@ -265,6 +269,11 @@ def class_scores(
         notes.append(
             f"The network returns {width} scores a picture, but there are {labels} labels: names may be wrong, and "
             "are missing beyond the shorter of the two."
+        )
+    if labels is None and width >= 8 and bool(((values.norm(dim=1) - 1).abs() < 1e-3).all()):
+        notes.append(
+            f"Every picture's {width} numbers have length one, as an embedding's have: then none of them is a class, "
+            "and what makes two pictures alike is asked by similar:FILE."
         )
     return Reading(path, form, kind, tuple(notes))
 
@@ -282,11 +291,12 @@ def logits(output: Any, count: int | None = None, labels: int | None = None) -> 
 def scores_of(model: Model, output: Any, count: int) -> tuple[Reading, Tensor]:
     """The reading of a model's output, and its class scores ``[count, K]``. Raises as :func:`class_scores`."""
     labels = None if model.labels is None else len(model.labels)
-    reading = class_scores(output, count, labels, lambda: _last_operation(model))
+    reading = class_scores(output, count, labels, lambda: last_operation(model))
     return reading, reading.values(output, count)
 
 
-def _last_operation(model: Model) -> str:
+def last_operation(model: Model) -> str:
+    """The kind of the network's last operation, in small letters; empty where it is not known."""
     trace = next(iter(model._watched.values()), None)
     if trace is None:
         try:
@@ -370,6 +380,8 @@ def _kind(values: Tensor, labels: int | None, activation: Callable[[], str]) -> 
     if values.shape[1] > 1:
         if inside and bool(((values.sum(1) - 1).abs() < 2e-3).all()):
             return "probabilities"
+        if low >= 0 and values.shape[1] > 2 and bool(((values.sum(1) - 100).abs() < 0.2).all()):
+            return "percent"
         return "sigmoids" if inside and activation() == "sigmoid" else "logits"
     if inside and activation() == "sigmoid":
         return "two probabilities" if labels == 2 else "sigmoids"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import TargetError
-from ..models.outputs import dense, detections, scores_of
+from ..models.maps import map_kind, map_notes
+from ..models.outputs import dense, detections, last_operation, scores_of
 from .base import Scorer, Target
 from .classes import ClassScorer, ClassTarget, class_name
 from .instances import Instance
@@ -108,6 +109,10 @@ def predictions(model: Model, output: Any, count: int, size: Sequence[int], best
     if bool(unknown.any()):
         which = ", ".join(model.label(int(c)) for c in unknown.any(0).nonzero()[:5, 0])
         notes = (*notes, f"The network returns NaN for {which}: what is no number has no rank and no probability.")
+    endless = values.isinf()
+    if bool(endless.any()):
+        which = ", ".join(model.label(int(c)) for c in endless.any(0).nonzero()[:5, 0])
+        notes = (*notes, f"The network returns infinity for {which}: no map tells what makes it larger or smaller.")
     rows: list[list[dict[str, Any]]] = []
     for row in range(count):
         # NaN is no score: it has no rank, and stands nowhere in the list
@@ -137,9 +142,13 @@ def _structured(model: Model, output: Any, count: int, size: Sequence[int], best
     if maps is None or len(maps) != count:
         return Predictions("other", [[] for _ in range(count)])
     maps = maps.detach().float().cpu()
-    if maps.shape[1] == 1 or _finds_landmarks(model):
+    if _finds_landmarks(model):
         return Predictions("landmarks", [_peaks(model, one, size, best) for one in maps])
-    return Predictions("segmenter", [_regions(model, one, best) for one in maps])
+    kind = map_kind(maps, lambda: last_operation(model))
+    notes = map_notes(maps, kind, None if model.labels is None else len(model.labels))
+    if maps.shape[1] == 1:
+        return Predictions("landmarks", [_peaks(model, one, size, best) for one in maps], notes)
+    return Predictions("segmenter", [_regions(model, one, best) for one in maps], notes)
 
 
 def _regions(model: Model, maps: Tensor, best: int) -> list[dict[str, Any]]:

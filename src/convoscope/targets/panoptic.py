@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import NotInPicture, TargetError
-from ..models.outputs import dense, detections, member
+from ..models.maps import map_kind
+from ..models.outputs import dense, detections, last_operation, member
 from .base import Scorer, Target
 from .instances import Found, InstanceScorer
 from .places import Point, at_point, cell, input_point
@@ -107,7 +108,8 @@ class PanopticSegment(Target):
         assert maps is not None
         region, index, name = Segment(self.label, self.at)._region(model, maps[row].detach().argmax(0), maps.shape[1],
                                                                    picture)  # fmt: skip
-        return RegionScorer(region[None], torch.tensor([index]), (name,))
+        kind = map_kind(maps, lambda: last_operation(model))
+        return RegionScorer(region[None], torch.tensor([index]), (name,), kind=kind)
 
     def _instance(self, model: Model, item: Mapping[str, Tensor], picture: ModelInput) -> Found | None:
         from .instances import Instance

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import NotInPicture, TargetError
-from ..models.outputs import dense
+from ..models.maps import MapKind, map_kind, map_shares, winners
+from ..models.outputs import dense, last_operation
 from ..pictures.reading import array_digest
 from .base import Scorer, Target
 from .classes import class_index
@@ -64,7 +65,8 @@ class Segment(Target):
                 f"{model.name} returns no map of classes: name a class, an instance, or give a callable target."
             )
         values = maps.detach().float()
-        found = values.argmax(1) if values.shape[1] > 1 else (values[:, 0] > 0).long() - 1
+        kind = map_kind(values, lambda: last_operation(model))
+        found = winners(values, kind)
         regions, classes, labels = [], [], []
         for k, picture in enumerate(pictures):
             region, index, name = self._region(model, found[k], values.shape[1], picture)
@@ -72,7 +74,7 @@ class Segment(Target):
             classes.append(index)
             labels.append(name)
         local = self.at is not None or self.mask is not None
-        return RegionScorer(torch.stack(regions), torch.tensor(classes), tuple(labels), local)
+        return RegionScorer(torch.stack(regions), torch.tensor(classes), tuple(labels), local, kind)
 
     def _region(self, model: Model, found: Tensor, count: int, picture: ModelInput) -> tuple[Tensor, int, str]:
         found = found.cpu()
@@ -132,6 +134,7 @@ class RegionScorer(Scorer):
     chosen: Tensor
     labels: tuple[str, ...]
     local: bool = False
+    kind: MapKind = "logits"
 
     @property
     def one_place(self) -> bool:
@@ -145,9 +148,8 @@ class RegionScorer(Scorer):
         return self._mean(self._maps(output), rows)
 
     def probability(self, output: Any, layers: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """The mean softmax share (a sigmoid where there is one class)."""
-        maps = self._maps(output).float()
-        return self._mean(maps.softmax(1) if maps.shape[1] > 1 else maps.sigmoid(), rows)
+        """The mean softmax share (a sigmoid where there is one class), or what the network gives as such."""
+        return self._mean(map_shares(self._maps(output).float(), self.kind), rows)
 
     def _maps(self, output: Any) -> Tensor:
         maps = dense(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from convoscope.engine.fields.aten import Call, pointwise, rule
-from convoscope.engine.fields.probes import PARTS, Probe, aligned, empty, placeless, reduced, spread, union
+from convoscope.engine.fields.probes import PARTS, Probe, aligned, empty, merged, placeless, reduced, spread, union
 
 
 def _dims(call: Call) -> list[int]:
@@ -139,7 +139,7 @@ def _attention(call: Call) -> list[Probe]:
     operands = [reduced(call.probe(query), [query.dim() - 1], keep=True)]
     for operand in (key, value):
         operands.append(reduced(call.probe(operand), [operand.dim() - 2, operand.dim() - 1], keep=True))
-    heads = [o if o.shape[-3] in (1, query.shape[-3]) else o.amin(-3, keepdim=True) for o in operands]
+    heads = [o if o.shape[-3] in (1, query.shape[-3]) else merged(o, [o.dim() - 3], keepdim=True) for o in operands]
     mixed = placeless(union(heads, query.dim()))
     return [mixed if o.dim() == query.dim() else empty(o.dim()) for o in call.outputs]
 
@@ -160,4 +160,4 @@ def _encoder_layer(call: Call) -> Probe:
 def _chosen(call: Call) -> Probe:
     """What content chooses has no place: boxes kept by non-maximum suppression, regions cut out for them."""
     probe = placeless(call.probe(call.first))
-    return probe.amin(tuple(range(1, probe.dim())), keepdim=True).reshape(PARTS, *(1,) * call.dims)
+    return merged(probe, range(1, probe.dim())).reshape(PARTS, *(1,) * call.dims)

@@ -15,6 +15,7 @@ from convoscope.engine.fields.probes import (
     Probe,
     aligned,
     compress,
+    merged,
     placeless,
     reduced,
     union,
@@ -89,7 +90,7 @@ def _convolution(call: Call) -> Probe:
     channels = call.outputs[0].shape[channel]
     if probe.shape[channel + 1] > 1:
         parts = probe.reshape(*probe.shape[: channel + 1], groups, -1, *probe.shape[channel + 2 :])
-        parts = parts.amin(channel + 2)
+        parts = merged(parts, [channel + 2])
         probe = compress(parts.repeat_interleave(channels // groups, channel + 1), [channel])
     stride = _per_dim(named["stride"], count, [1] * count)
     padding = _per_dim(named.get("padding", 0), count, [0] * count)
@@ -152,8 +153,25 @@ def _upsample(call: Call) -> Probe:
     for dim in range(2, len(shape)):
         if probe.shape[dim + 1] > 1:
             taps = _taps(call, dim, shape[dim], result[dim])
-            probe = window(probe, dim, taps, _unclipped(taps, shape[dim]))
+            at = None if "nearest" in call.func._schema.name else _positions(call, dim, shape[dim], result[dim])
+            probe = window(probe, dim, taps, _unclipped(taps, shape[dim]), at)
     return probe
+
+
+def _positions(call: Call, dim: int, length: int, out: int) -> Tensor:
+    """Where each output of an interpolation lies between the elements along ``dim``, float64 ``[out]``.
+
+    Linear and smoothed interpolation give back a ramp as it is, so that this is the centre of their weights; torch's
+    cubic one (a = -0.75) but for a twentieth of a cell. At the border as if the picture went on, as everywhere.
+    """
+    index = torch.arange(out, dtype=torch.float64, device="cpu")
+    if call.named.get("align_corners"):
+        return index * ((length - 1) / max(out - 1, 1))
+    factor = next((call.named[name] for name in _scale_names(dim, call.first.dim()) if name in call.named), None)
+    factors = call.named.get("scale_factors")
+    if factors:
+        factor = factors[dim - 2]
+    return (index + 0.5) * (1 / factor if factor else length / out) - 0.5
 
 
 def _taps(call: Call, dim: int, length: int, out: int) -> Tensor:

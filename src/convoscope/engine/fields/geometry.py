@@ -22,6 +22,10 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+ROUNDING = 1e-5
+"""Pixels to which a centre is exact where it is no whole or half one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Axis:
     """One axis of a grid, rows or columns. All arrays have one entry per cell; bounds are inclusive."""
@@ -37,7 +41,7 @@ class Axis:
     offset: float | None
     """Centre of the first cell in pixels; None where ``stride`` is None."""
     centres: Floats
-    """Centres of the cells' local fields, in pixels."""
+    """Where the cells' weight lies, in pixels: the middle of an even field, behind an interpolation by its weights."""
     low: Ints
     """First pixel of each cell's local field; may lie outside the picture, where the network pads."""
     high: Ints
@@ -49,18 +53,34 @@ class Axis:
 
     @classmethod
     def from_fields(
-        cls, input: int, low: Ints, high: Ints, reach_low: Ints, reach_high: Ints, *, local: bool = True
+        cls,
+        input: int,
+        low: Ints,
+        high: Ints,
+        reach_low: Ints,
+        reach_high: Ints,
+        *,
+        centres: Floats | None = None,
+        local: bool = True,
     ) -> Axis:
         """An axis from the fields of its cells; size, stride and offset are what these have in common.
 
-        ``local`` says that no path leads to the cells but those of the local field.
+        ``centres`` are the cells' centres of weight, the middles of their fields if None. ``local`` says that no path
+        leads to the cells but those of the local field.
         """
-        centres = (low + high) / 2.0
+        middles = (low + high) / 2.0
+        if centres is None:
+            centres = middles
+        else:  # what was summed is exact up to its last digits; whole and half pixels are exact
+            halves = np.round(2 * centres) / 2
+            centres = np.where(np.abs(centres - halves) < ROUNDING, halves, np.round(centres, 6))
         steps = np.diff(centres)
         if len(steps) == 0:
             stride: float | None = float(input)  # one cell has the picture to itself
+        elif np.all(np.abs(steps - steps[0]) < 2 * ROUNDING):
+            stride = float(np.round((centres[-1] - centres[0]) / len(steps), 6))
         else:
-            stride = float(steps[0]) if np.all(steps == steps[0]) else None
+            stride = None
         wider = (reach_low < np.clip(low, 0, input - 1)) | (reach_high > np.clip(high, 0, input - 1))
         local = local and not np.any(wider & (reach_low <= reach_high))
         return cls(

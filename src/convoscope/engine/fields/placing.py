@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from convoscope.engine.fields.aliasing import Track
-from convoscope.engine.fields.geometry import Axis, Geometry, Ints
-from convoscope.engine.fields.probes import PARTS, Probe, apart
+from convoscope.engine.fields.geometry import Axis, Floats, Geometry, Ints
+from convoscope.engine.fields.probes import PARTS, Probe, apart, merged
 
 Placed = tuple[Geometry | None, bool, str | None]
 """A geometry, whether the channels are last, and why there is no geometry."""
@@ -37,13 +37,13 @@ def _layout(track: Track) -> tuple[int, int] | None:
 
 
 def _hull(probe: Probe, dim: int, length: int) -> Tensor:
-    """The probe as ``[5, length]``: the hull over all dimensions but ``dim``."""
+    """The probe as ``[6, length]``: the hull over all dimensions but ``dim``."""
     over = [d for d in range(1, probe.dim()) if d != dim + 1]
-    return probe.amin(over).expand(PARTS, length)
+    return merged(probe, over).expand(PARTS, length)
 
 
 def _axis(probe: Tensor, input: int) -> Axis | str:
-    """An axis from ``[5, cells]``, or why there is none."""
+    """An axis from ``[6, cells]``, or why there is none."""
     length, local = probe.shape[1], not bool((probe[4] < 0).any())
     if not bool(torch.isfinite(probe[2:4]).any()):
         return Axis.whole(input) if length == 1 else "its cells have no place in the picture"
@@ -54,19 +54,22 @@ def _axis(probe: Tensor, input: int) -> Axis | str:
     reach_low[unreached], reach_high[unreached] = 0, -1
     fields = (probe[2], -probe[3], reach_low, reach_high)
     low, high, *reach = (field.numpy().astype(np.int64) for field in fields)
-    if not _ordered(low, high):
+    centres: Floats | None = probe[5].numpy()
+    if not _ordered(low + high):
         low, high = _unwrapped(low, high)
-        local = False
-        if not _ordered(low, high):
+        local, centres = False, None
+        if not _ordered(low + high):
             return "its cells are not in the picture's order"
+    if centres is not None and not (np.all(np.isfinite(centres)) and _ordered(centres)):
+        centres = None  # mixed from both ends of the picture, as behind circular padding
     if length > 1 and not np.any(np.diff(low + high)):
         return "all its cells look at the same place"
-    return Axis.from_fields(input, low, high, *reach, local=local)
+    return Axis.from_fields(input, low, high, *reach, centres=centres, local=local)
 
 
-def _ordered(low: Ints, high: Ints) -> bool:
-    steps = np.diff(low + high)
-    return not (np.any(steps > 0) and np.any(steps < 0))
+def _ordered(values: Ints | Floats) -> bool:
+    steps = np.diff(values)
+    return not (np.any(steps > 1e-6) and np.any(steps < -1e-6))
 
 
 def _usual(values: Ints) -> int:
@@ -99,7 +102,7 @@ def place(track: Track, shape: Sequence[int], size: tuple[int, int], unknown: Se
     ``size`` is the network's input in pixels; ``unknown`` names the operations on the way that no rule knows.
     """
     if len(shape) == 5:  # a volume: rows and columns of its slices
-        rows, cols = (probe.amin(3) for probe in (track.rows, track.cols))
+        rows, cols = (merged(probe, [3]) for probe in (track.rows, track.cols))
         return place(track.places(rows, cols), (*shape[:2], *shape[3:]), size, unknown)
     why = f"it comes after {', '.join(unknown)}, whose reach is not known" if unknown else None
     if len(shape) != 4:
@@ -146,7 +149,7 @@ def place_tokens(
     same_col = torch.equal(grid_cols[2:4], grid_cols[2:4, :1].expand_as(grid_cols[2:4]))
     if not same_row or not same_col:
         return None
-    row_axis, col_axis = _axis(grid_rows.amin(2), size[0]), _axis(grid_cols.amin(1), size[1])
+    row_axis, col_axis = _axis(merged(grid_rows, [2]), size[0]), _axis(merged(grid_cols, [1]), size[1])
     if isinstance(row_axis, str) or isinstance(col_axis, str):
         return None
     return Geometry(row_axis, col_axis), before

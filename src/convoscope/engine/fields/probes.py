@@ -1,7 +1,7 @@
 """Index probes: for every element of a tensor, the lowest and highest input index that reaches it.
 
 A probe belongs to one tensor and one axis of the network's input (rows or columns). It is a float64 tensor
-``[5, d1, .., dn]`` over the tensor's own dimensions, each kept at length 1 where nothing changes along it:
+``[6, d1, .., dn]`` over the tensor's own dimensions, each kept at length 1 where nothing changes along it:
 
 ====  ==============================================================
  0    strict: the lowest index of the picture, over every path
@@ -9,12 +9,18 @@ A probe belongs to one tensor and one axis of the network's input (rows or colum
  2    local: the lowest index, beyond the picture where it is padded
  3    local: the highest one, negated
  4    -1 if paths that the local field leaves out reach it too, else 0
+ 5    the centre: the mean position of what is read, by the weights that are known
 ====  ==============================================================
 
 With the highest index negated, "either of these reaches it" is the elementwise minimum of whole probes, and
 infinity is the empty field, the minimum's neutral element. Strictly empty means that the picture cannot
 change the element; locally empty means that the element has no place, as after global pooling: such
 operands leave the place of the others alone.
+
+The middle of a field is its centre only where the field is even. Behind an upsampling two neighbours read the
+same two cells, one with weights 1/4 and 3/4, the other the other way round: their fields are the same and their
+centres lie half a cell apart. So the centre is carried by itself: an interpolation's own weights, and equal ones
+where the weights are learnt.
 """
 
 from __future__ import annotations
@@ -27,11 +33,13 @@ from torch import Tensor
 
 Probe = Tensor
 
-PARTS = 5
+PARTS = 6
 EMPTY = float("inf")
 NOWHERE = -(2**40)
 """A window position that stands for no element at all."""
 _LONGEST_PERIOD = 64
+_FINEST = 2.0**30
+"""Centres are kept to multiples of 1 / _FINEST, so that equal ones are equal bit for bit, whatever was summed."""
 
 
 def seed(shape: Sequence[int], dim: int) -> Probe:
@@ -39,7 +47,7 @@ def seed(shape: Sequence[int], dim: int) -> Probe:
     sizes = [1] * len(shape)
     sizes[dim] = shape[dim]
     index = torch.arange(shape[dim], dtype=torch.float64, device="cpu").reshape(sizes)
-    return torch.stack((index, -index, index, -index, torch.zeros_like(index)))
+    return torch.stack((index, -index, index, -index, torch.zeros_like(index), index))
 
 
 def empty(dims: int) -> Probe:
@@ -64,6 +72,27 @@ def compress(probe: Probe, dims: Sequence[int] | None = None) -> Probe:
     return probe
 
 
+def middle(centres: Tensor, dims: Sequence[int], *, keepdim: bool = False) -> Tensor:
+    """The mean of the centres over ``dims``, those without a place left out; infinite where none has one."""
+    placed = torch.isfinite(centres)
+    total = torch.where(placed, centres, 0.0).sum(list(dims), keepdim=keepdim)
+    count = placed.sum(list(dims), keepdim=keepdim)
+    return torch.where(count > 0, _rounded(total / count.clamp(min=1)), EMPTY)
+
+
+def _rounded(centres: Tensor) -> Tensor:
+    return torch.round(centres * _FINEST) / _FINEST
+
+
+def merged(probe: Probe, dims: Sequence[int], *, keepdim: bool = False) -> Probe:
+    """What reaches any of the elements along ``dims`` (of the probe, its own first one counted)."""
+    dims = list(dims)
+    if not dims:
+        return probe
+    low = probe[:5].amin(dims, keepdim=keepdim)
+    return torch.cat((low, middle(probe[5:], dims, keepdim=keepdim)))
+
+
 def varies(local: Tensor) -> bool:
     """Whether a local field ``[2, ...]`` differs between any two elements."""
     flat = local.reshape(2, -1)
@@ -85,22 +114,37 @@ def union(probes: Sequence[Probe], dims: int) -> Probe:
     if len(probes) == 1:
         return probes[0]
     varying = [probe for probe in probes if varies(probe[2:4])]
-    total = probes[0]
+    lowest = probes[0][:5]
     for probe in probes[1:]:
-        total = torch.minimum(total, probe)
+        lowest = torch.minimum(lowest, probe[:5])
     if not varying or len(varying) == len(probes):
-        return total
+        return joined(lowest[:2], lowest[2:4], lowest[4:], _between(probes))
     local = varying[0][2:4]
     for probe in varying[1:]:
         local = torch.minimum(local, probe[2:4])
     left_out = any(bool(torch.isfinite(probe[:2]).any()) for probe in probes if not varies(probe[2:4]))
-    return joined(total[:2], local, torch.full_like(total[4:], -1) if left_out else total[4:])
+    mark = torch.full_like(lowest[4:], -1) if left_out else lowest[4:]
+    return joined(lowest[:2], local, mark, _between(varying))
 
 
-def joined(strict: Tensor, local: Tensor, mark: Tensor) -> Probe:
+def _between(probes: Sequence[Probe]) -> Tensor:
+    """The mean of several operands' centres."""
+    if all(torch.equal(probe[5], probes[0][5]) for probe in probes[1:]):
+        return probes[0][5:]
+    shape = _broadcast([probe[5:] for probe in probes])
+    return middle(torch.stack([probe[5:].expand(1, *shape) for probe in probes]), [0])
+
+
+def joined(strict: Tensor, local: Tensor, mark: Tensor, centre: Tensor) -> Probe:
     """A probe of its parts."""
-    shape = [max(sizes) for sizes in zip(strict.shape[1:], local.shape[1:], mark.shape[1:], strict=True)]
-    return torch.cat((strict.expand(2, *shape), local.expand(2, *shape), mark.expand(1, *shape)))
+    parts = (strict, local, mark, centre)
+    shape = _broadcast(parts)
+    return torch.cat([part.expand(len(part), *shape) for part in parts])
+
+
+def _broadcast(parts: Sequence[Tensor]) -> list[int]:
+    """The shape that probes of one tensor have in common, without their own first dimension."""
+    return [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
 
 
 def apart(local: Tensor, dims: list[int]) -> Tensor:
@@ -119,7 +163,7 @@ def reduced(probe: Probe, dims: Sequence[int], *, keep: bool) -> Probe:
     """
     over = [dim + 1 for dim in dims if probe.shape[dim + 1] > 1]
     if over:
-        result = probe.amin(over, keepdim=True)
+        result = merged(probe, over, keepdim=True)
         before = float(apart(probe[2:4], [dim - 1 for dim in over]).max())
         if before and 2 * float(apart(result[2:4], list(range(probe.dim() - 1)))) < before:
             result = placeless(result)
@@ -133,12 +177,13 @@ def spread(probe: Probe, dims: Sequence[int]) -> Probe:
     if not over:
         return probe
     strict = probe[:2].amin(over, keepdim=True)
-    return joined(strict, probe[2:4], torch.full_like(probe[4:], -1))
+    return joined(strict, probe[2:4], torch.full_like(probe[4:5], -1), probe[5:])
 
 
 def placeless(probe: Probe) -> Probe:
     """The same reach without a place: content decides what is mixed, as in attention."""
-    return torch.cat((probe[:2], torch.full_like(probe[2:4], EMPTY), torch.full_like(probe[4:], -1)))
+    nowhere = torch.full_like(probe[2:4], EMPTY)
+    return torch.cat((probe[:2], nowhere, torch.full_like(probe[4:5], -1), nowhere[:1]))
 
 
 def _period(local: Tensor, dim: int) -> int:
@@ -149,7 +194,8 @@ def _period(local: Tensor, dim: int) -> int:
         if period > 1 and 2 * period > count + 1:
             break
         rest = count - period
-        if torch.equal(steps.narrow(dim, period, rest), steps.narrow(dim, 0, rest)):
+        # centres that are thirds repeat up to their last bit
+        if torch.allclose(steps.narrow(dim, period, rest), steps.narrow(dim, 0, rest), rtol=0, atol=1e-6):
             return period
     return 1
 
@@ -176,13 +222,14 @@ def extended(local: Tensor, dim: int, positions: Tensor) -> Tensor:
     return values - first * turns_below.reshape(sizes) + last * turns_above.reshape(sizes)
 
 
-def window(probe: Probe, dim: int, strict: Tensor, local: Tensor | None = None) -> Probe:
+def window(probe: Probe, dim: int, strict: Tensor, local: Tensor | None = None, at: Tensor | None = None) -> Probe:
     """What reaches windows that slide along ``dim``.
 
     Args:
         probe: of the operand. dim: of the operand. strict: int64 ``[windows, taps]``, the elements that
         each window reads. Positions outside are padding. local: the same for the local field, where
-        positions outside count as more picture; ``strict`` if None.
+        positions outside count as more picture; ``strict`` if None. at: float64 ``[windows]``, where between
+        the elements each window's centre of weight lies; the mean of its local positions if None.
     """
     length = probe.shape[dim + 1]
     if length == 1:
@@ -195,16 +242,32 @@ def window(probe: Probe, dim: int, strict: Tensor, local: Tensor | None = None) 
         sizes[dim + 1 : dim + 3] = outside.shape
         return outside.reshape(sizes)
 
-    near = torch.cat((probe[:2], probe[4:])).index_select(dim + 1, strict.clamp(0, length - 1).flatten())
+    near = torch.cat((probe[:2], probe[4:5])).index_select(dim + 1, strict.clamp(0, length - 1).flatten())
     near = near.reshape(*near.shape[: dim + 1], count, taps, *near.shape[dim + 2 :])
     near = near.masked_fill(mask((strict < 0) | (strict >= length)), EMPTY).amin(dim + 2)
     nowhere = local == NOWHERE
-    far = extended(probe[2:4], dim + 1, local.masked_fill(nowhere, 0).flatten())
-    far = far.reshape(*far.shape[: dim + 1], count, local_taps, *far.shape[dim + 2 :])
-    far = far.masked_fill(mask(nowhere), EMPTY).amin(dim + 2)
+    places = local.masked_fill(nowhere, 0).flatten()
+
+    def beyond(part: Tensor) -> Tensor:
+        read = extended(part, dim + 1, places)
+        read = read.reshape(*read.shape[: dim + 1], count, local_taps, *read.shape[dim + 2 :])
+        return read.masked_fill(mask(nowhere), EMPTY)
+
+    far = beyond(probe[2:4]).amin(dim + 2)
+    centre = middle(beyond(probe[5:]), [dim + 2]) if at is None else _interpolated(probe[5:], dim + 1, at)
     if count == 1 and len(set(local[(local >= 0) & (local < length)].tolist())) == length:
-        far = torch.full_like(far, EMPTY)  # one window over everything is a global pooling: no place is left
-    return torch.cat((near[:2], far, near[2:]))
+        # one window over everything is a global pooling: no place is left
+        far, centre = torch.full_like(far, EMPTY), torch.full_like(centre, EMPTY)
+    return torch.cat((near[:2], far, near[2:], centre))
+
+
+def _interpolated(centres: Tensor, dim: int, at: Tensor) -> Tensor:
+    """The centres at fractional positions along ``dim``, linear in between and continued beyond both ends."""
+    below = at.floor()
+    share = (at - below).reshape([len(at) if k == dim else 1 for k in range(centres.dim())])
+    low, high = (extended(centres, dim, (below + k).long()) for k in (0, 1))
+    between = torch.where(share > 0, low + share * (high - low), low)
+    return torch.where(torch.isfinite(between), _rounded(between), EMPTY)
 
 
 def reshaped(probe: Probe, old: Sequence[int], new: Sequence[int]) -> Probe:

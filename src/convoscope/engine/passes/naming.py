@@ -53,6 +53,14 @@ OPERATIONS = frozenset(_ALWAYS | {"mean", "add", "mul"})
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
+def spelled(function: Any) -> str:
+    """What an operation is called: ``relu_`` for ``Tensor.relu_``, for ``F.relu_`` and, in exported graphs, for the
+    overloads that these call (``torch.ops.aten.relu_.default``)."""
+    if isinstance(function, torch._ops.OpOverload):
+        function = function.overloadpacket
+    return str(getattr(function, "__name__", ""))
+
+
 def module_paths(network: nn.Module) -> dict[str, nn.Module]:
     """The submodules by the names they are observed under, root excluded, in registration order.
 
@@ -93,7 +101,7 @@ def opaque(module: nn.Module) -> bool:
 
 def _operation(function: Callable[..., Any], args: tuple[Any, ...], output: Any) -> str | None:
     """The name under which the output of a functional operation is observed; None if it is not."""
-    word = getattr(function, "__name__", "").strip("_")
+    word = spelled(function).strip("_")
     word = _ALIASES.get(word, word)
     if word in _ALWAYS:
         return word

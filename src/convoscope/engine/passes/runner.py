@@ -6,10 +6,12 @@ reports. Callers hold :func:`convoscope.engine.passes.untouched.untouched`.
 
 from __future__ import annotations
 
+import traceback
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -187,7 +189,10 @@ class Runner:
                 continue
             edge = recorded.layers[name].edge
             if edge is None:
-                raise MethodRefused(f"The output of layer {name!r} is not part of the gradient graph.")
+                raise MethodRefused(
+                    f"Layer {name!r} runs under no_grad or is cut off by detach(), so the score has no gradient there: "
+                    "use eigen-cam, score-cam, ablation-cam or occlusion."
+                )
             edges.append(edge)
         nodes: list[Any] = []
         if rule != "plain":
@@ -228,15 +233,27 @@ def _capture(output: Tensor, gradients: bool) -> Captured:
 
 def forward_failed(name: str, shape: Sequence[int], error: BaseException, count: int = 1) -> str:
     """The sentence for a network that does not take this input (``count`` pictures of ``shape``)."""
-    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else _where(error)
     size = "×".join(map(str, shape))
     if isinstance(error, MemoryError) or "out of memory" in said.lower():
         return f"{name}: out of memory on {count} of {size}: use a smaller --batch-size or --size ({said})."
     together = f" ({count} pictures at once)" if count > 1 else ""
-    return (
-        f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} "
-        "Set --size, --mean and --std (size, mean, std in Python) to what the network was trained with."
-    )
+    advice = "Set --size, --mean and --std (size, mean, std in Python) to what the network was trained with."
+    if isinstance(error, TypeError) and "required positional argument" in said:
+        advice = (
+            "It takes more than one batch of pictures: in Python, call=lambda network, pictures, rows: "
+            "network(pictures, ...) gives the others."
+        )
+    elif isinstance(error, AttributeError) or (isinstance(error, TypeError) and "argument" in said):
+        advice = "In Python, call=lambda network, pictures, rows: ... says how it is run on a batch [B, C, H, W]."
+    return f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} {advice}"
+
+
+def _where(error: BaseException) -> str:
+    """For an error without a message: its kind, and the line of the network that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
+    return f"{type(error).__name__}{line}."
 
 
 def _unreached(network: nn.Module, name: str) -> str:

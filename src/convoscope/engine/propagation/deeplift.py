@@ -85,7 +85,7 @@ class Differences(TorchFunctionMode):
         if name in _MAXIMA and not _wants_indices(args, kwargs):
             pooled = shared_maxima(args[0], args[1:], kwargs) if name == "max_pool2d" else None
             return _Step("maxima", pooled or aside(func, args, kwargs), live[:1], self.nodes)
-        if func is F.scaled_dot_product_attention:
+        if name == "scaled_dot_product_attention":
             return self._attention(args, kwargs)
         if func is F.multi_head_attention_forward:
             raise MethodRefused(

@@ -12,8 +12,11 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx.operator_schemas import get_signature_for_torch_op
+
+from ..passes.naming import spelled
 
 #: elementwise activations: what of them can be written in place by a flag
 FLAGGED = frozenset({
@@ -30,7 +33,7 @@ _IN_PLACE = ("__iadd__", "__isub__", "__imul__", "__itruediv__")
 
 def name_of(func: Any) -> str:
     """The operation's name, without the underscores of magic methods and of in-place twins."""
-    return str(getattr(func, "__name__", "")).strip("_")
+    return spelled(func).strip("_")
 
 
 def positional(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -73,16 +76,24 @@ def _parameters(func: Any) -> tuple[tuple[str, ...], ...]:
 
 def in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the call writes its result into its first argument."""
-    spelled = getattr(func, "__name__", "")
-    if spelled in _IN_PLACE or (spelled.endswith("_") and not spelled.startswith("_")):
+    spelling = spelled(func)
+    if spelling in _IN_PLACE or (spelling.endswith("_") and not spelling.startswith("_")):
         return True
-    return bool(kwargs.get("inplace", False)) or (spelled in FLAGGED and len(args) > 1 and args[-1] is True)
+    return bool(kwargs.get("inplace", False)) or (spelling in FLAGGED and len(args) > 1 and args[-1] is True)
+
+
+def norm_arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a batch norm by their names: exported graphs give weight and bias before the statistics."""
+    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+    if isinstance(func, torch._ops.OpOverload) or func is torch.batch_norm:
+        names = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def aside(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     """The operation as a function of its first argument, which is never written to."""
     rest, named = args[1:], {k: v for k, v in kwargs.items() if k != "inplace"}
-    if rest and rest[-1] is True and getattr(func, "__name__", "") in FLAGGED:
+    if rest and rest[-1] is True and spelled(func) in FLAGGED:
         rest = (*rest[:-1], False)
 
     def apply(x: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ...errors import MethodRefused
+from ..passes.naming import spelled
 from ..passes.needs import Dedicated
 from ..passes.untouched import constant_parameters
 from .attention import open_attention
-from .operations import ACTIVATIONS, in_place, name_of, positional
+from .operations import ACTIVATIONS, in_place, name_of, norm_arguments, positional
 from .relevance_steps import Joined, Ledger, Linear, Rule, Settings, Share, passed, run
 from .relevance_steps import weighted as weighted_step
 
@@ -107,7 +108,7 @@ class Relevant(TorchFunctionMode):
             return self._joined
         if name in ("matmul", "bmm", "einsum", "mm", "rmatmul"):
             return self._matmul
-        if func is F.scaled_dot_product_attention:
+        if name == "scaled_dot_product_attention":
             return self._attention
         return self._heads if func is F.multi_head_attention_forward else None
 
@@ -123,10 +124,10 @@ class Relevant(TorchFunctionMode):
         x = given["x"] if "x" in given else named.pop("input")
         weight = given["weight"] if "weight" in given else named.pop("weight")
         bias = given["bias"] if "bias" in given else named.pop("bias", None)
-        convolution = func.__name__ != "linear"
+        convolution = spelled(func) != "linear"
         rule = self.settings.rule(convolution=convolution, first=self.first)
         self.first = False
-        transposed = func.__name__.startswith("conv_transpose")
+        transposed = spelled(func).startswith("conv_transpose")
 
         def apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return func(x, weight, bias, *rest, **named)  # type: ignore[no-any-return]
@@ -150,8 +151,7 @@ class Relevant(TorchFunctionMode):
         return self._run_weighted(made.step.scaled(scale, shift))
 
     def _batch_norm(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
-        names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = norm_arguments(func, args, kwargs)
         x, mean, variance = given["input"], given.get("running_mean"), given.get("running_var")
         if mean is None or variance is None or given.get("training"):
             self.unknown.add("batch norm with the batch's own statistics")
@@ -172,7 +172,7 @@ class Relevant(TorchFunctionMode):
 
     def _sum(self, func: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
         a, b = args[0], args[1] if len(args) > 1 else kwargs["other"]
-        name = func.__name__.strip("_")
+        name = spelled(func).strip("_")
         factor = _ADDED[name] * float(kwargs.get("alpha", 1))
         one, other = (1.0, factor) if name != "rsub" else (-1.0, 1.0)
         parts = [(a, one), (b, other)]
@@ -195,14 +195,14 @@ class Relevant(TorchFunctionMode):
         with torch.no_grad():
             value = func(*(t.detach().clone() if isinstance(t, Tensor) else t for t in (a, b)))
         if all(live):
-            divided = "div" in func.__name__
+            divided = "div" in spelled(func)
             if divided or b.numel() < a.numel():
                 return passed(a, value, in_place)  # a gate says how much, the signal says what: it takes all
             if a.numel() < b.numel():
                 return passed(b, value, False)
             return passed(a, value / 2, False, 0.5) + passed(b, value / 2, False, 0.5)
         x, constant = (a, b) if live[0] else (b, a)
-        if isinstance(constant, Tensor) and _per_channel(constant, x) and "div" not in func.__name__:
+        if isinstance(constant, Tensor) and _per_channel(constant, x) and "div" not in spelled(func):
             merged = self._merged(x, constant.detach().flatten(), torch.zeros_like(constant).flatten())
             if merged is not None:
                 return merged
@@ -219,7 +219,7 @@ class Relevant(TorchFunctionMode):
 
         Ali et al.: XAI for Transformers: Better Explanations through Conservative Propagation. ICML 2022.
         """
-        x, name = args[0], func.__name__
+        x, name = args[0], spelled(func)
         with torch.no_grad():
             value = func(*args, **kwargs)
         at_zero = _norm_shift(name, x, args, kwargs)

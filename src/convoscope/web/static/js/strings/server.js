@@ -171,7 +171,7 @@ const SENTENCES = {
   "The network ran on the picture itself, but not in the way in which this method runs it: {}": "신경망은 사진 자체에는 돌아가지만 이 방법의 방식으로는 돌지 않습니다: $1",
   "This method failed on this network ({}): {}": "이 신경망에서 이 방법이 실패했습니다($1): $2",
   "This method must see every operation, and inside a traced or scripted module none can be seen: give the original module, or use a pixel method (saliency, integrated-gradients, occlusion).": "이 방법은 모든 연산을 보아야 하는데 추적되거나 스크립트된 모듈 안은 보이지 않습니다. 원래 모듈을 주거나 saliency, integrated-gradients, occlusion을 쓰세요.",
-  "The output of layer {} is not part of the gradient graph.": "$1 층의 출력이 기울기 그래프에 없습니다.",
+  "Layer {} runs under no_grad or is cut off by detach(), so the score has no gradient there: use eigen-cam, score-cam, ablation-cam or occlusion.": "$1 층은 no_grad로 실행되거나 detach()로 끊겨 있어 점수의 기울기가 없습니다. eigen-cam, score-cam, ablation-cam, occlusion을 쓰세요.",
   "The score has no gradient: the network (or the target) runs under no_grad, in integers, or cuts the graph with detach(). Methods without gradients still work: occlusion, eigen-cam, rise.": "점수에 기울기가 없습니다(no_grad, 정수, detach()). 기울기가 필요 없는 occlusion, eigen-cam, rise를 쓰세요.",
   "The attention is not part of the gradient graph: use attention-rollout.": "어텐션이 기울기 그래프에 없습니다. attention-rollout을 쓰세요.",
   "The score has no gradient here: attention-rollout needs none.": "여기서는 점수에 기울기가 없습니다. 필요 없는 attention-rollout을 쓰세요.",
