@@ -49,12 +49,13 @@ def missing(error: ImportError, why: str = "This") -> MissingExtra | None:
     """The sentence for an import that failed because an extra is not installed; ``None`` for any other import."""
     root = (error.name or "").partition(".")[0]
     for extra, needed in EXTRAS.items():
-        if root in needed and not _installed(root):
+        if root in needed and not installed(root):
             return MissingExtra(needed[root], extra, why)
     return None
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):

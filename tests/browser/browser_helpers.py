@@ -6,16 +6,52 @@ import re
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+#: width, height, language, colours: every width in both languages and both colours, each pair of them once at least
+WAYS = [
+    (*size, language, "dark" if (row + column) % 2 else "light")
+    for row, size in enumerate([(390, 844), (1024, 768), (1440, 900), (2560, 1300)])
+    for column, language in enumerate(["en", "ko"])
+]
+
+
+def ways(fault: str) -> list[Any]:
+    """All ways of looking at the page, for ``parametrize``: one at each run, the others among the long sweeps.
+
+    Which one it is depends on the fault, so that a short run sees several widths, languages and colours.
+    """
+    own = zlib.crc32(fault.encode()) % len(WAYS)
+    return [
+        pytest.param(way, id="-".join(map(str, way)), marks=() if at == own else pytest.mark.slow)
+        for at, way in enumerate(WAYS)
+    ]
+
+
+def looking(way: tuple[Any, ...], **more: Any) -> dict[str, Any]:
+    """How a browser's context is made for a way of looking: ``chromium.new_context(**looking(way))``."""
+    width, height, language, scheme = (*way, "en", "light")[:4] if len(way) < 4 else way
+    locale = "ko-KR" if language == "ko" else "en-US"
+    return {"viewport": {"width": width, "height": height}, "locale": locale, "color_scheme": scheme, **more}
+
+
+def word(page: Any, key: str, **gaps: Any) -> str:
+    """A phrase of the page in the language that it speaks."""
+    asked = "([key, gaps]) => import('/static/js/i18n.js').then((it) => it.t(key, gaps))"
+    return str(page.evaluate(asked, [key, gaps]))
 
 
 @dataclass

@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # browser_helpers
 
-from browser_helpers import ARGUMENTS, Server, running, until
+from browser_helpers import ARGUMENTS, Server, looking, running, until
 
 
 def missing(reason: str) -> None:
@@ -97,11 +97,8 @@ class NetworkTrace:
 
 @pytest.fixture
 def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterator[NetworkTrace]:
-    """A fresh tab, 1280×860 or as parametrized; nothing may leave the machine, nothing may go wrong."""
-    size = getattr(request, "param", (1280, 860))
-    context = chromium.new_context(
-        viewport={"width": size[0], "height": size[1]}, locale="en-US", color_scheme="light"
-    )
+    """A fresh tab, 1280×860 in English or as parametrized; nothing may leave the machine, nothing may go wrong."""
+    context = chromium.new_context(**looking(getattr(request, "param", (1280, 860))))
     context.add_init_script("try { localStorage.setItem('convoscope-toured', '1') } catch {}")
     page = context.new_page()
     page.set_default_timeout(30_000)

@@ -33,7 +33,8 @@ SAID = [
     "the order BGR: they cannot be told apart) they are 12.0 times nearer to what batch norm remembers.",
     "The pictures are not given as in training: with the middle 87.5 % of the picture accuracy rises from 80.0% to "
     "90.0%.",
-    "The pictures are not given as in training: with a crop of the whole short side accuracy rises from 80.0% to 90.0%.",
+    "The pictures are not given as in training: with a crop of the whole short side accuracy rises from 80.0% to "
+    "90.0%.",
     "The pictures are not given as in training: with the mean and std that batch norm remembers accuracy rises from "
     "80.0% to 90.0%.",
     "The pictures are not given as in training: with ImageNet's mean and std accuracy rises from 80.0% to 90.0%.",

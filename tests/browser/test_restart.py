@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_helpers import running, until
+from browser_helpers import looking, running, until, ways, word
 from PIL import Image
 
 pytest.importorskip("fastapi")
@@ -26,11 +26,12 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def test_the_page_lives_on_when_the_server_comes_back(chromium: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize("way", ways("restart"))
+def test_the_page_lives_on_when_the_server_comes_back(chromium: Any, tmp_path: Any, way: Any) -> None:
     write(tmp_path / "pictures", 4, seed=4)
     model = convoscope.open_model("toybox")
     port = free_port()
-    context = chromium.new_context(viewport={"width": 1280, "height": 860}, locale="en-US")
+    context = chromium.new_context(**looking(way))
     context.add_init_script("try { localStorage.setItem('convoscope-toured', '1') } catch {}")
     page = context.new_page()
     page.set_default_timeout(30_000)
@@ -42,20 +43,21 @@ def test_the_page_lives_on_when_the_server_comes_back(chromium: Any, tmp_path: A
         page.locator("#choose").set_input_files(str(mine))
         until(page, "document.querySelector('#strip .thumb')?.getAttribute('aria-label') === 'mine.png'")
         page.locator('[data-method="rise"] progress').wait_for()
+        silent, again, gone_words = (word(page, key) for key in ("offline", "serverBack", "pictureGone"))
     # the work that was running is over, and does not count on
     page.locator('[data-method="rise"] .problem').wait_for(timeout=60_000)
     assert page.locator('[data-method="rise"] progress').count() == 0
     page.wait_for_selector(".toast.error")
-    assert "does not answer" in page.locator(".toast.error").inner_text()
+    assert silent in page.locator(".toast.error").inner_text()
     page.locator("#strip .thumb").nth(2).click()
     with running(create_app(model, tmp_path / "pictures"), port):
-        page.get_by_text("The server answers again.").wait_for(timeout=60_000)
+        page.get_by_text(again).wait_for(timeout=60_000)
         until(page, "document.querySelectorAll('#strip .thumb').length === 4")
         page.locator('[data-method="grad-cam"] .legend canvas').wait_for()
         # a link to what was dropped into the server before says so, and shows another picture
         gone = convoscope.Picture.of(mine).sha256[:16]
         page.goto(f"http://127.0.0.1:{port}/?picture={gone}&methods=grad-cam")
-        page.get_by_text("Drop it in again").wait_for()
+        page.get_by_text(gone_words).wait_for()
         page.locator('[data-method="grad-cam"] .legend canvas').wait_for()
     context.close()
 
@@ -81,31 +83,37 @@ def test_work_ends_when_its_page_is_closed(chromium: Any, tmp_path: Any) -> None
         other.context.close()
 
 
-def test_pictures_behind_the_five_hundredth_can_be_reached(chromium: Any, tmp_path: Any) -> None:
-    folder = tmp_path / "many"
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("restart") / "many"
     folder.mkdir()
     for number in range(640):
         Image.fromarray(np.full((8, 8, 3), [number % 256, number // 256, 7], np.uint8)).save(
             folder / f"{number:04}.png"
         )
     with running(create_app(convoscope.open_model("toybox"), folder)) as url:
-        context = chromium.new_context(viewport={"width": 1280, "height": 860}, locale="en-US")
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.goto(f"{url}/?methods=grad-cam&tour=0")
-        page.wait_for_selector("#strip .thumb")
-        assert "520" in page.locator("#strip .more").inner_text()
-        for _ in range(2):
-            page.locator("#strip .more").click()
-            if page.locator("#strip .thumb").count() == 640:
-                break
-            until(page, "document.querySelectorAll('#strip .thumb').length >= 620")
-        until(page, "document.querySelectorAll('#strip .thumb').length === 640")
-        last = page.locator("#strip .thumb").last
-        assert last.get_attribute("aria-label") == "0639.png"
-        last.click()
-        until(page, "document.querySelector('#right h2')?.textContent === '0639.png'")
-        link = page.url
-        page.goto(link)
-        until(page, "document.querySelector('#right h2')?.textContent === '0639.png'")
-        context.close()
+        yield url
+
+
+@pytest.mark.parametrize("way", ways("five hundred"))
+def test_pictures_behind_the_five_hundredth_can_be_reached(chromium: Any, many: str, way: Any) -> None:
+    context = chromium.new_context(**looking(way))
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.goto(f"{many}/?methods=grad-cam&tour=0")
+    page.wait_for_selector("#strip .thumb")
+    assert "520" in page.locator("#strip .more").inner_text()
+    for _ in range(2):
+        page.locator("#strip .more").click()
+        if page.locator("#strip .thumb").count() == 640:
+            break
+        until(page, "document.querySelectorAll('#strip .thumb').length >= 620")
+    until(page, "document.querySelectorAll('#strip .thumb').length === 640")
+    last = page.locator("#strip .thumb").last
+    assert last.get_attribute("aria-label") == "0639.png"
+    last.click()
+    until(page, "document.querySelector('#right h2')?.textContent === '0639.png'")
+    link = page.url
+    page.goto(link)
+    until(page, "document.querySelector('#right h2')?.textContent === '0639.png'")
+    context.close()

@@ -15,8 +15,8 @@ import convoscope
 SOURCE = Path(convoscope.__file__).parent
 #: what other faces show, in English: their own pages, tables for a terminal, LaTeX, the tools of a training script
 OTHERS = (
-    "page.py", "audit_page.py", "watch_page.py", "text.py", "latex.py", "film.py", "watch.py", "alone.py", "conclude.py",
-    "result.py", "documents.py", "run.py", "api.py",
+    "page.py", "audit_page.py", "watch_page.py", "text.py", "latex.py", "film.py", "watch.py", "alone.py",
+    "conclude.py", "result.py", "documents.py", "run.py", "api.py",
 )  # fmt: skip
 #: shown by commands alone: titles and tables of their own pages, `repair`, `health`, `depth`, `stress`, words of units
 COMMANDS = ("repair", "words.py", "truth.py", "border.py", "channels.py", "prune.py")
@@ -24,7 +24,8 @@ TITLES = re.compile(
     r"^(What |Where |The audit|The same, class|Groups of|Taken for|Effects of|Units on|Batch norm: what|Weights held|"
     r"First layer|No gain|The classes are sep|Late: |Recall of a lin|gained on|how alike|right on half A|KL to batch|"
     r"The search for slices|How healthy|share of|convoscope |No test was|Cosine of|Bars are|Same answer|Share of false|"
-    r"copy of the training|does not fit, and the head|\{\}.*(become separable|\(Wilson\)|bears? \(|kinds of change|cell by cell|"
+    r"copy of the training|does not fit, and the head|"
+    r"\{\}.*(become separable|\(Wilson\)|bears? \(|kinds of change|cell by cell|"
     r"multiply-adds|of each part|× \{\} concepts)|; the middle ones|part \{\}: |Dissection\(|"
     r"Cut into|No unit can|No picture has a label that the network knows: its|the second network|CKA of)"
 )

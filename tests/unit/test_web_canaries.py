@@ -115,8 +115,11 @@ def questions(ids: list[str], canaries: list[str]) -> list[tuple[str, str, dict[
             ("GET", "/static/" + quote(text), {}),
             ("GET", "/plot/" + quote(text), {}),
             ("GET", "/api/colours/" + quote(text, safe=""), {}),
-            ("GET", "/api/paste", {"source": picture, "onto": picture, "x": 1, "y": 1, "to_x": 9, "to_y": 9, "side": 8,
-                                   "target": text}),
+            (
+                "GET",
+                "/api/paste",
+                {"source": picture, "onto": picture, "x": 1, "y": 1, "to_x": 9, "to_y": 9, "side": 8, "target": text},
+            ),
             ("GET", "/api/piece", {"picture": picture, "box": text}),
             ("GET", "/api/convolution", {"picture": picture, "layer": text}),
             ("GET", "/api/convolution/cell", {"picture": picture, "layer": text, "channel": 0, "row": 1, "col": 1}),

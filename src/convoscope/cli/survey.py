@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import ConvoscopeError, UsageError
+from ..extras import installed
 from . import common
 from .common import (
     JsonFlag,
@@ -68,6 +69,17 @@ def survey(
     shard_size: Annotated[
         int | None, typer.Option("--shard-size", min=1, help="Pictures in a unit; default: half a minute's work.")
     ] = None,
+    arrange: Annotated[
+        bool | None,
+        typer.Option(
+            "--map/--no-map",
+            help="Keep the t-SNE map, too, so that the page opens at once; default: from 100 to 20,000 pictures.",
+        ),
+    ] = None,
+    visualize: Annotated[
+        int,
+        typer.Option("--visualize", min=0, metavar="N", help="Keep what the N strongest units of each layer want."),
+    ] = 0,
     ray: RayFlag = None,
     workers: WorkersFlag = None,
     json: JsonFlag = False,
@@ -95,6 +107,7 @@ def survey(
             opened, source, out, layers, _listed(embed), top, truth, tell,
             shard_size=shard_size, ray=ray, workers=workers,
         )  # fmt: skip
+    _prepare(opened, found, arrange, visualize, json)
     for note in found.notes:
         complain(f"Note: {note}")
     failed = found.table(["uri", "error"], "error IS NOT NULL").to_pylist()
@@ -125,6 +138,27 @@ def survey(
         )
         say(f"Now: convoscope map {out} --out map.html; convoscope units {out}; convoscope mistakes {out}")
     return common.SOME_FAILED if failed else common.DONE
+
+
+#: collections whose map is made with the survey: of fewer it takes a second when asked for, of more many minutes
+MAPPED = range(100, 20_001)
+
+
+def _prepare(model: Any, store: Any, arrange: bool | None, visualize: int, quiet: bool) -> None:
+    """What the page would have to wait for, made now: the map of the collection, and what units want."""
+    if arrange or (arrange is None and len(store) in MAPPED and installed("openTSNE")):
+        with common.progress("Map", quiet=quiet) as bar:
+            try:
+                store.map("tsne", progress=lambda what, done, total: bar.at(done, total, what))
+            except ConvoscopeError as error:
+                if arrange:
+                    raise
+                store.notes.append(f"No map was made: {error}")
+    if visualize:
+        from ..surveys.wanted import make_wanted
+
+        with common.progress("What units want", quiet=quiet) as bar:
+            make_wanted(store, model, visualize, progress=lambda done, total: bar.at(done, total, "What units want"))
 
 
 def _listed(names: list[str] | None) -> list[str]:

@@ -7,7 +7,7 @@ picture gets noise that no one sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,22 +107,27 @@ def verdicts(
     noise: float = 0.02,
     variations: int = 3,
     seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Verdict]:
     """A verdict on every map of ``explanation``, by the maps' names.
 
     ``target`` is what is asked in place of the explanation's own question. All maps share their passes: one batch of
     random maps, the same randomised networks, one batch of noisy pictures. Slow methods (hundreds of passes a map)
     are held against random maps only.
-    The network is left as it is.
+    The network is left as it is. ``progress`` is told ``(what, done, of all)`` before each of the three questions.
     """
     if not len(explanation):
         return {}
+    tell = progress or (lambda what, done, total: None)
     asked = parse(target, model)
     # a class is that of the explanation, whatever another network would predict
     wanted: Target = explanation.question if isinstance(asked, ClassTarget) else asked
+    tell("held against random maps", 0, 3)
     faithful, why_score = _faithful(model, explanation, wanted, steps, seed)
     quick, skipped = _again(explanation)
+    tell("held against a random classifier", 1, 3)
     survives, why_sane = _survives(model, explanation, quick, wanted, seed)
+    tell("made again under noise", 2, 3)
     steady, why_steady = _steady(model, explanation, quick, wanted, noise, variations, seed)
     found = {}
     for name in explanation:

@@ -207,6 +207,7 @@ class UnitCard(BaseModel):
     survey: dict[str, Any] | None = Field(
         description="Over the collection: figures, histogram, classes, alike units."
     )
+    wanted: dict[str, Any] | None = Field(None, description="The picture that it wants, where one was made.")
 
 
 class Patches(BaseModel):

@@ -26,6 +26,7 @@ from .request_queue import RequestQueue
 from .shelf import Shelf
 
 if TYPE_CHECKING:
+    from ..surveys.wanted import Wanted
     from .jobs import Jobs
     from .survey_view import SurveyView
 
@@ -123,6 +124,12 @@ class AppState:
                     if mark.note:
                         self._marks.add("note", [about], mark.note)
         return self._marks
+
+    def wanted(self) -> Wanted:
+        """The pictures that units want, kept in the store where it lies here."""
+        from ..surveys.wanted import Wanted
+
+        return Wanted(None) if self.gathered is None else Wanted.of(self.gathered.store)
 
     def twin(self) -> Model:
         """A copy of the network for long work, so that a click is answered while an occlusion map is made.

@@ -134,6 +134,7 @@ def _visualize(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
         image = asked.picture
         app_state.album.entry(image)
     steps = asked.steps
+    usual = asked.objective == "score" and asked.recipe is None and asked.seed == 0 and asked.layer is None
     key = key_of(
         "visualize",
         app_state.fingerprint,
@@ -147,8 +148,12 @@ def _visualize(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
     )
 
     def work(handle: Handle) -> dict[str, Any]:
+        from ..surveys.wanted import keep
         from ..visualization import visualize_frames
 
+        shelf = app_state.wanted()
+        if usual and targets and not shelf.missing(targets, steps):
+            return {"visualizations": [_kept(shelf, unit) for unit in targets], "targets": targets}
         frames = visualize_frames(
             app_state.twin(), targets or None, recipe=asked.recipe, objective=asked.objective,
             image=None if image is None else app_state.album.picture(image), layer=asked.layer, steps=steps,
@@ -164,6 +169,10 @@ def _visualize(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
         finally:
             frames.close()
         assert results is not None
+        if usual and not handle.stopped and not results.stopped:
+            for text, one in zip(targets, results, strict=False):
+                if ":" in text:
+                    keep(shelf, text, one)
         made = []
         for one in results:
             row = dict(plain(one.to_dict()))
@@ -173,6 +182,11 @@ def _visualize(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
 
     title = targets[0] if len(targets) == 1 else f"{len(targets)} targets"
     return key, f"{asked.objective}: {title}", work
+
+
+def _kept(shelf: Any, unit: str) -> dict[str, Any]:
+    """A picture that was made before, as one that is made now is told."""
+    return {**(shelf.get(unit) or {}), "picture": _data_uri(shelf.image(unit) or b"")}
 
 
 def _small(image: Image.Image) -> str:
@@ -191,14 +205,18 @@ def _trust(app_state: AppState, asked: JobRequest) -> tuple[str, str, Work]:
         from ..explanation import explain
         from ..trust.verdict import verdicts
 
-        handle.progress(0, 2, "the maps")
+        handle.progress(0, 4, "the maps")
         found = explain(
             app_state.twin(), app_state.album.picture(ask.picture),
             [one for _, one in ask.methods if not one.about.slow],
             target=ask.target, against=ask.against,
         )  # fmt: skip
-        handle.progress(1, 2, "held against random maps, a random classifier, and noise")
-        judged = verdicts(app_state.twin(), found, ask.target)
+
+        def told(what: str, done: int, total: int) -> None:
+            handle.check()
+            handle.progress(done + 1, total + 1, what)
+
+        judged = verdicts(app_state.twin(), found, ask.target, progress=told)
         return {"trust": plain({name: verdict.to_dict() for name, verdict in judged.items()})}
 
     if not names:

@@ -94,9 +94,7 @@ def _first(distances: NDArray[np.float64], ordered: NDArray[np.float64], k: int)
     return found
 
 
-def _places(
-    distances: NDArray[np.float64], ordered: NDArray[np.float64], of: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _places(distances: NDArray[np.float64], ordered: NDArray[np.float64], of: NDArray[np.int64]) -> NDArray[np.int64]:
     """At which place, from 1, some points ``[R, k]`` stand in the order of their row: found without a whole order."""
     found = np.empty(of.shape, np.int64)
     for row, order, which, place in zip(distances, ordered, of, found, strict=True):

@@ -67,7 +67,57 @@ async def unit_card(
         return dict(plain(found))
 
     key = key_of("unit", app_state.fingerprint, unit, picture, app_state.survey_stamp)
-    return schemas.UnitCard(**await app_state.desk.once(key, make))
+    card = await app_state.desk.once(key, make)
+    # one may be made at any time: it is looked for each time
+    return schemas.UnitCard(**card, wanted=_wanted(app_state, app_state.wanted(), unit))
+
+
+@router.get("/wanted")
+async def wanted(
+    request: Request, layer: Annotated[str, Query(max_length=300, description="A layer.")]
+) -> dict[str, dict[str, Any]]:
+    """The units of a layer whose wanted pictures are kept: each with its picture's address and its caption."""
+    app_state = bench_of(request)
+    channels = app_state.model.watched().layers.get(layer)
+    if channels is None:
+        raise UsageError(f"{app_state.model.name} has no layer {layer}.")
+
+    def make() -> dict[str, dict[str, Any]]:
+        shelf, found = app_state.wanted(), {}
+        if shelf.path is None or not shelf.path.is_dir():
+            return {}
+        for unit in (f"{layer}:{channel}" for channel in range(int(channels.shape[1]))):
+            about = _wanted(app_state, shelf, unit)
+            if about is not None:
+                found[unit] = about
+        return found
+
+    return dict(await app_state.desk.now(make, "files"))
+
+
+def _wanted(app_state: AppState, shelf: Any, unit: str) -> dict[str, Any] | None:
+    """A block's output is its last activation's: what was made of one is known of the other."""
+    layer, _, channel = unit.rpartition(":")
+    known = app_state.gathered.known_as(layer) if app_state.gathered is not None else None
+    for name in (unit, f"{known}:{channel}"):
+        about = shelf.get(name)
+        if about is not None:
+            stamp = f"{about.get('steps')}-{about.get('seed')}"
+            return {
+                "image": address("/api/wanted.png", app_state, unit=name, s=stamp),
+                "caption": about.get("caption"),
+            }
+    return None
+
+
+@router.get("/wanted.png", responses=PNG, response_class=Response)
+async def wanted_image(request: Request, unit: Unit) -> Response:
+    """The picture that a unit wants, where it was made."""
+    app_state = bench_of(request)
+    content = await app_state.desk.now(lambda: app_state.wanted().image(unit), "files")
+    if content is None:
+        raise UsageError(f"What {unit} wants was not made yet.")
+    return png(content)
 
 
 def _response(app_state: AppState, picture: str, layer: str, channel: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ async function unitCard(body) {
       survey?.dead ? h("p", { class: "warning" }, t("deadOne")) : null,
       card.response ? h("p", {}, `${t("onPicture")}: `, h("b", {}, t("unitMax", { value: number(card.response.max) })), h("span", { class: "soft" }, ` · ${t("unitMean", { value: number(card.response.mean) })} · ${t("strongest", { row: card.response.row + 1, col: card.response.col + 1 })}`)) : null,
       patches,
-      wantsBlock(unit),
+      wantsBlock(unit, card.wanted),
       survey ? histogram(survey, card.response?.max) : h("p", { class: "soft" }, app.model.survey ? t("notSurveyedUnit") : t("noSurvey")),
       survey?.classes?.length ? h("section", {}, h("h3", {}, t("favours"), survey.selectivity != null ? h("span", { class: "soft" }, ` · ${t("selectivityIs", { s: survey.selectivity.toFixed(2) })}`) : null), classBars(survey.classes)) : null,
       survey?.alike?.length ? h("section", {}, h("h3", {}, t("nearestUnits")), h("p", { class: "chips" }, survey.alike.map((one) => h("button", { type: "button", class: "chip", onclick: () => set({ unit: `${card.layer}:${one.channel}` }) },
@@ -98,8 +98,9 @@ function patch(one) {
     one.image ? h("img", { src: one.image, alt: "", loading: "lazy" }) : h("span", { class: "missing" }));
 }
 
-function wantsBlock(unit) {
-  const known = wanted.get(unit);
+function wantsBlock(unit, kept = null) {
+  // made here, or kept by a survey or a former visit
+  const known = wanted.get(unit) ?? (kept ? { picture: kept.image, caption: kept.caption } : null);
   const image = h("img", { alt: `${t("wants")}: ${unit}`, hidden: !known, src: known?.picture ?? null });
   const show = (uri) => { image.src = uri; image.hidden = false; };
   const words = h("span", { class: "soft" }, known?.caption ?? "");

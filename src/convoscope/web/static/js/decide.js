@@ -219,7 +219,9 @@ async function judgeAll() {
   const mine = asked;
   button.disabled = true;
   button.textContent = t("trusting");
-  const work = job({ kind: "trust", picture: state.picture, target: state.target || null, against: state.against || null, methods: names, settings: list("set") });
+  const work = job({ kind: "trust", picture: state.picture, target: state.target || null, against: state.against || null, methods: names, settings: list("set") }, {
+    progress: (at) => { const now = panel.querySelector(".judge"); if (now && at.total) now.textContent = `${t("trusting")} ${t("of", { done: at.done, total: at.total })}${at.what ? ` · ${told(at.what)}` : ""}`; },
+  });
   works.push(work);
   try {
     const result = await work.done;

@@ -39,7 +39,7 @@ function draw() {
     about.layer !== state.layer ? h("p", { class: "soft" }, t("feedsIt", { layer: state.layer, conv: about.layer })) : null,
     h("p", { class: "soft" }, t("convolutionIs", { layer: about.layer, inputs: about.input[0], outputs: about.output[0], kernel: `${about.kernel[2]}×${about.kernel[3]}`, stride: about.stride.join("×") }), about.groups > 1 ? ` ${t("inGroups", { n: about.groups })}` : ""),
     h("div", { class: "bar" }, h("label", {}, `${t("channelWord")} `, select), h("span", { class: "soft" }, t("howHint"))),
-    h("div", { class: "how" }, h("div", { class: "how-inputs" }), h("div", { class: "how-sum", "aria-live": "polite" }), h("div", { class: "how-outputs" })));
+    h("div", { class: "how" }, h("div", { class: "how-inputs" }), h("div", { class: "how-sum", "aria-live": "polite", tabindex: 0, role: "group", "aria-label": t("howItComputes") }), h("div", { class: "how-outputs" })));
   planes = {};
   outputs(rows, columns);
   cell();

@@ -98,6 +98,16 @@ async function draw() {
   found.total > found.channels.length ? h("button", { type: "button", onclick: () => { limit = Math.min(512, limit * 2); show(); } }, t("more")) : null,
   null);
   fill(panel.querySelector(".above"), state.tiles === "wants" ? wantsBar() : null);
+  if (state.tiles === "wants") keptBefore(found.layer);
+}
+
+/** The pictures that a survey or a former visit has kept. */
+async function keptBefore(layer) {
+  try {
+    const kept = Object.entries(await get("/api/wanted", { layer })).filter(([unit]) => !wants.has(unit));
+    for (const [unit, one] of kept) put(unit, one.image);
+    if (kept.length && found?.layer === layer && state.tiles === "wants" && !work) fill(panel.querySelector(".above"), wantsBar());
+  } catch { /* those that are not kept can be made */ }
 }
 
 /** Whether a channel answers less than a twentieth of the layer's strongest: its own scale makes it look strong. */

@@ -198,6 +198,7 @@ export const PIECES = {
   // how far the work is
   "Looking at the pictures": "사진 보는 중", "Looking at the training pictures": "훈련 사진 보는 중", "Looking at pictures": "사진 보는 중", "Looking for slices": "묶음 찾는 중", "Testing slices": "묶음 검정 중", "Looking for shortcuts": "지름길 찾는 중", "Reading pictures for shortcuts": "지름길을 찾으려고 사진 읽는 중", "The search for what pictures carry": "사진에 있는 것 찾는 중",
   "Measuring the units": "유닛 재는 중", "Taking out what does nothing": "하는 일이 없는 것 빼는 중", "Trying pipelines": "전처리 시험 중", "Testing pipelines": "전처리 검정 중", "Trying batch norm on these pictures": "이 사진들로 배치 정규화 시험 중", "Compressing once more": "한 번 더 압축하는 중", "Changing the pictures": "사진 바꾸는 중", "Testing what it does not bear": "견디지 못하는 것 검정 중",
+  "the maps": "히트맵", "held against random maps": "무작위 히트맵과 견주기", "held against a random classifier": "무작위 분류기와 견주기", "made again under noise": "잡음을 넣어 다시 그리기",
   "Probing the layers": "층마다 탐침 만드는 중", "Comparing pictures": "사진 비교 중", "Holding units against parts": "유닛을 부분과 견주는 중",
   // words of the evidence
   "what": "무엇", "class": "클래스", "class index": "클래스 번호", "family": "종류", "sufficiency": "붙이면 바뀌는 비율", "necessity": "없애면 잃는 비율", "control": "견줌 값", "visible": "눈에 보임", "place": "자리", "on thing": "사물 위의 비율", "side": "한 변", "layer": "층", "pipeline": "전처리", "group": "묶음", "bgr": "BGR", "stops": "여기서 멈춤", "quality": "품질", "change": "변화", "level": "세기", "advice": "권하는 것",
