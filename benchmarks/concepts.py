@@ -170,7 +170,7 @@ def reconstruction(found: cs.Craft, bank: NDArray[Any], cells: NDArray[Any]) -> 
 
     norm = float(np.linalg.norm(cells))
     with warnings.catch_warnings(action="ignore"):
-        theirs = NMF(len(bank), init="nndsvda", max_iter=400, tol=1e-4).fit(cells)
+        theirs = NMF(len(bank), init="nndsvda", random_state=0, max_iter=400, tol=1e-4).fit(cells)
     some = cells[np.random.default_rng(0).permutation(len(cells))[:2000]]
     left = np.sqrt(sum(nnls(bank.T, one)[1] ** 2 for one in some)) / np.linalg.norm(some)
     return {
@@ -269,7 +269,9 @@ def units_by_ablation(count: int = 300) -> Row:
         recall[way] = round(float(np.mean(falls)), 3)
     return {
         "units": len(cost), "named": int(named.sum()), "thing_that_loses_most_is_the_one_named": int(hit),
-        "rank_correlation": round(rank, 3), "chance_reaches": round(float(np.quantile(chance, 0.95)), 3),
+        "rank_correlation": round(rank, 3),
+        "among_named_units": round(float(stats.spearmanr(seen[named].ravel(), cost[named].ravel()).statistic), 3),
+        "chance_reaches": round(float(np.quantile(chance, 0.95)), 3),
         "p": (1 + sum(one >= rank for one in chance)) / 2001,
         "things_whose_costliest_unit_is_named_for_them": int(sum(first)),
         "area_of_the_ranking": round(float(np.mean(area)), 3), "recall_lost_without_them": recall,

@@ -279,11 +279,13 @@ def _of_class(model: Model, pictures: Labelled, target: Any) -> tuple[int, Label
         int(np.bincount(looked.prediction).argmax()) if target is None else class_index(target, model.labels, classes)
     )
     own = looked.pictures.truth == index
+    how = "by their labels"
     if not own.any():
-        own = looked.prediction == index
+        own, how = looked.prediction == index, "by what the network says"
     if own.sum() < 10:
         raise UsageError(
-            f"{int(own.sum())} pictures are {model.label(index)}; at least 10 are needed to find its parts."
+            f"{int(own.sum())} of {len(own)} pictures are of the class {model.label(index)} ({how}); at least 10 are "
+            "needed to find its parts."
         )
     return index, looked.pictures.take(own)
 
