@@ -29,6 +29,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "RECIPES", "Dream", "Fourier", "Frame", "Maco", "Mahendran", "Recipe", "Santurkar", "Simonyan", "Smallest", "Visualization",
-    "Visualizations", "Yosinski", "recipe", "visualize", "visualize_frames",
+    "RECIPES", "Dream", "Fourier", "Frame", "Maco", "Mahendran", "Recipe", "Santurkar", "Simonyan", "Smallest",
+    "Visualization", "Visualizations", "Yosinski", "recipe", "visualize", "visualize_frames",
 ]  # fmt: skip

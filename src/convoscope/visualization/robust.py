@@ -34,8 +34,8 @@ class Santurkar(Recipe):
     steps: int = setting(120, "Steps of the ascent.", minimum=1)
     rate: float = setting(0.004, "Length of the first step; it falls to a fifth.", minimum=0)
     radius: float = setting(0.15, "How far the picture may go from where it starts.", minimum=0)
-    contrast: float = setting(0.5, "Contrast of the first texture, as a share of a picture's.", minimum=0, maximum=1)
-    blur: float = setting(1.5, "Deviation of its blur, in pixels.", minimum=0)
+    contrast: float = setting(0.25, "Contrast of the first texture, as a share of a picture's.", minimum=0, maximum=1)
+    blur: float = setting(3.0, "Deviation of its blur, in pixels.", minimum=0)
     jitter: int = setting(4, "Random shift of every step, in pixels.", minimum=0)
     settle: float = setting(1.0, "Share of the steps, at the end, in which a class that is not everywhere first "
                             "ascends its lead over the others.", minimum=0, maximum=1)  # fmt: skip
