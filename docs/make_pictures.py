@@ -37,9 +37,10 @@ def toybox_classes() -> None:
     rows = [
         ("real pictures", [(draw(7_000_000 + k, label=label).picture(), label) for k, label in enumerate(CLASSES)])
     ]
-    for name, model in zip(names, models, strict=True):
-        made = cs.visualize(model, list(CLASSES))
-        rows.append((name, [(_on_white(one), f"p {one.probability:.2f}") for one in made]))
+    for recipe in ("maco", "santurkar"):
+        for name, model in zip(names, models, strict=True):
+            made = cs.visualize(model, list(CLASSES), recipe=recipe)
+            rows.append((f"{name}, {recipe}", [(_on_white(one), f"p {one.probability:.2f}") for one in made]))
     drawn = sheet(rows, columns=10, title="", size=84).image.convert("RGB")
     drawn.thumbnail((1300, 1300), Image.Resampling.LANCZOS)
     drawn.save(PICTURES / "toybox-classes.png", optimize=True)

@@ -14,7 +14,7 @@ from torch import nn
 import convoscope as cs
 from convoscope.errors import LayerError, TargetError, UsageError
 from convoscope.pictures.picture import Picture, Preprocessing
-from convoscope.visualization import Fourier, Maco, Simonyan, Yosinski, visualize, visualize_frames
+from convoscope.visualization import Fourier, Maco, Santurkar, Simonyan, Yosinski, visualize, visualize_frames
 from convoscope.visualization.canvas import Canvas
 
 SIDE = 12
@@ -95,6 +95,30 @@ def test_lambda_is_found_where_none_is_given_and_keeps_the_picture_in_its_range(
     assert distance(result.inputs, wanted) < 1e-2
 
 
+@pytest.mark.parametrize(("rate", "radius"), [(0.001, 1.0), (0.004, 0.02)])
+def test_santurkar_goes_along_a_linear_gradient_by_its_steps_or_to_its_radius(rate, radius):
+    """Steps that fall evenly from rate to a fifth of it add up to 0.6 rate each."""
+    module = Linear()
+    std = (0.2, 0.25, 0.3)
+    model = cs.wrap(module, size=SIDE, mean=(0.5,) * 3, std=std)
+    grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    recipe = Santurkar(steps=11, rate=rate, radius=radius, jitter=0, settle=0.0)
+    result = visualize(model, 2, recipe=recipe, image=Picture.of(grey, "grey"))
+    moved = result.inputs * np.array(std)[:, None, None] + 0.5 - 128 / 255  # in 0..1
+    slope = module.weight[2].detach().numpy().reshape(3, SIDE, SIDE) / np.array(std)[:, None, None]
+    length = min(radius, 11 * 0.6 * rate)
+    assert distance(moved, slope * length / np.sqrt((slope**2).mean())) < 1e-3
+
+
+def test_santurkar_stays_in_its_ball_and_in_a_pictures_range():
+    model = small()
+    first = visualize(model, "cat", recipe=Santurkar(steps=1, rate=0.0), seed=2).inputs * 0.25 + 0.4
+    far = visualize(model, "cat", recipe=Santurkar(steps=60, rate=0.1, radius=0.3), seed=2).inputs * 0.25 + 0.4
+    assert np.sqrt(((far - first) ** 2).mean()) <= 0.3 + 1e-5
+    assert far.min() >= -1e-6
+    assert far.max() <= 1 + 1e-6
+
+
 def test_a_silent_unit_is_woken():
     class Silent(nn.Module):
         def __init__(self):
@@ -127,7 +151,7 @@ def test_a_lively_unit_is_not_doubted_for_being_silent():
 # seeds and batches
 
 
-@pytest.mark.parametrize("recipe", ["simonyan", "yosinski", "fourier", "maco"])
+@pytest.mark.parametrize("recipe", ["simonyan", "yosinski", "fourier", "maco", "santurkar"])
 def test_same_seed_same_picture_and_another_seed_another(recipe):
     model = small()
     one, again, other = (visualize(model, "cat", recipe=recipe, steps=4, seed=seed) for seed in (3, 3, 4))
@@ -136,7 +160,8 @@ def test_same_seed_same_picture_and_another_seed_another(recipe):
 
 
 @pytest.mark.parametrize(
-    "recipe", [Simonyan(steps=12), Yosinski(steps=12), Fourier(steps=12), Maco(steps=6, crops=2)]
+    "recipe",
+    [Simonyan(steps=12), Yosinski(steps=12), Fourier(steps=12), Maco(steps=6, crops=2), Santurkar(steps=12)],
 )
 def test_an_item_does_not_depend_on_its_batch(recipe):
     model = small()
@@ -295,7 +320,13 @@ def test_pictures_of_a_diverse_group_differ_more_than_those_of_seeds_alone():
 def test_networks_of_another_precision_are_maximised(dtype):
     model = small()
     model.module.to(dtype)
-    for recipe in (Fourier(steps=3), Maco(steps=3, crops=2), Simonyan(steps=3), Yosinski(steps=3)):
+    for recipe in (
+        Fourier(steps=3),
+        Maco(steps=3, crops=2),
+        Simonyan(steps=3),
+        Yosinski(steps=3),
+        Santurkar(steps=3),
+    ):
         assert np.isfinite(visualize(model, "ant", recipe=recipe).score)
     assert all(p.dtype == dtype for p in model.module.parameters())
 

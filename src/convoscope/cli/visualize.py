@@ -41,7 +41,10 @@ def visualize(
         str | None, typer.Option("--layer", help="All its channels; the layer of invert, dream, caricature, diverse.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="maco, fourier, yosinski, simonyan, mahendran, dream, ddn.")
+        str | None,
+        typer.Option(
+            "--recipe", help="maco, fourier, yosinski, simonyan, santurkar (robust networks), mahendran, dream, ddn."
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option("--objective", help="score, invert, dream, fool or caricature.")

@@ -64,13 +64,13 @@ def inside(stage: Stage) -> Section:
         f"sees {spot}.",
         [
             Item(
-                stage.save(filters(stage.robust), "filters-robust.png"),
-                "The filters of the first layer of toybox-robust, as they are: colours and edges. Its training asked "
-                "for smooth filters, and used the worst pictures near the real ones.",
+                stage.save(filters(stage.model), "filters.png"),
+                "The filters of the first layer, as they are: edges and colours. Its training asked for filters that "
+                "are no rougher than an edge; without that, noise solves the task as well.",
             ),
             Item(
-                stage.save(filters(stage.model), "filters.png"),
-                "Those of toybox, which solve the task as well: nobody asked for filters that a person can read.",
+                stage.save(filters(stage.open("toybox-twin")), "filters-twin.png"),
+                "Those of toybox-twin, which is as right: nobody asked for filters that a person can read.",
             ),
             Item(
                 stage.save(activations(stage.model, picture, early, scale="own", limit=32), "activations-early.png"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .recipes import RECIPES, Dream, Fourier, Maco, Mahendran, Recipe, Simonyan, Smallest, Yosinski, recipe
+from .recipes import RECIPES, Dream, Fourier, Maco, Mahendran, Recipe, Santurkar, Simonyan, Smallest, Yosinski, recipe
 from .result import Frame, Visualization, Visualizations
 
 if TYPE_CHECKING:
@@ -29,6 +29,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "RECIPES", "Dream", "Fourier", "Frame", "Maco", "Mahendran", "Recipe", "Simonyan", "Smallest", "Visualization",
-    "Visualizations", "Yosinski", "recipe", "visualize", "visualize_frames",
+    "RECIPES", "Dream", "Fourier", "Frame", "Maco", "Mahendran", "Recipe", "Santurkar", "Simonyan", "Smallest",
+    "Visualization", "Visualizations", "Yosinski", "recipe", "visualize", "visualize_frames",
 ]  # fmt: skip

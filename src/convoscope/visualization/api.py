@@ -56,7 +56,8 @@ def visualize(
         model: an open model, a module, or a spec.
         targets: anything that :func:`convoscope.explain` takes (``"tabby"``, ``282``, ``"layer3:17"``,
             ``"layer3:17@6,6"``, ``"tabby - tiger cat"``, a function); a list makes them all in one batch.
-        recipe: a name or an instance (``maco``, ``fourier``, ``yosinski``, ``simonyan``).
+        recipe: a name or an instance (``maco``, ``fourier``, ``yosinski``, ``simonyan``; ``santurkar`` for robust
+            networks).
         objective: ``score`` is the target; ``invert`` finds a picture with the features of ``image`` at ``layer``;
             ``caricature`` exaggerates them; ``dream`` amplifies in ``image`` what ``layer`` (or the target) sees;
             ``fool`` changes ``image`` as little as it can until the network says the target.

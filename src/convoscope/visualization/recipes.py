@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..methods.settings import parse_settings, setting
 from .changes import Dream, Mahendran, Smallest
 from .recipe import Making, Recipe, RecipeAbout, Setup
+from .robust import Santurkar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -225,7 +226,7 @@ class Maco(Recipe):
 
 
 RECIPES: dict[str, type[Recipe]] = {
-    kind.about.name: kind for kind in (Simonyan, Yosinski, Fourier, Maco, Mahendran, Dream, Smallest)
+    kind.about.name: kind for kind in (Simonyan, Yosinski, Fourier, Maco, Santurkar, Mahendran, Dream, Smallest)
 }
 
 
@@ -252,6 +253,7 @@ __all__ = [
     "Maco",
     "Mahendran",
     "Recipe",
+    "Santurkar",
     "Simonyan",
     "Smallest",
     "Yosinski",

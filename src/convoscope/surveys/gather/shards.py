@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,8 @@ def class_of(label: str | None, labels: Sequence[str] | None, classes: int | Non
         return None, None
     text = label.strip()
     if labels:
-        folded = {_fold(name): index for index, name in reversed(list(enumerate(labels)))}
-        index = labels.index(text) if text in labels else folded.get(_fold(text))
+        exact, folded = _places(tuple(labels))
+        index = exact[text] if text in exact else folded.get(_fold(text))
         if index is not None:
             return labels[index], index
     if text.isdecimal():
@@ -260,6 +261,13 @@ def class_of(label: str | None, labels: Sequence[str] | None, classes: int | Non
         if count is None or number < count:
             return (labels[number] if labels else text), number
     return text, None
+
+
+@lru_cache(maxsize=16)
+def _places(labels: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
+    """Class name -> its first index, as written and folded; made once for a network, not once for every picture."""
+    ordered = list(reversed(list(enumerate(labels))))
+    return {name: index for index, name in ordered}, {_fold(name): index for index, name in ordered}
 
 
 def _fold(name: str) -> str:
