@@ -151,6 +151,8 @@ def _names(model: Model, layer: Any) -> Any:
     """Layers by their names, also where the module itself was given."""
     if isinstance(layer, (list, tuple)):
         return [_names(model, one) for one in layer]
+    if isinstance(layer, str):
+        return layer.replace("_orig_mod.", "")  # torch.compile's wrapper leaves no mark in names
     if not isinstance(layer, torch.nn.Module):
         return layer
     for name, module in model.module.named_modules():
@@ -225,7 +227,13 @@ def _methods(model: Model, methods: Methods, layer: str | Sequence[str] | None, 
         listed = [methods] if isinstance(methods, (str, Method, type)) else list(methods)
     if not listed:
         raise UsageError("No methods given: `convoscope methods` lists them.")
-    layers = [None] if layer is None else [layer] if isinstance(layer, str) else list(layer)
+    layers = [None] if layer is None else list(layer) if isinstance(layer, (list, tuple)) else [layer]
+    strange = next((one for one in layers if one is not None and not isinstance(one, str)), None)
+    if strange is not None:
+        raise LayerError(
+            f"A layer is named (layer='layer4') or given as the module itself (layer=net.layer4), not {strange!r}: "
+            "`convoscope layers` lists the names."
+        )
     if not layers:
         raise UsageError("No layers given: name one, or ask without layer= for the default.")
     if given is not None and len(layers) > 1:

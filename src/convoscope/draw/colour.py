@@ -64,6 +64,11 @@ class Scale:
     over: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cmap, str):  # matplotlib's own objects know their names
+            named = getattr(self.cmap, "name", None)
+            if not isinstance(named, str):
+                raise UsageError(f"cmap must be the name of one of matplotlib's colour maps, not {self.cmap!r}.")
+            object.__setattr__(self, "cmap", named)
         if not self.cmap:
             object.__setattr__(self, "cmap", DIVERGING if self.signed else SEQUENTIAL)
         if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low > self.high:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 import stat
@@ -34,8 +35,10 @@ def read_labels(labels: str | Path | Sequence[Any] | Mapping[Any, Any]) -> tuple
         return _from_file(Path(labels))
     if isinstance(labels, Mapping):
         return _from_mapping(labels, "labels")
+    if isinstance(labels, type) and issubclass(labels, enum.Enum):
+        return tuple(one.name for one in labels)
     try:
-        names = tuple(str(name) for name in labels)
+        names = tuple(f"class {k}" if name is None else str(name) for k, name in enumerate(labels))
     except TypeError:
         raise UsageError(
             f"labels must be class names (a list, a dictionary, a file), not {type(labels).__name__}."

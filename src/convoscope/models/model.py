@@ -273,13 +273,21 @@ def wrap(
         batch_size=batch_size,
         seed=seed,
         call=picking(call, output),
-        notes=() if given else assumed(module, preprocessing),
+        notes=_half(mean, std) if given else assumed(module, preprocessing),
     )
 
 
 def _for_all(name: str, values: Any, channels: int) -> tuple[float, ...]:
     found = channel_values(name, values)
     return found * channels if len(found) == 1 else found
+
+
+def _half(mean: Any, std: Any) -> tuple[str, ...]:
+    """The sentence where only one half of the normalisation was given."""
+    if (mean is None) == (std is None):
+        return ()
+    given, other, value = ("mean", "std", 1) if std is None else ("std", "mean", 0)
+    return (f"Only the {given} was given: {other} {value} is taken for the other half of the normalisation.",)
 
 
 def assumed(module: nn.Module, preprocessing: Preprocessing) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ found on the network's input can be drawn on the original photo.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,6 +39,9 @@ class ModelInput:
     tensor: Tensor
     input_to_photo: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return f"<ModelInput {self.picture.name}: {'×'.join(map(str, self.tensor.shape))}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -54,9 +58,12 @@ class Picture:
     #: doubts about what was read
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Picture {self.name}: {'×'.join(map(str, self.bands.shape))} {self.bands.dtype}>"
+
     @staticmethod
     def of(source: Any, name: str | None = None) -> Picture:
-        """A picture from a path, bytes, PIL image, array (H×W, H×W×C) or tensor (C×H×W in 0..1).
+        """A picture from a path, an open file, bytes, a PIL image, an array (H×W, H×W×C) or a tensor (C×H×W in 0..1).
 
         Files may be pictures, ``.npy`` arrays, and TIFF files of any number of bands. Paths and PIL images are turned
         as their EXIF data says. uint8 and uint16 are read over their whole range; floats must lie in 0..1.
@@ -69,6 +76,8 @@ class Picture:
 
         if isinstance(source, (str, Path)):
             return reading.from_file(Path(source))
+        if hasattr(source, "read") and not isinstance(source, Image.Image):
+            source, name = _content(source), name or getattr(source, "name", None)
         if isinstance(source, (bytes, bytearray)):
             return reading.from_bytes(bytes(source), name or "picture", None)
         if isinstance(source, Image.Image):
@@ -84,6 +93,8 @@ class Picture:
         if isinstance(source, Tensor):
             if source.ndim == 4 and len(source) == 1:
                 source = source[0]
+            if source.ndim == 2:
+                source = source[None]
             if source.ndim != 3:
                 raise PictureError(f"A tensor picture must be C×H×W, not {tuple(source.shape)}.")
             source = source.detach().cpu().movedim(0, -1).numpy()
@@ -164,11 +175,26 @@ class Picture:
                 )
                 bands = grey[:, :, None]
             else:
+                if bands.shape[1] in (1, 3, 4) and have > 4:  # a tensor H×W×C, read as C×H×W
+                    raise PictureError(
+                        f"{self.name} is {have}×{bands.shape[0]}×{bands.shape[1]}: a tensor is C×H×W, so turn it round "
+                        "(.permute(2, 0, 1)), or give an array H×W×C."
+                    )
                 raise PictureError(
                     f"{self.name} has {_channels(have)} and the network takes {channels}: "
                     f"give an array with {_channels(channels)}, or set mean and std for {have}."
                 )
         return [Image.fromarray(np.ascontiguousarray(bands[:, :, c])) for c in range(channels)]
+
+
+def _content(file: Any) -> bytes:
+    """All that is in an open file, whatever has been read of it."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        file.seek(0)
+    found = file.read()
+    if not isinstance(found, (bytes, bytearray)):
+        raise PictureError("A picture's file must be opened for bytes: open(name, 'rb').")
+    return bytes(found)
 
 
 def _channels(count: int) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import stat
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ def from_file(path: Path) -> Picture:
             raise PictureError(f"{path}: a file of {about.st_size / 1e9:.1f} GB is too large for a picture.")
         data = read_regular(path)  # looks once more: the file may have been exchanged for a pipe
     except FileNotFoundError:
+        if re.match(r"(https?|ftp|s3|gs):/", str(path)):
+            raise PictureError(f"{path}: an address is not fetched here: save the picture to a file first.") from None
         raise PictureError(f"{path}: there is no such file.") from None
     except ValueError as error:  # a zero byte in the name
         raise PictureError(f"{str(path)!r}: this cannot be a file's name ({error}).") from None
@@ -92,13 +96,14 @@ def from_pil(image: Image.Image, name: str, path: Path | None, digest: str) -> P
     if min(image.size) < 1:
         raise PictureError(f"{label}: the picture has no pixels ({image.width}×{image.height}).")
     kind = image.format
+    notes = _pages(image, name)
     # the orientation is EXIF data of the camera's: some of it is broken, and no reason to lose the picture
     with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
     every: NDArray[Any] | None = None
-    notes: tuple[str, ...] = ()
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in _SIXTEEN_BITS):
-        bands, notes = _sixteen(np.asarray(image)[:, :, None], label)
+        bands, said = _sixteen(np.asarray(image)[:, :, None], label)
+        notes += said
     elif image.mode == "I":
         values = np.asarray(image)
         raise PictureError(
@@ -121,6 +126,21 @@ def from_pil(image: Image.Image, name: str, path: Path | None, digest: str) -> P
         bands = np.asarray(image.convert("RGB"))
     bands = np.ascontiguousarray(bands)
     return Picture(bands, name, path, digest or array_digest(bands), every_band=every, notes=notes)
+
+
+def _pages(image: Image.Image, name: str) -> tuple[str, ...]:
+    """A doubt where a file holds several pictures; the previews in a camera's JPEG (MPO) are none."""
+    try:
+        count = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except Exception:  # counting pages reads on in the file, which may be broken behind the first
+        return ()
+    return _first_of(count, name)
+
+
+def _first_of(count: int, name: str) -> tuple[str, ...]:
+    if count < 2:
+        return ()
+    return (f"{name}: of its {count} pages (or frames) the first is seen; save the others as files of their own.",)
 
 
 def from_array(array: NDArray[Any], name: str, path: Path | None = None, digest: str = "") -> Picture:
@@ -210,7 +230,7 @@ def _from_tiff(data: bytes, name: str, path: Path | None, digest: str) -> Pictur
             page = file.pages[0]
             if int(np.prod(page.shape)) > MAX_PIXELS * 4:
                 raise PictureError(f"{label}: {page.shape} values are too many to open safely.")
-            array, axes = page.asarray(), page.axes
+            array, axes, pages = page.asarray(), page.axes, len(file.pages)
     except PictureError:
         raise
     except Exception as error:
@@ -218,4 +238,5 @@ def _from_tiff(data: bytes, name: str, path: Path | None, digest: str) -> Pictur
         raise PictureError(f"{label}: the TIFF file is damaged, or of a kind that cannot be read ({said}).") from None
     if axes == "SYX":
         array = np.moveaxis(array, 0, -1)
-    return from_array(array, Path(name).name, path, digest)
+    found = from_array(array, Path(name).name, path, digest)
+    return replace(found, notes=(*found.notes, *_first_of(pages, Path(name).name)))

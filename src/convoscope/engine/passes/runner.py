@@ -6,6 +6,7 @@ reports. Callers hold :func:`convoscope.engine.passes.untouched.untouched`.
 
 from __future__ import annotations
 
+import re
 import traceback
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -246,7 +247,21 @@ def forward_failed(name: str, shape: Sequence[int], error: BaseException, count:
         )
     elif isinstance(error, AttributeError) or (isinstance(error, TypeError) and "argument" in said):
         advice = "In Python, call=lambda network, pictures, rows: ... says how it is run on a batch [B, C, H, W]."
-    return f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} {advice}"
+    elif "Inference tensors" in said:
+        advice = "Its weights were made under torch.inference_mode(): load the network outside of it."
+    elif "BackwardHookFunction" in said:
+        advice = "A full backward hook of yours stands before an in-place operation: remove it, or set inplace=False."
+    elif not _OF_SIZES.search(said):
+        advice = ""
+    return f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} {advice}".strip()
+
+
+#: what errors say that come of a picture's size or channels
+_OF_SIZES = re.compile(
+    r"size|shape|dim|channel|expected|expand|index|mat1|stride|view|broadcast|pad|length|match|divisib|factor|dtype|type|"
+    r"Assert|rows|columns|tokens|patch|\d",
+    re.IGNORECASE,
+)
 
 
 def _where(error: BaseException) -> str:
