@@ -1,4 +1,4 @@
-"""Every HTML file that a command writes, opened in a browser: it asks no network for anything and shows its pictures."""
+"""Every HTML file that a command writes, opened in a browser: it asks no network for anything, and is whole."""
 
 from __future__ import annotations
 

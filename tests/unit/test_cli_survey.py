@@ -150,3 +150,18 @@ def test_ctrl_c_exits_with_130(cli: Cli, folder: Path, tmp_path: Path, monkeypat
     answer = cli("survey", "toybox", folder, "-o", tmp_path / "s", "--layer", "stem.2")
     assert answer.code == 130
     assert "kept" in answer.err
+
+
+def test_the_map_and_what_units_want_are_made_with_it(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openTSNE")
+    store = tmp_path / "store"
+    asked = ("survey", "toybox", folder, "-o", store, "--layer", "layer3.1.relu#2")
+    plain = cli(*asked)
+    assert plain.code == 0
+    assert not (store / "maps").exists(), "a small collection's map takes a second when it is asked for"
+    assert not (store / "wanted").exists()
+    made = cli(*asked, "--map", "--visualize", "1", "--json")
+    assert made.code == 0
+    assert made.json["notes"] == []
+    assert [one.name.partition("-")[0] for one in (store / "maps").iterdir()] == ["tsne"]
+    assert len(list((store / "wanted").glob("*.png"))) == 1

@@ -30,7 +30,7 @@ export function collectionTab(node) {
   const colours = [labelled ? ["label", t("byLabel")] : null, ["prediction", t("byPrediction")], labelled ? ["error", t("byError")] : null, ["trust", t("byTrust")]].filter(Boolean);
   // without labels there is nothing to colour by but what the network says
   const colour = colours.some(([name]) => name === state.colour) ? state.colour : "prediction";
-  frame = h("iframe", { class: "plot", title: t("map"), sandbox: "allow-scripts", src: "/plot/frame.html" });
+  frame = h("iframe", { class: "plot undrawn", title: t("map"), sandbox: "allow-scripts", src: "/plot/frame.html" });
   side = h("div", { class: "side" });
   const hover = h("div", { class: "hover-picture", hidden: true });
   const layers = app.model.survey.embeddings ?? [];
@@ -169,6 +169,7 @@ window.addEventListener("message", (event) => {
   if (!frame || event.source !== frame.contentWindow || typeof event.data !== "object") return;
   const { kind, ids, at } = event.data;
   if (kind === "ready") { ready = true; send(); }
+  if (kind === "drawn") frame.classList.remove("undrawn");
   if (kind === "hover") hover(Array.isArray(ids) ? ids[0] : null, at);
   if (kind === "choose" && place.has(ids?.[0])) set({ picture: ids[0] });
   if (kind === "select") {
