@@ -21,7 +21,7 @@ import convoscope as cs
 from convoscope.visualization import RECIPES
 from convoscope.visualization.sheets import sheet
 
-MADE = ("maco", "fourier", "yosinski", "simonyan")
+MADE = ("maco", "fourier", "yosinski", "simonyan", "santurkar")
 CLASSES = (9, 88, 130, 145, 207, 281, 291, 323, 340, 386, 417, 508, 572, 620, 817, 852, 920, 950, 953, 985)
 
 
@@ -71,7 +71,7 @@ def toybox(out: Path, options: argparse.Namespace) -> None:
                 sheet(pairs, columns=4, title="Toybox: what each class wants (maco)", size=110),
                 out / "visualize-toybox.jpg",
             )
-    keep(sheet(rows, columns=10, title="Toybox: four recipes", size=84), out / "visualize-recipes.jpg")
+    keep(sheet(rows, columns=10, title="Toybox: five recipes", size=84), out / "visualize-recipes.jpg")
 
 
 def specimen(name: str):
