@@ -1,18 +1,22 @@
 """Mutation testing of the core: do the tests notice when a line is wrong?
 
-    python tests/mutation/mutate.py --count 40 --seed 1 --only targets,accumulators
+    python tests/mutation/mutate.py --count 300 --seed 20 --rows rows.jsonl --minutes 8
 
-Random small faults are put into a temporary copy of the program, one at a time, and the tests that mirror the module
-are run there. A mutant that no test notices has survived: either a test is missing, or the change makes no difference
-(then it stands in ``equivalent.txt`` with the reason). Mutants have numbers: a seed always chooses the same ones.
+Random small faults are put into a temporary copy of the program, one at a time. The tests that mirror the module are
+watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the quickest first, until one
+fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two for a mutant.
+
+A mutant that no test notices has survived: either a test is missing, or the change makes no difference (then it stands
+in ``equivalent.txt`` with the reason). A seed always chooses the same mutants. Rows that are there are not made again,
+so that a long run goes in pieces; ``--retry`` tries those that had survived once more.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import copy
+import hashlib
 import json
 import os
 import random
@@ -24,37 +28,74 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "convoscope"
+HERE = Path(__file__).resolve().parent
+
+#: seconds that the tests of one mutant take at most, as they are
+BUDGET = 40.0
+#: seconds for one file of tests to be watched
+PATIENCE = 420.0
+
+
+def _tests(text: str) -> list[str]:
+    return [f"tests/{name}.py" for name in text.split()]
+
 
 #: room -> (files of the room, the tests that mirror it)
 MIRROR: dict[str, tuple[list[str], list[str]]] = {
     "engine": (
-        ["engine/passes/planner.py", "engine/passes/runner.py", "engine/passes/naming.py", "engine/fields/geometry.py"],
         [
-            "tests/unit/test_naming.py", "tests/unit/test_geometry.py", "tests/unit/test_door.py",
-            "tests/reference/test_gradients.py",
+            *(f"engine/passes/{name}.py" for name in ("planner", "runner", "naming", "relu_rules", "flow", "cuts")),
+            *(f"engine/fields/{name}.py" for name in ("geometry", "placing")),
         ],
+        _tests(
+            "unit/test_naming unit/test_geometry unit/test_door unit/test_watch unit/test_doubts unit/test_slips "
+            "unit/test_numbers reference/test_gradients reference/test_cams robust/test_nan_scores "
+            "robust/test_receptive_fields"
+        ),
     ),
     "methods": (
-        ["methods/cams.py", "methods/cam.py", "methods/gradients.py", "methods/formulas.py", "methods/vargrad.py"],
-        ["tests/reference/test_cams.py", "tests/reference/test_gradients.py", "tests/reference/test_vargrad.py"],
-    ),
-    "settings": (
-        ["methods/settings.py", "methods/fills.py"],
-        ["tests/unit/test_cli_explain.py", "tests/robust/test_bad_input.py"],
+        [
+            f"methods/{name}.py"
+            for name in (
+                "cams", "cam", "gradients", "formulas", "vargrad", "occlusion", "random_masks", "score_cams",
+                "settings", "fills", "base",
+            )
+        ],
+        _tests(
+            "reference/test_cams reference/test_gradients reference/test_vargrad reference/test_perturbation "
+            "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input"
+        ),
     ),
     "targets": (
-        [f"targets/{name}.py" for name in ("parsing", "classes", "units", "combinations", "places")],
-        ["tests/unit/test_door.py", "tests/unit/anynet", "tests/robust/test_targets_everywhere.py"],
+        [
+            f"targets/{name}.py"
+            for name in ("parsing", "classes", "units", "combinations", "places", "scores", "default_layer", "outputs")
+        ],
+        _tests(
+            "unit/test_door unit/test_slips unit/test_labels unit/test_watch robust/test_targets_everywhere "
+            "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs"
+        ),
     ),
-    "accumulators": (["surveys/store/accumulators.py"], ["tests/unit/test_survey_accumulators.py"]),
-    "league": (["trust/league.py"], ["tests/unit/test_trust_league.py"]),
-    "localisation": (["trust/localisation.py"], ["tests/unit/test_trust_localisation.py"]),
-    "faithfulness": (["trust/faithfulness.py"], ["tests/unit/test_trust_faithfulness.py"]),
-    "similarity": (["trust/similarity.py"], ["tests/unit/test_trust_similarity.py"]),
-    "statistics": (["improve/statistics.py"], ["tests/unit/test_improve_base.py", "tests/unit/test_diff.py"]),
+    "pictures": (
+        [f"pictures/{name}.py" for name in ("picture", "preprocessing", "reading", "door")],
+        _tests("unit/test_preprocessing unit/test_reading unit/test_slips unit/test_door unit/test_carried"),
+    ),
+    "accumulators": (
+        ["surveys/store/accumulators.py"],
+        _tests("unit/test_survey_accumulators unit/test_slips"),
+    ),
+    "trust": (
+        [f"trust/{name}.py" for name in ("league", "localisation", "faithfulness", "similarity", "scoring")],
+        _tests(
+            "unit/test_trust_league unit/test_trust_localisation unit/test_trust_faithfulness "
+            "unit/test_trust_similarity unit/test_slips unit/test_trust_datasets"
+        ),
+    ),
+    "statistics": (["improve/statistics.py"], _tests("unit/test_improve_base unit/test_slips")),
 }  # fmt: skip
 
 _COMPARE = {
@@ -77,6 +118,7 @@ class Mutant:
     file: str
     number: int
     line: int
+    end: int
     before: str
     after: str
 
@@ -84,6 +126,11 @@ class Mutant:
     def name(self) -> str:
         """What ``equivalent.txt`` calls it: independent of line numbers."""
         return f"{self.file} :: {self.before} -> {self.after}"
+
+    @property
+    def key(self) -> str:
+        """Which of several mutants of this name it is, as long as the file stays as it is."""
+        return f"{self.file}#{self.number} {self.before} -> {self.after}"
 
 
 def variants(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST]]:
@@ -149,7 +196,8 @@ def mutants(rooms: list[str]) -> list[Mutant]:
         for file in MIRROR[room][0]:
             tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
             for number, (node, made) in enumerate(variants(tree)):
-                found.append(Mutant(room, file, number, getattr(node, "lineno", 0), _said(node), _said(made)))
+                found.append(Mutant(room, file, number, getattr(node, "lineno", 0), getattr(node, "end_lineno", 0),
+                                    _said(node), _said(made)))  # fmt: skip
     return found
 
 
@@ -176,62 +224,135 @@ def equivalents() -> dict[str, str]:
     return {name.strip(): why.strip() for name, why in pairs}
 
 
-def run(chosen: list[Mutant], timeout: float, python: str, *, show: bool = True) -> list[dict[str, object]]:
-    """Each mutant's outcome: killed, survived, or equivalent."""
-    known = equivalents()
-    outcomes = []
-    with tempfile.TemporaryDirectory(prefix="mutation-") as place:
-        there = Path(place)
-        shutil.copytree(ROOT / "src", there / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "tests", there / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+class Copy:
+    """A temporary copy of program and tests, the tests' lines, and the process that runs them."""
+
+    def __init__(self, there: Path, python: str) -> None:
+        self.there, self.python = there, python
+        for name in ("src", "tests"):
+            shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "mutation"))
         for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
             shutil.copy(ROOT / name, there / name)
         # no byte code: a mutant of the same size, written within a second, would be taken for the file before
-        environment = {
+        self.environment = {
             **os.environ,
-            "PYTHONPATH": str(there / "src"),
+            "PYTHONPATH": os.pathsep.join([str(there / "src"), str(HERE)]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "CONVOSCOPE_ROTATION": "0",
         }
-        for room in dict.fromkeys(one.room for one in chosen):
-            what = _tested(there, MIRROR[room][1], timeout, python, environment, tell=True)
-            if what != "survived":
-                raise SystemExit(f"The tests of {room} do not pass as they are ({what}): nothing can be said.")
-        for number, one in enumerate(chosen, 1):
-            file = there / "src" / "convoscope" / one.file
-            right = file.read_text(encoding="utf-8")
-            began = time.monotonic()
-            what = "equivalent" if one.name in known else ""
-            if not what:
-                file.write_text(mutated(one.file, one.number), encoding="utf-8")
-                try:
-                    what = _tested(there, MIRROR[one.room][1], timeout, python, environment)
-                finally:
-                    file.write_text(right, encoding="utf-8")
-            outcomes.append(
-                {**asdict(one), "name": one.name, "outcome": what, "seconds": round(time.monotonic() - began, 1)}
-            )
-            if show:
-                print(
-                    f"{number:3}/{len(chosen)} {what:<10} {one.file}:{one.line}  {one.before}  ->  {one.after}",
-                    flush=True,
-                )
-    return outcomes
+        self._process: subprocess.Popen[str] | None = None
+
+    def path(self, file: str) -> Path:
+        """A file of the program in the copy."""
+        return self.there / "src" / "convoscope" / file
+
+    def watched(self, room: str, kept: Path) -> list[dict[str, Any]]:
+        """Every test of a room with the lines that it runs; kept until program or tests change."""
+        files, tests = MIRROR[room]
+        rows: list[dict[str, Any]] = []
+        for test in tests:
+            digest = hashlib.sha256()
+            for one in (self.there / test, *map(self.path, files), Path(__file__).with_name("lines.py")):
+                digest.update(one.read_bytes())
+            place = kept / f"{room}-{Path(test).stem}-{digest.hexdigest()[:12]}.jsonl"
+            if not place.exists():
+                print(f"watching {test} for {room}", flush=True)
+                part = place.with_suffix(".part")
+                part.unlink(missing_ok=True)
+                more = {
+                    "MUTATION_LINES": str(part),
+                    "MUTATION_FILES": os.pathsep.join(str(self.path(file)) for file in files),
+                }
+                command = [self.python, "-m", "pytest", "-q", "-p", "lines", "-p", "no:cacheprovider", test]
+                with open(kept / "watched.txt", "a") as said:
+                    try:
+                        subprocess.run(
+                            command, cwd=self.there, env={**self.environment, **more}, stdout=said, stderr=said,
+                            timeout=PATIENCE, check=False,
+                        )  # fmt: skip
+                    except subprocess.TimeoutExpired:
+                        print(f"{test} takes too long: what it had run by then counts", flush=True)
+                part.touch()
+                part.replace(place)
+            rows += [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
+        failing = [row["test"] for row in rows if row["test"] and not row["passed"] and row["lines"]]
+        if failing:
+            print(f"not asked, since they fail or are skipped as they are: {', '.join(failing)}", flush=True)
+        return [row for row in rows if row["passed"]]
+
+    def asked(self, one: Mutant, rows: list[dict[str, Any]]) -> list[str]:
+        """The tests that run the mutant's lines, the quickest first; where none does, those of its file."""
+        file, wanted = str(self.path(one.file)), set(range(one.line, one.end + 1))
+        here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
+        if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
+            here = [row for row in rows if row["test"] and file in row["lines"]]
+        chosen, spent = [], 0.0
+        for row in sorted(here, key=lambda row: row["seconds"]):
+            spent += row["seconds"]
+            if spent > BUDGET and chosen:
+                break
+            chosen.append(row["test"])
+        return chosen
+
+    def outcome(self, tests: list[str]) -> tuple[str, str]:
+        """``killed`` or ``survived``, and what pytest said last."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [self.python, str(HERE / "forked.py")], cwd=self.there, env=self.environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"tests": tests, "timeout": 4 * BUDGET}) + "\n")
+        self._process.stdin.flush()
+        found = json.loads(self._process.stdout.readline())
+        # a mutant that hangs or ends the process is noticed
+        return "survived" if found["code"] == 0 else "killed", found["said"]
+
+    def close(self) -> None:
+        """End the process that runs the tests."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
 
 
-def _tested(
-    there: Path, tests: list[str], timeout: float, python: str, environment: dict[str, str], tell: bool = False
-) -> str:
-    given = [one for one in tests if (there / one).exists()]
-    command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *given]
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(command, cwd=there, env=environment, capture_output=True, text=True, timeout=timeout)
-        if tell and done.returncode:
-            print(done.stdout[-3000:], done.stderr[-1000:], sep="\n", flush=True)
-        if done.returncode not in (0, 1, 2):
-            return f"error {done.returncode}"
-        return "survived" if done.returncode == 0 else "killed"
-    return "too long" if tell else "killed"  # a mutant that hangs is noticed
+def run(chosen: list[Mutant], done: dict[str, dict[str, Any]], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Each mutant's outcome that is not known: killed, survived, or equivalent."""
+    known, until = equivalents(), time.monotonic() + 60 * given.minutes
+    kept = Path(given.kept)
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mutation-") as place:
+        copied = Copy(Path(place).resolve(), sys.executable)
+        rows: dict[str, list[dict[str, Any]]] = {}
+        try:
+            for one in chosen:
+                before = done.get(one.key)
+                if before is not None and not (given.retry and before["outcome"] == "survived"):
+                    continue
+                if time.monotonic() > until:
+                    return
+                began = time.monotonic()
+                what, said, tests = "equivalent", "", []
+                if one.name not in known:
+                    if one.room not in rows:
+                        rows[one.room] = copied.watched(one.room, kept)
+                    tests = copied.asked(one, rows[one.room])
+                    what = "survived"
+                    if tests:
+                        file = copied.path(one.file)
+                        right = file.read_text(encoding="utf-8")
+                        file.write_text(mutated(one.file, one.number), encoding="utf-8")
+                        try:
+                            what, said = copied.outcome(tests)
+                        finally:
+                            file.write_text(right, encoding="utf-8")
+                yield {
+                    **asdict(one), "key": one.key, "name": one.name, "outcome": what, "tests": len(tests),
+                    "said": said[-300:], "seconds": round(time.monotonic() - began, 1),
+                }  # fmt: skip
+        finally:
+            copied.close()
 
 
 def main() -> int:
@@ -240,23 +361,37 @@ def main() -> int:
     flags.add_argument("--count", type=int, default=40)
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--only", default=",".join(MIRROR), help=f"of {', '.join(MIRROR)}")
-    flags.add_argument("--timeout", type=float, default=900.0, help="seconds for the tests of one mutant")
-    flags.add_argument("--least", type=float, default=0.9, help="share that must be killed")
-    flags.add_argument("--out", help="the report, as JSON")
-    given = flags.parse_args()
-    every = mutants(given.only.split(","))
-    chosen = random.Random(given.seed).sample(every, min(given.count, len(every)))
-    print(f"{len(chosen)} of {len(every)} mutants of {given.only}", flush=True)
-    outcomes = run(chosen, given.timeout, sys.executable)
-    counted = [one for one in outcomes if one["outcome"] != "equivalent"]
-    killed = sum(one["outcome"] == "killed" for one in counted)
-    share = killed / len(counted) if counted else 1.0
-    print(
-        f"\n{killed} of {len(counted)} killed ({share:.0%}), {len(outcomes) - len(counted)} known to make no difference"
+    flags.add_argument("--minutes", type=float, default=60.0, help="no further mutant is begun after so many")
+    flags.add_argument("--rows", default="mutants.jsonl", help="a line of JSON for each mutant; those there are kept")
+    flags.add_argument(
+        "--kept", default=str(Path(tempfile.gettempdir()) / "mutation-lines"), help="lines of the tests"
     )
-    if given.out:
-        Path(given.out).write_text(json.dumps(outcomes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return 0 if share >= given.least else 1
+    flags.add_argument("--retry", action="store_true", help="those that had survived are tried again")
+    flags.add_argument("--least", type=float, default=0.9, help="share that must be killed")
+    given = flags.parse_args()
+    rooms = given.only.split(",")
+    every = mutants(sorted(rooms, key=list(MIRROR).index))
+    chosen = random.Random(given.seed).sample(every, min(given.count, len(every)))
+    chosen.sort(key=lambda one: rooms.index(one.room))
+    print(f"{len(chosen)} of {len(every)} mutants of {given.only}", flush=True)
+    place = Path(given.rows)
+    done: dict[str, dict[str, Any]] = {}
+    if place.exists():
+        rows = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
+        done = {row["key"]: row for row in rows}  # of each mutant the last row counts
+    for row in run(chosen, done, given):
+        done[row["key"]] = row
+        with place.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(f"{row['outcome']:<10} {row['file']}:{row['line']}  {row['before']}  ->  {row['after']}", flush=True)
+    known = equivalents()
+    outcomes = [done[one.key]["outcome"] if one.name not in known else "equivalent"
+                for one in chosen if one.key in done]  # fmt: skip
+    killed, survived = outcomes.count("killed"), outcomes.count("survived")
+    share = killed / max(1, killed + survived)
+    print(f"\n{killed} of {killed + survived} killed ({share:.0%}), {outcomes.count('equivalent')} known to make no "
+          f"difference, {len(chosen) - len(outcomes)} not tried yet")  # fmt: skip
+    return 0 if share >= given.least and len(outcomes) == len(chosen) else 1
 
 
 if __name__ == "__main__":

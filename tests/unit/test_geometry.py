@@ -100,3 +100,45 @@ def test_resample_refuses_a_grid_of_another_layer() -> None:
     g = Geometry(axis(8, 4, 1, 2, 0), axis(8, 4, 1, 2, 0))
     with pytest.raises(ValueError, match="cells"):
         g.resample(torch.zeros(3, 3), (8, 8))
+
+
+def test_fields_that_wrap_around_the_border_are_put_where_the_regular_ones_say() -> None:
+    from convoscope.engine.fields.placing import _unwrapped
+
+    low, high = np.array([0, 1, 3, 5, 0]), np.array([9, 3, 5, 7, 9])
+    straight_low, straight_high = _unwrapped(low, high)
+    assert straight_low.tolist() == [-1, 1, 3, 5, 7]
+    assert straight_high.tolist() == [1, 3, 5, 7, 9]
+    # regular ones are what they are; of two halves the regular one says where
+    for got, want in zip(_unwrapped(low[1:4], high[1:4]), (low[1:4], high[1:4]), strict=True):
+        assert got.tolist() == want.tolist()
+    half = np.array([0, 1, 3, 5, 0, 0]), np.array([19, 3, 5, 7, 19, 19])
+    assert _unwrapped(*half)[0].tolist() == [-1, 1, 3, 5, 7, 9]
+    # where most are irregular nobody knows, and nothing is moved
+    few = np.array([0, 0, 0, 1, 3]), np.array([9, 8, 9, 3, 5])
+    assert _unwrapped(*few)[0].tolist() == few[0].tolist()
+    # a cell that sees less than the regular ones wraps around nothing
+    narrow = np.array([1, 3, 5, 7]), np.array([3, 5, 7, 7])
+    assert _unwrapped(*narrow)[1].tolist() == narrow[1].tolist()
+
+
+@pytest.mark.parametrize("grid", [(3, 2), (2, 3), (5, 2), (2, 2)])
+def test_tokens_of_a_grid_two_cells_wide_have_their_places(grid: tuple[int, int]) -> None:
+    from torch import nn
+
+    import convoscope as cs
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.inner, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.inner(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+    model = cs.wrap(Tokens().eval(), size=(4 * grid[0], 4 * grid[1]))
+    geometry = model.watched().layers["inner"].geometry
+    assert geometry is not None
+    assert geometry.cells == grid
+    assert geometry.to_dict()["stride"] == [4, 4]
+    assert geometry.rows.centres.tolist() == [4 * k + 1.5 for k in range(grid[0])]

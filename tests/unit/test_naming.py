@@ -232,3 +232,14 @@ def test_split_and_operation() -> None:
     assert split_name("features.relu") == ("features.relu", 1)
     assert operation_of("features.functional_relu#3") == "relu"
     assert operation_of("features.conv") is None
+
+
+def test_the_number_of_a_call_stands_behind_its_mark_alone():
+    from convoscope.engine.passes.naming import split_name
+
+    assert split_name("layer4.0.relu#2") == ("layer4.0.relu", 2)
+    assert split_name("0") == ("0", 1)
+    assert split_name("features.12") == ("features.12", 1)
+    assert split_name("odd#name") == ("odd#name", 1)
+    assert split_name("relu#") == ("relu#", 1)
+    assert split_name("a#b#10") == ("a#b", 10)

@@ -200,3 +200,15 @@ def test_an_empty_state_is_neutral() -> None:
     for merged in (state.merged(State.empty(CHANNELS, 5, 25)), State.empty(CHANNELS, 5, 25).merged(state)):
         for name, value in arrays(state).items():
             np.testing.assert_array_equal(value, arrays(merged)[name], err_msg=name)
+
+
+def test_the_outermost_bins_hold_what_lies_beyond_them() -> None:
+    from convoscope.surveys.store.accumulators import BINS, HALF_OCTAVES, bin_of
+
+    large = np.array([2.0**15.99, 2.0**16, 1e30, np.inf], np.float32)
+    assert bin_of(large).tolist() == [BINS - 1] * 4
+    assert bin_of(-large).tolist() == [0] * 4
+    assert bin_of(np.array([2.0**15.49, 2.0**-12, 0.0, 2.0**-13], np.float32)).tolist() == [
+        BINS - 2, HALF_OCTAVES + 1, HALF_OCTAVES, HALF_OCTAVES,
+    ]  # fmt: skip
+    assert bin_of(np.array([-(2.0**-12), -(2.0**-11)], np.float32)).tolist() == [HALF_OCTAVES - 1, HALF_OCTAVES - 3]

@@ -251,7 +251,9 @@ def out_folder(path: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"--out {folder}: this is a file, not a folder.") from None
+        link = next((part for part in (folder, *folder.parents) if part.is_symlink() and not part.exists()), None)
+        what = "this is a file, not a folder" if link is None else f"{link} is a link that leads nowhere"
+        raise UsageError(f"--out {folder}: {what}.") from None
     except OSError as error:
         raise UsageError(f"--out {folder}: the folder cannot be made ({error.strerror}).") from None
     return folder

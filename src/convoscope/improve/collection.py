@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import PictureError, UsageError
 from ..pictures.picture import Picture
 from ..surveys.gather.collections import is_collection
 from ..surveys.gather.collections import picture as read_uri
@@ -33,6 +33,7 @@ class Labelled:
         labels: the label as given; None where there is none.
         truth: the class index by the network's labels, int64 ``[N]``; -1 where there is none, or none of the network's.
         sources: the pictures themselves where they lie in memory, instead of ``uris``.
+        broken: URI -> why the file could not be read when it was listed; reading such a picture fails so, too.
     """
 
     uris: tuple[str, ...]
@@ -40,6 +41,7 @@ class Labelled:
     labels: tuple[str | None, ...]
     truth: NDArray[np.int64]
     sources: tuple[Any, ...] | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.uris)
@@ -60,7 +62,28 @@ class Labelled:
         if self.sources is not None:
             return Picture.of(self.sources[row])
         uri = self.uris[row]
+        if uri in self.broken:
+            raise PictureError(self.broken[uri])
         return read_uri(uri) if "://" in uri else Picture.of(uri)
+
+    def readable(self, rows: Iterable[int], count: int) -> list[Picture]:
+        """The first ``count`` pictures of these rows that can be read.
+
+        Raises:
+            PictureError: none of them can be read; the first one's reason.
+        """
+        found: list[Picture] = []
+        why: Exception | None = None
+        for row in rows:
+            try:
+                found.append(self.picture(int(row)))
+            except (PictureError, OSError) as error:
+                why = why or error
+            if len(found) == count:
+                break
+        if not found:
+            raise PictureError(str(why) if why is not None else "There is no picture.")
+        return found
 
     def take(self, rows: Sequence[int] | NDArray[Any]) -> Labelled:
         """Only these rows (numbers, or a flag a picture)."""
@@ -70,7 +93,7 @@ class Labelled:
         return Labelled(
             tuple(self.uris[i] for i in pick), tuple(self.keys[i] for i in pick),
             tuple(self.labels[i] for i in pick), self.truth[pick],
-            None if self.sources is None else tuple(self.sources[i] for i in pick),
+            None if self.sources is None else tuple(self.sources[i] for i in pick), self.broken,
         )  # fmt: skip
 
     @classmethod
@@ -84,7 +107,7 @@ class Labelled:
             truth: a CSV file or a mapping of file to label, where the folder's names are not it.
 
         Returns:
-            every picture once per file, in the order found; files that cannot be listed are left out.
+            every picture once per file, in the order found; one that cannot be read fails where it is used.
 
         Raises:
             UsageError: nothing that can be read as pictures.
@@ -114,7 +137,7 @@ def _labelled(model: Model, uris: Sequence[str], keys: Sequence[str], given: Seq
 
 
 def _of_files(listed: list[Any], model: Model, truth: Any) -> Labelled:
-    found = [one for one in scan(listed) if one.error is None]
+    found = list(scan(listed))
     uris = [one.uri for one in found]
     if truth is not None:
         labels: dict[str, str] = truth_labels(truth, uris)
@@ -123,7 +146,9 @@ def _of_files(listed: list[Any], model: Model, truth: Any) -> Labelled:
         labels = truth_labels(beside, uris) if beside.is_file() else folder_labels(listed[0], uris)
     else:
         labels = {one.uri: one.label for one in found if one.label is not None}
-    return _labelled(model, uris, [one.sha256 for one in found], [labels.get(uri) for uri in uris])
+    made = _labelled(model, uris, [one.sha256 for one in found], [labels.get(uri) for uri in uris])
+    # a picture that is left out in silence is a false count: it stays, and is named where it fails
+    return replace(made, broken={one.uri: one.error for one in found if one.error is not None})
 
 
 def _of_store(store: Store, model: Model, truth: Any) -> Labelled:

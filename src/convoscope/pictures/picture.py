@@ -250,14 +250,15 @@ def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
     """Files, folders (walked, sorted) and globs, as a list of paths in order, each once.
 
     Files named outright are kept whatever their ending; of folders only pictures' endings, without what this
-    program itself wrote there (maps, the toybox's masks). Raises :class:`PictureError` when a folder or a glob holds
+    program itself wrote there (maps, the toybox's masks). A link that leads nowhere counts: who reads it says so,
+    and no picture is left out in silence. Raises :class:`PictureError` when a folder or a glob holds
     no picture.
     """
     found: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and _is_there(p))
             inside = [p for p in inside if not _is_by_product(p)]
             if not inside:  # a folder of arrays
                 inside = sorted(p for p in path.rglob("*.npy") if p.is_file() and not _is_by_product(p))
@@ -267,13 +268,17 @@ def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
         elif any(mark in str(source) for mark in "*?[") and not path.exists():
             root = Path(path.anchor) if path.is_absolute() else Path()
             pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
-            matched = sorted(p for p in root.glob(pattern) if p.is_file())
+            matched = sorted(p for p in root.glob(pattern) if _is_there(p))
             if not matched:
                 raise PictureError(f"{source}: no file matches this pattern.")
             found.update(dict.fromkeys(matched))
         else:
             found[path] = None
     return list(found)
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _is_by_product(path: Path) -> bool:

@@ -130,7 +130,7 @@ class Case:
     def _shape(self) -> tuple[int, ...] | None:
         if self.model.preprocessing.size is not None or self.model.preprocessing.frames is not None:
             return None
-        first = self.model.prepare(self.pictures.picture(0)).tensor
+        first = self.model.prepare(self.pictures.readable(range(len(self.pictures)), 1)[0]).tensor
         return tuple(first.shape)
 
     @cached_property

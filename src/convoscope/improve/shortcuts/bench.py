@@ -88,7 +88,7 @@ class Bench:
                 f"Shortcuts are looked for between classes: these pictures have {few} that the network knows, and at "
                 "least 2 are needed (folders named as the network's labels, or a CSV with --truth)."
             )
-        shape = model.prepare(pictures.picture(int(chosen[0]))).tensor.shape
+        shape = model.prepare(pictures.readable(chosen, 1)[0]).tensor.shape
         room = max(1, ROOM // (4 * int(np.prod(shape))))
         if len(chosen) > room:
             chosen = _evenly(pictures, max(4, room // few), seed)[:room]

@@ -72,7 +72,9 @@ def faults(case: Case) -> StageResult:
 def input_side(model: Model, pictures: Labelled) -> int:
     """The shorter side of the network's input."""
     size = model.preprocessing.size
-    return min(size if size is not None else model.prepare(pictures.picture(0)).tensor.shape[-2:])
+    return min(
+        size if size is not None else model.prepare(pictures.readable(range(len(pictures)), 1)[0]).tensor.shape[-2:]
+    )
 
 
 def right_rows(looked: Looked) -> NDArray[np.intp]:

@@ -312,7 +312,7 @@ def _border(case: Case, pictures: Labelled, layers: Sequence[str]) -> Border | N
     try:
         inputs = None
         if len(pictures):
-            fitted = [model.prepare(pictures.picture(row)) for row in range(min(4, len(pictures)))]
+            fitted = [model.prepare(one) for one in pictures.readable(range(len(pictures)), 4)]
             inputs = model.inputs([one for one in fitted if one.tensor.shape == fitted[0].tensor.shape])
         if not layers:
             from ...surveys.gather.choose import default_layers

@@ -132,7 +132,8 @@ class Store(Lists, Views):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(f"{path}: the folder cannot be made ({error.strerror}).") from None
+                why = "it is a link that leads nowhere" if folder.is_symlink() else error.strerror
+                raise StoreError(f"{path}: the folder cannot be made ({why}).") from None
         lock = Lock.take(path, wait=False)
         if lock is None:
             raise StoreError(Lock.refusal(path))
@@ -501,8 +502,9 @@ def _recipe_of(units: Table, path: str) -> Recipe:
     ):
         raise StoreError(f"{path}: the recipe in the ledger is damaged (its checksum does not fit): survey again.")
     data = json.loads(metadata[_RECIPE])
-    if data.get("format") != FORMAT:
-        raise StoreError(
-            f"{path} has format {data.get('format')}, this version of convoscope reads format {FORMAT}: survey again."
-        )
+    made = data.get("format")
+    if made != FORMAT:
+        newer = isinstance(made, int) and made > FORMAT
+        advice = "it was made by a newer one, so update, or survey into another folder" if newer else "survey again"
+        raise StoreError(f"{path} has format {made}, this version of convoscope reads format {FORMAT}: {advice}.")
     return Recipe.from_dict(data)
