@@ -191,7 +191,7 @@ def outcomes(
         raise UsageError("No targets given.")
     targets = [parse(one, model, against) for one in listed]
     wanted = _methods(model, methods, layer, parts)
-    fitted = [one if isinstance(one, ModelInput) else model.prepare(Picture.of(one)) for one in pictures]
+    fitted = [one if isinstance(one, ModelInput) else model.prepare(one) for one in pictures]
     plan = Plan(pictures=len(fitted))
     layers = [layer] if isinstance(layer, str) else list(layer or ())
     check_fuse(fuse, layers)

@@ -167,3 +167,30 @@ def test_advice_on_sizes_is_given_where_a_size_is_the_matter() -> None:
         made = network()
     with pytest.raises(cs.ModelError, match="load the network outside"):
         cs.explain(cs.wrap(made, size=SIDE), tensor(), "saliency")
+
+
+def test_a_volume_of_one_channel_is_no_batch_of_one() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    scan = torch.rand(1, 8, 16, 16)
+    one = cs.explain(cs.wrap(net.eval(), size=16), scan, "saliency", target=1)["saliency"]
+    again = cs.explain(cs.wrap(net, size=16), scan[None], "saliency", target=1)["saliency"]
+    assert one.values.shape == (8, 16, 16)
+    np.testing.assert_array_equal(one.values, again.values)
+
+
+def test_a_tensor_taken_for_its_type_alone_is_no_cut() -> None:
+    class Grid(nn.Module):
+        def __init__(self, cut: bool) -> None:
+            super().__init__()
+            self.inner, self.cut = network(), cut
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = torch.arange(5.0).type_as(x).expand_as(self.inner(x))
+            return self.inner(x.detach() if self.cut else x) + 0.01 * places + 0 * x.mean()
+
+    for cut in (False, True):
+        found = cs.explain(cs.wrap(Grid(cut).eval(), size=SIDE), tensor(), "saliency", target=1)
+        assert any("cuts the gradient graph" in doubt for doubt in found.doubts) == cut

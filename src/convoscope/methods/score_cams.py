@@ -111,6 +111,12 @@ class AblationCAM(Method):
         for row, value in enumerate(base.tolist()):
             if abs(value) < 1e-3:
                 maps.doubt(row, f"The score is nearly zero ({value:.2g}): shares of it mean little.")
+            elif value < 0:
+                maps.doubt(
+                    row,
+                    f"The score is below zero ({value:.3g}): the published weights are shares of it and turn their "
+                    "sign, so that this map shows what speaks against the target.",
+                )
         return maps
 
 

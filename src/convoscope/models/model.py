@@ -83,6 +83,13 @@ class Model:
 
     def prepare(self, picture: Any) -> ModelInput:
         """A path, PIL image, array, tensor or :class:`Picture` as this network's input."""
+        if self.preprocessing.frames is not None and isinstance(picture, Tensor):
+            if picture.ndim == 5 and len(picture) == 1:
+                picture = picture[0]
+            if picture.ndim == 4:  # a volume of one channel is no batch of one
+                from ..pictures.volume import Volume
+
+                picture = Volume.of_slices(picture)
         return Picture.of(picture).prepare(self.preprocessing)
 
     def inputs(self, fitted: Sequence[ModelInput]) -> Tensor:

@@ -7,7 +7,7 @@ looks at such a value without changing it and keeps the graph of its tensors.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: the keys under which networks keep what every pixel is
 _DENSE = ("semantic", "sem_seg", "out", "logits", "masks_logits", "heatmaps", "heatmap", "output", "pred")
-
-Detections = list[dict[str, Tensor]]
 
 
 def members(value: Any) -> list[tuple[str, Any]]:
@@ -52,38 +50,6 @@ def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 def member(value: Any, name: str) -> Any:
     """One member by name or number; ``None`` where there is none."""
     return dict(members(value)).get(name)
-
-
-def detections(output: Any, size: Sequence[int] | None = None) -> Detections | None:
-    """A list with one dictionary of ``boxes``, ``labels``, ``scores`` (and masks, keypoints) a picture, or ``None``.
-
-    Torchvision's detectors return just that, boxes as x0, y0, x1, y1 in input pixels. DETR's answer (``pred_logits``
-    or ``logits`` of Q queries with the last class "nothing", ``pred_boxes`` as shares of the picture: centre, width,
-    height) is read the same way; that needs the input's ``size`` (height, width).
-    """
-    if isinstance(output, (list, tuple)):
-        if output and all(isinstance(item, Mapping) and {"boxes", "scores"} <= set(item) for item in output):
-            return [dict(item) for item in output]
-        if output and isinstance(output[-1], (list, tuple)):  # (losses, detections), as scripted detectors return
-            return detections(output[-1], size)
-        return None
-    for key in ("instances", "detections"):
-        inner = member(output, key)
-        if isinstance(inner, (list, tuple)) and (found := detections(inner, size)) is not None:
-            return found
-    boxes, logits = member(output, "pred_boxes"), member(output, "pred_logits")
-    logits = member(output, "logits") if logits is None else logits
-    if isinstance(boxes, Tensor) and isinstance(logits, Tensor) and boxes.ndim == 3 and size is not None:
-        return [_queries(one, box, size) for one, box in zip(logits, boxes, strict=True)]
-    return None
-
-
-def _queries(logits: Tensor, boxes: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
-    shares = logits.softmax(-1)[:, :-1]
-    scores, labels = shares.max(-1)
-    centre, extent = boxes[:, :2], boxes[:, 2:]
-    corners = torch.cat([centre - extent / 2, centre + extent / 2], 1)
-    return {"boxes": corners * corners.new_tensor([size[1], size[0]] * 2), "labels": labels, "scores": scores}
 
 
 def dense(output: Any, *, named: bool = True) -> Tensor | None:
@@ -303,8 +269,12 @@ def last_operation(model: Model) -> str:
             trace = model.watched()
         except Exception:  # a network that takes one size only, not the usual: then nothing is known
             return ""
-    last = next(reversed(trace.layers.values()), None)
-    return "" if last is None else last.kind.casefold()
+    kind, container = "", None
+    for layer in reversed(trace.layers.values()):  # a container comes after its members
+        if container is not None and not layer.name.startswith(f"{container}."):
+            break
+        kind, container = layer.kind, layer.name
+    return kind.casefold()
 
 
 def _candidates(output: Any, path: str = "") -> list[tuple[str, Tensor]]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..engine.passes.untouched import innermost
 from ..errors import TargetError
+from ..models.detected import detections
 from ..models.maps import map_kind, map_notes
-from ..models.outputs import dense, detections, last_operation, scores_of
+from ..models.outputs import dense, last_operation, scores_of
 from .base import Scorer, Target
 from .classes import ClassScorer, ClassTarget, class_name
 from .instances import Instance
@@ -64,6 +66,12 @@ def _finds_landmarks(model: Model) -> bool:
     name = type(model.module).__name__.casefold()
     words = ("landmark", "keypoint", "hourglass", "heatmap", "pose")
     return hasattr(model.module, "landmark_names") or any(word in name for word in words)
+
+
+def _is_segmenter(model: Model) -> bool:
+    """Whether the network's class, or the package it comes from, says that it segments."""
+    kind = type(innermost(model.module))
+    return "segment" in f"{kind.__module__}.{kind.__name__}".casefold()
 
 
 def note(target: Target, output: Any, scorer: Scorer, size: Sequence[int]) -> str | None:
@@ -145,7 +153,8 @@ def _structured(model: Model, output: Any, count: int, size: Sequence[int], best
     if _finds_landmarks(model):
         return Predictions("landmarks", [_peaks(model, one, size, best) for one in maps])
     kind = map_kind(maps, lambda: last_operation(model))
-    notes = map_notes(maps, kind, None if model.labels is None else len(model.labels))
+    known = maps.shape[1] if _is_segmenter(model) else None if model.labels is None else len(model.labels)
+    notes = map_notes(maps, kind, known)
     if maps.shape[1] == 1:
         return Predictions("landmarks", [_peaks(model, one, size, best) for one in maps], notes)
     return Predictions("segmenter", [_regions(model, one, best) for one in maps], notes)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import NotInPicture, TargetError
-from ..models.outputs import Detections, anchor, detections
+from ..models.detected import Detections, detections
+from ..models.outputs import anchor
 from .base import Scorer, Target
 from .classes import class_index
 from .places import Point, at_point, input_point, overlap

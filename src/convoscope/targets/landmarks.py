@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import TargetError
-from ..models.outputs import anchor, dense, detections, tensors
+from ..models.detected import detections
+from ..models.outputs import anchor, dense, tensors
 from .base import Scorer, Target
 from .classes import named_class
 from .instances import Found, Instance, items_of, match

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import NotInPicture, TargetError
+from ..models.detected import detections
 from ..models.maps import map_kind
-from ..models.outputs import dense, detections, last_operation, member
+from ..models.outputs import dense, last_operation, member
 from .base import Scorer, Target
 from .instances import Found, InstanceScorer
 from .places import Point, at_point, cell, input_point

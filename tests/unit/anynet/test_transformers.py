@@ -48,7 +48,7 @@ def test_tokens_become_a_grid_and_class_tokens_are_left_out(make: Any, before: i
     watched = model.watched((3, 64, 64))
     here = watched.layers[layer]
     assert watched.last_grid == layer
-    assert (here.before, here.geometry.cells) == (before, (4, 4))
+    assert (here.prefix_tokens, here.geometry.cells) == (before, (4, 4))
     assert here.geometry.to_dict() == {"size": None, "stride": [16.0, 16.0], "offset": [7.5, 7.5]}
     explanation = cs.explain(model, photo(), ["grad-cam", "hirescam", "eigen-cam", "layercam", "saliency"])
     for heatmap in explanation.values():
@@ -213,3 +213,22 @@ def test_ablation_and_units_work_on_tokens() -> None:
     assert explanation["ablation-cam"].grid.shape == (4, 4)
     embed = cs.explain(cs.wrap(net, size=64), photo(), "saliency", target=lambda out: out[:, 0])
     assert np.isfinite(embed["saliency"].values).all()
+
+
+def test_of_two_towers_the_one_that_sees_the_picture_is_rolled_out() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    net = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config={**sizes, "vocab_size": 50, "projection_dim": 16, "bos_token_id": 0, "eos_token_id": 1},
+            vision_config={**sizes, "image_size": 32, "patch_size": 8, "projection_dim": 16},
+            projection_dim=16,
+        )
+    ).eval()
+    words = torch.tensor([[0, 2, 1], [0, 3, 1]])
+    model = cs.wrap(net, size=32, labels=["cat", "dog"], call=lambda module, x, rows: module(
+        pixel_values=x, input_ids=words).logits_per_image)  # fmt: skip
+    found = cs.explain(model, torch.rand(3, 32, 32), ["attention-rollout", "attention-gradient"], target="dog")
+    assert not found.refused
+    assert np.ptp(found["attention-rollout"].values) > 0

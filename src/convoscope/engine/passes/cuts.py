@@ -15,6 +15,9 @@ from torch.overrides import TorchFunctionMode
 _NEW = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
         "new_ones", "new_empty", "new_full", "new_tensor", "size", "dim", "type", "result_type"}  # fmt: skip
 
+#: they take their second tensor for its shape, type or device alone
+_AS = {"type_as", "expand_as", "view_as", "reshape_as", "to"}
+
 
 class Cuts(TorchFunctionMode):
     """Inside the block, ``joined`` becomes True when a value that lost its gradient meets the graph again."""
@@ -33,7 +36,8 @@ class Cuts(TorchFunctionMode):
         if self.joined or getattr(func, "__name__", "") in _NEW:
             return out
         with torch._C.DisableTorchFunction():
-            given = list(_floats((*args, *kwargs.values())))
+            every = args[:1] if getattr(func, "__name__", "") in _AS else (*args, *kwargs.values())
+            given = list(_floats(every))
             loose = any(id(one) in self.loose and not one.requires_grad for one in given)
             live = any(one.requires_grad and not isinstance(one, torch.nn.Parameter) for one in given)
             if loose or live:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...errors import MethodRefused
 from ..passes.needs import Dedicated
+from ..passes.untouched import constant_parameters
 
 if TYPE_CHECKING:
     from ..passes.needs import Scorer
@@ -135,21 +136,23 @@ class Attention(Dedicated):
         """One forward, and a backward where gradients are asked for. Refuses networks without global attention."""
         gradients = self.heads == "gradient"
         mode = OpenAttention()
-        with mode:
-            recorded = runner.record(inputs, layers=target.layers, gradients=gradients)
-        _check(mode.found, len(inputs))
+        with constant_parameters(runner.network), mode:
+            recorded = runner.record(inputs, layers=target.layers, gradients=True)
+        # of two towers (CLIP) one reads the text: no picture changes what it attends to
+        attended = [one for one in mode.found if one.edge is not None] or mode.found
+        _check(attended, len(inputs))
         if not gradients:
-            return torch.stack([self._one(one.values, len(inputs), None) for one in mode.found])
+            return torch.stack([self._one(one.values, len(inputs), None) for one in attended])
         with torch.enable_grad():
             score = target.score(recorded.output, recorded.live(), recorded.rows)
         if not score.requires_grad:
             raise MethodRefused("The score has no gradient here: attention-rollout needs none.")
-        edges = [one.edge for one in mode.found]
+        edges = [one.edge for one in attended]
         if any(edge is None for edge in edges):
             raise MethodRefused("The attention is not part of the gradient graph: use attention-rollout.")
         runner.backwards += 1
         found = torch.autograd.grad(score.sum(), edges, allow_unused=True)  # type: ignore[arg-type]
-        return torch.stack([self._one(a.values, len(inputs), g) for a, g in zip(mode.found, found, strict=True)])
+        return torch.stack([self._one(a.values, len(inputs), g) for a, g in zip(attended, found, strict=True)])
 
     def _one(self, values: Tensor, batch: int, gradient: Tensor | None) -> Tensor:
         size = values.shape[-1]
