@@ -1,9 +1,10 @@
 """Screenshots of the page for the docs: every tab, wide and on a phone, light and dark.
 
-    python examples/screenshots.py [--out docs/pictures] [--photos]
+    python examples/screenshots.py [--out docs/pictures] [--only toybox clinic photos]
 
-``--photos`` adds SqueezeNet on scikit-image's public-domain photos (needs its weights: the torchvision cache, or
-``CONVOSCOPE_DATA``). Needs Playwright and the system's Chromium (``CONVOSCOPE_CHROMIUM`` names another).
+``photos`` is SqueezeNet on scikit-image's public-domain photos (needs its weights: the torchvision cache, or
+``CONVOSCOPE_DATA``), and is made only when it is named. Needs Playwright and the system's Chromium
+(``CONVOSCOPE_CHROMIUM`` names another).
 """
 
 from __future__ import annotations
@@ -134,11 +135,47 @@ def toybox(browser: Any, out: Path) -> None:
         camera.shoot("page-api", "docs", ".operation")
     with serving(create_app("toybox-detector", toybox_pictures("toybox-detector"))) as url:
         Camera(browser, url, out).shoot("page-detector", "", maps)
+
+
+class Quiet:
+    """Work outside of the line of jobs: nobody is told how far it is, and nobody stops it."""
+
+    stopped = False
+
+    def check(self) -> None:
+        """Nothing stops it."""
+
+    def progress(self, *given: Any) -> None:
+        """Nobody is told."""
+
+
+def clinic(browser: Any, out: Path) -> None:
+    """The third question: a network that cheats, its mistakes, and what is found of them."""
+    import convoscope
+    from convoscope.web import create_app
+    from convoscope.web.build_survey import collect, store_for, toybox_pictures
+    from convoscope.web.schemas import JobRequest
+    from convoscope.web.work import prepare
+
     cheat = convoscope.open_model("toybox-cheat")
     tagged = toybox_pictures("toybox-cheat")
     found = collect(cheat, str(tagged), store_for(cheat, tagged))
-    with serving(create_app(cheat, tagged, found.store)) as url:
-        Camera(browser, url, out).shoot("page-mistakes", "?tab=collection&colour=error", ".confusions", lasso)
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(cheat, tagged, found.store, against="toybox", findings_into=folder, title="toybox-cheat")
+        for asked in (
+            JobRequest(kind="diagnose", only=["data", "shortcuts"]), JobRequest(kind="diff"),
+            JobRequest(kind="shortcuts", only=["patch"]), JobRequest(kind="audit"),
+        ):  # fmt: skip
+            prepare(app.state.app_state, asked)[2](Quiet())  # type: ignore[arg-type]
+        with serving(app) as url:
+            camera = Camera(browser, url, out)
+            camera.shoot("page-mistakes", "?tab=collection&colour=error", ".confusions", lasso)
+            camera.shoot("page-grid", "?tab=collection&view=grid&right=wrong", ".pic")
+            camera.shoot("page-confusions", "?tab=collection&view=confusion", ".confusion")
+            camera.shoot("page-findings", "?tab=improve&part=findings", ".finding")
+            camera.shoot("page-hand", "?tab=improve&part=shortcuts&spot=cup", ".said .hand-bars li")
+            camera.shoot("page-flips", "?tab=improve&part=compare&methods=grad-cam", ".flip canvas[data-drawn]")
+            camera.shoot("page-numbers", "?tab=layer&layer=stem.0&tiles=how", ".how-total.value")
 
 
 def photos(browser: Any, out: Path) -> None:
@@ -156,7 +193,7 @@ def photos(browser: Any, out: Path) -> None:
         for name in ("chelsea", "coffee", "rocket", "astronaut"):
             Image.fromarray(getattr(data, name)()).save(Path(folder) / f"{name}.png")
         app = create_app(model, folder)
-        cat = next(entry.id for entry in app.state.bench.album.entries() if entry.name == "chelsea.png")
+        cat = next(entry.id for entry in app.state.app_state.album.entries() if entry.name == "chelsea.png")
         with serving(app) as url:
             camera = Camera(browser, url, out)
             shown = f"?picture={cat}&methods=grad-cam,hirescam,guided-grad-cam,cam"
@@ -168,7 +205,7 @@ def main() -> None:
     """Take them all."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--out", default="docs/pictures")
-    reader.add_argument("--photos", action="store_true")
+    reader.add_argument("--only", nargs="+", choices=["toybox", "clinic", "photos"], default=["toybox", "clinic"])
     given = reader.parse_args()
     path = os.environ.get("CONVOSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -179,9 +216,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        toybox(browser, out)
-        if given.photos:
-            photos(browser, out)
+        for name in given.only:
+            {"toybox": toybox, "clinic": clinic, "photos": photos}[name](browser, out)
         browser.close()
 
 

@@ -289,7 +289,7 @@ def test_back_forward_reload_and_a_link_give_the_same_view_after_each_action(tab
         ("a rival", lambda: page.locator(".bars .rival:not([disabled])").first.click()),
         ("a method more", lambda: page.locator("select.adder").select_option("hirescam")),
         ("the layer's tab", lambda: go(page, 1)),
-        ("a layer", lambda: page.locator("#left .layer").nth(2).click()),
+        ("a layer", lambda: page.locator("#left .layer").first.click()),
         ("filters", lambda: page.locator('.panel-layer [data-value="filter"]').click()),
         ("activations", lambda: page.locator('.panel-layer [data-value="activation"]').click()),
         ("a unit", lambda: page.locator(".tile").nth(1).click()),

@@ -173,7 +173,7 @@ class Columns:
             if places is None:
                 raise UsageError("A lasso needs the map on which it was drawn.")
             inside = within(places[1], wanted.lasso)
-            keep = keep & self._flags([places[0][at] for at in np.flatnonzero(inside)])
+            keep = keep & self._flags([places[0][at] for at in np.flatnonzero(inside).tolist()])
         if wanted.search.strip():
             keep = keep & self._has(wanted.search.lower().split(), noted, keep)
         order = self._order(wanted.order, suspects or {})

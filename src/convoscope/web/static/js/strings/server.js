@@ -267,6 +267,8 @@ const SENTENCES = {
   "Labels were not examined yet.": "정답(레이블)을 아직 살펴보지 않았습니다.",
   "The network has no class {}.": "신경망에 $1 클래스가 없습니다.",
   "{} is not of this version of Convoscope: make it anew.": "$1은(는) 이 판의 Convoscope 것이 아닙니다. 새로 만드세요.",
+  "{} has no layer {}.": "$1에는 $2 층이 없습니다.",
+  "What {} wants was not made yet.": "$1이(가) 좋아하는 그림은 아직 만들지 않았습니다.",
   "This job has made no such file.": "이 작업은 그런 파일을 만들지 않았습니다.",
   "Only {} steps follow {}.": "$2 뒤에는 $1단계뿐입니다.",
   "There are {} channels: not {}.": "채널은 $1개입니다: $2은(는) 없습니다.",
