@@ -122,16 +122,21 @@ __all__ = ["Session"]
 
 @contextmanager
 def protected(
-    model: Model, visit: Callable[[str, Any], None] | None = None, layers: Collection[str] | None = None
+    model: Model,
+    visit: Callable[[str, Any], None] | None = None,
+    layers: Collection[str] | None = None,
+    *,
+    gradients: bool = False,
 ) -> Iterator[None]:
-    """The network held for plain forwards without gradients, as :class:`Session` holds it for questions.
+    """The network held for plain forwards, as :class:`Session` holds it for questions.
 
     Args:
         model: the network.
         visit: called with the name and the output of every layer that a forward reaches.
         layers: only these are visited; None: all.
+        gradients: whether forwards record a graph.
     """
-    with untouched(model.module, gradients=False):
+    with untouched(model.module, gradients=gradients):
         if visit is None:
             yield
         else:

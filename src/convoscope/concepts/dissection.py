@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..engine.passes.naming import observe
-from ..engine.passes.untouched import untouched
 from ..errors import LayerError, UsageError
 from ..improve.collection import Labelled
 from ..improve.look import batches
 from ..improve.statistics import LEVEL, halves
 from ..methods.base import Query
+from ..session import forward, protected
 from .chance import FEW, Exchange
 from .truth import Mask, Truth, on_input, overlap, read_truth
 
@@ -277,11 +276,8 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
         watched = model.watched(tuple(inputs.shape[1:]))
         if layer not in watched.layers:
             raise LayerError(f"There is no layer {layer!r}: `convoscope layers` lists all.")
-        with (
-            untouched(model.module, gradients=False),
-            observe(model.module, visit, only={layer}),
-        ):
-            model.run(inputs)
+        with protected(model, visit, {layer}):
+            forward(model, inputs)
         if not kept:
             raise LayerError(f"Layer {layer!r} was not reached in this forward: choose another.")
         query = Query(model, inputs, [], watched)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..html.render import render
 from ..version import __version__
-from .audit import Audit
 from .diagnose.page import thumbnails
+
+if TYPE_CHECKING:
+    from .audit import Audit
 
 #: suspects, pairs and outliers that are drawn; the CSV has all
 SHOWN = 60

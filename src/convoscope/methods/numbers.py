@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..engine.passes.naming import observe
-from ..engine.passes.untouched import untouched
 from ..errors import LayerError, UsageError
+from ..session import forward, protected
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -228,8 +228,8 @@ def _run(model: Model, fitted: Any, place: int | None) -> tuple[list[tuple[str, 
         names.append((name, is_sum))
 
     # the naming stands outside: a function is heard of first, and then named
-    with untouched(model.module, gradients=False), listening, observe(model.module, visit):
-        model.run(model.inputs([fitted]))
+    with protected(model), listening, observe(model.module, visit):
+        forward(model, model.inputs([fitted]))
     return names, listening.made()
 
 

@@ -131,7 +131,7 @@ class Model:
             # not zeros: a network that branches on its data should see data
             generator = torch.Generator().manual_seed(0)
             example = torch.randn((1, *chw), generator=generator).to(self.device, dtype)
-            with untouched(self.module, gradients=False):
+            with untouched(self.module, gradients=False):  # sessions stand above models, and ask here
                 try:
                     self._watched[key] = watch(self.module, example, call=self.run, until=trunk(self.module))
                 except ConvoscopeError:

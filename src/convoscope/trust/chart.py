@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..draw.canvas import GREY, INK, PALE, Box, Drawing, Rule, Text
 from ..draw.sheet import MARGIN, Sheet, footer, header
+from .terms import BASELINES
 
 if TYPE_CHECKING:
     from .league import Interval, League
@@ -24,7 +25,6 @@ def chart(league: League, *, columns: int = 4, note: str = "") -> Sheet:
     The vertical hair line is the ``random`` baseline where there is one. Bars are 95 % intervals.
     """
     from ..draw import fonts
-    from .league import BASELINES
 
     methods = league.methods
     measures = league.measures
@@ -53,7 +53,6 @@ def chart(league: League, *, columns: int = 4, note: str = "") -> Sheet:
 
 
 def _names(drawing: Drawing, methods: list[str], x: float, y: float) -> None:
-    from .league import BASELINES
 
     for number, method in enumerate(methods):
         grey = method in BASELINES
@@ -61,7 +60,7 @@ def _names(drawing: Drawing, methods: list[str], x: float, y: float) -> None:
 
 
 def _panel(drawing: Drawing, league: League, measure: str, methods: list[str], x: float, y: float) -> None:
-    from .league import BASELINES, arrow
+    from .league import arrow
 
     known = {m: league.interval(measure, m) for m in methods if m in league.cases[measure]}
     low, high = _span(known)

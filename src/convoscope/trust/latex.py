@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..plain import latex_text
+from .terms import BASELINES, LOWER
 
 if TYPE_CHECKING:
     from .league import League
@@ -18,7 +19,6 @@ def latex(league: League) -> str:
     Every cell is the mean over pictures with its 95 % interval. Bold is a method that is better than each other one on
     the same pictures: the interval of every paired difference excludes 0. Where none is, nothing is bold.
     """
-    from .league import BASELINES, LOWER
 
     measures = league.measures
     arrows = [rf"{latex_text(one)} $\{'downarrow' if one in LOWER else 'uparrow'}$" for one in measures]

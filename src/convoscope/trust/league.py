@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..files import write_whole
+from .terms import BASELINES, LOWER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Floats = NDArray[np.float64]
-#: rows that know nothing of the network
-BASELINES = ("centre", "edges", "random", "random-smooth")
-#: measures of which less is better
-LOWER = ("deletion", "infidelity")
 #: the columns' order
 ORDER = (
     "pointing", "energy-inside", "iou", "auc", "insertion", "deletion", "road", "sensitivity-n", "infidelity",

@@ -56,7 +56,8 @@ def memorised(
     copy = randomised(model, learnt_modules(model), seed=seed, how="reset")
     network = copy.module
     truth = given.to(inputs.device)
-    with untouched(model.module):  # keeps the random state
+    # nothing is asked of the network: its copy is trained; this keeps the random state
+    with untouched(model.module):
         torch.manual_seed(seed)
         network.train().requires_grad_(True)
         optimiser = torch.optim.Adam(network.parameters(), rate)

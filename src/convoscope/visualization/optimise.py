@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..engine.passes.ascent import GradientAscent, penalised
 from ..engine.passes.runner import call_plainly
-from ..engine.passes.untouched import untouched
 from ..errors import ModelError
 from ..models.model import Model, forward_failed
+from ..session import protected
 from .objectives import Diverse, Fooled, Objective, Scores, undiversified
 from .octaves import Octaves
 from .optimisers import Ascent, Smallest
@@ -105,7 +105,7 @@ class Loop:
         batch = self.batch
         began = time.perf_counter()
         first = batch.steps_done
-        with untouched(self.model.module):
+        with protected(self.model, gradients=True):
             self.ascent.prepare()
             while batch.steps_done < self.steps:
                 self._step(batch.steps_done)

@@ -89,7 +89,7 @@ def estimate(module: nn.Module, inputs: Tensor, call: object = None) -> list[tup
 
         return hook
 
-    with untouched(copied, gradients=False):
+    with untouched(copied, gradients=False):  # a copy of the module alone, whose norms are told to count
         handles = [layer.register_forward_pre_hook(watch(at)) for at, layer in enumerate(layers)]
         for layer in layers:
             layer.training, layer.momentum = True, 0.0  # normalise by the batch's own, remember nothing

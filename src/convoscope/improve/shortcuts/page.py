@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 from ...version import __version__
 from .bench import Bench, Ints
 from .effects import Effect
-from .result import Shortcuts
 from .transplant import paste
+
+if TYPE_CHECKING:
+    from .result import Shortcuts
 
 #: sources shown, and pictures each is pasted into
 SHOWN = 5

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from ...engine.fields.geometry import Geometry
 from ...engine.fields.layout import Layout
-from ...engine.passes.runner import Runner, call_plainly
-from ...engine.passes.untouched import constant_parameters, untouched
+from ...engine.passes.untouched import constant_parameters
 from ...errors import LayerError, ModelError
 from ...models.outputs import scores_of
+from ...session import Session
 from .bench import Bench, Ints
 
 #: sides of the windows as shares of the picture's shorter side
@@ -36,10 +36,10 @@ def evidence(bench: Bench, rows: Ints, kind: int) -> Tensor:
     if name is None:
         raise ModelError(f"{model.name} has no layer with rows and columns before its scores: no place has evidence.")
     layer = watched.layers[name]
-    runner = Runner(model.module, model.batch_size, model.call or call_plainly)
     found: list[Tensor] = []
     step = max(1, min(32, model.batch_size))
-    with untouched(model.module), constant_parameters(model.module):
+    with Session(model) as session, constant_parameters(model.module):
+        runner = session.runner
         for start in range(0, len(rows), step):
             inputs = bench.inputs[rows[start : start + step]].to(model.device, model.dtype)
             recorded = runner.record(inputs, layers=[name])

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engine.passes.naming import observe
-from ...engine.passes.untouched import constant_parameters, untouched
+from ...engine.passes.untouched import constant_parameters
 from ...models.model import Model, module_by_name
+from ...session import forward, protected
 
 #: layers whose effective field is measured
 MEASURED = 8
@@ -131,10 +131,9 @@ def _effective(model: Model, inputs: Tensor, layers: Sequence[Any]) -> dict[str,
             sums[name] = (middle * signs).sum()
 
     found: dict[str, float] = {}
-    with untouched(model.module), constant_parameters(model.module):
+    with protected(model, visit, set(named), gradients=True), constant_parameters(model.module):
         given = inputs.detach().clone().requires_grad_()
-        with observe(model.module, visit, only=set(named)):
-            model.run(given)
+        forward(model, given)
         for name, total in sums.items():
             gradient = torch.autograd.grad(total, given, retain_graph=True, allow_unused=True)[0]
             if gradient is None or not bool(gradient.any()):

@@ -326,6 +326,7 @@ def _put(module: nn.Module, name: str, value: Tensor) -> None:
 def _difference(model: Model, module: nn.Module, given: Labelled) -> float | None:
     """The largest difference of any output over all pictures, as a share of the largest output (at least of 1)."""
     worst, scale = 0.0, 1.0
+    # the smaller module is bare: a session holds a model
     with protected(model), untouched(module, gradients=False):
         for _, inputs in batches(model, given, {}):
             try:

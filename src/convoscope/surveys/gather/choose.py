@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ...engine.fields.watch import Layer
-from ...engine.passes.naming import observe, split_name
+from ...engine.passes.naming import split_name
 from ...engine.passes.relu_rules import nodes_of
-from ...engine.passes.untouched import untouched
 from ...errors import LayerError
 from ...models.model import Model
+from ...session import forward, protected
 from ...targets.units import no_such_layer
 
 _ACTIVATIONS = frozenset(
@@ -161,9 +161,8 @@ def _graph(model: Model, shape: Sequence[int], names: set[str]) -> tuple[dict[st
     generator = torch.Generator().manual_seed(0)
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
     example = torch.randn((1, *shape), generator=generator).to(model.device, dtype).requires_grad_()
-    with untouched(model.module):
-        with observe(model.module, visit):
-            output = model.run(example.clone())
+    with protected(model, visit, gradients=True):
+        output = forward(model, example.clone())
         following: dict[Any, list[Any]] = {}
         for node in nodes_of([*made.values(), *(t.grad_fn for t in _tensors(output) if t.grad_fn is not None)]):
             for before, _ in node.next_functions:

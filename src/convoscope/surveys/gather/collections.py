@@ -32,6 +32,9 @@ from ...files import read_regular
 from ...names import path_of
 from ...pictures.picture import SUFFIXES, Picture
 
+#: the columns in which tables keep the labels
+LABEL_COLUMNS = ("label", "class", "class_index", "truth", "target", "category", "class_name", "y")
+
 #: a column of this name, and of bytes, holds the pictures
 PICTURE_COLUMNS = ("image", "picture", "jpg", "jpeg", "png", "webp", "photo", "bytes", "content", "thumbnail")
 #: what fsspec, tar files and tables raise when something cannot be read
@@ -270,7 +273,6 @@ def _span(file: str, at: int, size: int) -> bytes:
 
 
 def _table(uri: str, info: Mapping[str, Any]) -> list[Listed]:
-    from .shards import LABEL_COLUMNS
 
     schema, rows, labels_of = _opened(uri)
     column = _picture_column(uri, schema)

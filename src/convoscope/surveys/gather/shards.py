@@ -20,7 +20,7 @@ from ...files import read_regular
 from ...names import path_of, shown, uri_of
 from ...pictures.picture import find_pictures
 from ..store.recipe import file_sha256
-from .collections import Listed, contents, is_collection, listing, read_text
+from .collections import LABEL_COLUMNS, Listed, contents, is_collection, listing, read_text
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,6 @@ def folder_labels(root: str | Path, uris: Sequence[str]) -> dict[str, str]:
 
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "picture", "name", "uri", "id")
-LABEL_COLUMNS = ("label", "class", "class_index", "truth", "target", "category", "class_name", "y")
 
 
 def truth_labels(truth: str | Path | Mapping[str, Any], uris: Sequence[str]) -> dict[str, str]:
