@@ -72,7 +72,8 @@ nav{display:none}h1{font-size:18pt}h2{font-size:13pt}h3{margin:4mm 0 2mm}p{margi
 .half{max-width:96mm}.wide{max-width:120mm}.thumbs{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none}
 .pictures{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none;margin:2mm 0}.card{margin:3mm 0}
 pre{font-size:8pt;padding:1.5mm 3mm;margin:1mm 0}section table:not(.bars){font-size:8.5pt}
-.thumbs figcaption,.pictures figcaption{font-size:7pt}.unit{margin:2mm 0}#methods{break-before:auto}dl{gap:2mm 5mm;font-size:8.5pt}
+.thumbs figcaption,.pictures figcaption{font-size:7pt}.unit{margin:2mm 0}
+#methods{break-before:auto}dl{gap:2mm 5mm;font-size:8.5pt}
 .bars th,.bars td{padding:.6mm 3mm .6mm 0;font-size:9pt}footer{padding:4mm 0 0}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 @page{size:A4;margin:14mm 13mm}
