@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,28 @@ def test_a_class_depends_on_what_a_tag_shows(tab: Any) -> None:
         assert best["layer"] in section.locator("table").inner_text()
     finally:
         state.marks().add("untag", ids, STAR)
+
+
+def test_what_was_found_stands_small_in_the_report_and_prints_on_few_pages(
+    tab: Any, chromium: Any, tmp_path: Path
+) -> None:
+    from convoscope.reports.report import report
+
+    made(tab, "diff")
+    made(tab, "audit")
+    state = tab.server.app.state.app_state
+    first = next(tab.server.folder.glob("*.png"))
+    documents = {kind: state.shelf.read(kind) for kind in ("diff", "audit")}
+    found = report(tab.server.model, [first], methods=["grad-cam"], found_before=documents)
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(found.save(tmp_path / "report.html").as_uri())
+    widths = page.evaluate("[...document.querySelectorAll('.pictures img')].map((one) => one.clientWidth)")
+    assert len(widths) > 6
+    assert max(widths) < 240, "a thumbnail is no poster"
+    count = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
+    assert count <= 6, count
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -113,3 +113,20 @@ def test_the_page_shows_what_is_kept_and_keeps_what_it_makes(
         # the block whose last activation it is knows it, too
         assert list(web.get("/api/wanted", params={"layer": "layer3"}).json()) == ["layer3:3"]
         assert web.get("/api/wanted", params={"layer": "none"}).status_code == 400
+
+
+def test_the_pieces_come_before_what_in_them_counts(store: Any, toybox_model: Any, toybox_folder: Path) -> None:
+    from fastapi.testclient import TestClient
+
+    unit = f"{LAYER}:{strongest(store, LAYER)[0]}"
+    with TestClient(create_app(toybox_model, toybox_folder, store), base_url="http://127.0.0.1") as web:
+        quick, whole = (
+            web.get("/api/patches", params={"unit": unit, **more}).json()["patches"]
+            for more in ({"quick": "true"}, {})
+        )
+        about = ("kind", "id", "value", "row", "col", "box")
+        assert [[one[name] for name in about] for one in quick] == [[one[name] for name in about] for one in whole]
+        assert not any(one["guided_image"] for one in quick)
+        assert any(one["guided_image"] for one in whole)
+        first = [np.asarray(Image.open(io.BytesIO(web.get(one[0]["image"]).content))) for one in (quick, whole)]
+        np.testing.assert_array_equal(*first)

@@ -33,6 +33,14 @@ margin-top:12px}
 .maps{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:18px}
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px;max-width:860px}
 .thumbs figcaption{font-size:11.5px;margin-top:2px}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:10px;max-width:860px;margin:10px 0}
+.pictures figcaption{font-size:11.5px;margin-top:2px}
+.pixelated img{image-rendering:pixelated}
+.card{margin:14px 0}
+.card h3{margin:18px 0 4px}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--track);border-radius:5px;padding:8px 12px}
+section table:not(.bars){border-collapse:collapse;font-size:13px}
+section table:not(.bars) th,section table:not(.bars) td{text-align:left;padding:3px 14px 3px 0}
 .unit{margin:12px 0}
 .legend{display:inline-flex;gap:6px;align-items:center;font-variant-numeric:tabular-nums}
 .legend img{width:92px;height:8px;display:inline-block;border-radius:2px}
@@ -62,7 +70,10 @@ nav{display:none}h1{font-size:18pt}h2{font-size:13pt}h3{margin:4mm 0 2mm}p{margi
 .question{grid-template-columns:52mm minmax(0,1fr);gap:6mm;margin-top:2mm}
 .maps{grid-template-columns:repeat(4,1fr);gap:4mm}figcaption,.soft,.doubt,.doubts,.verdict{font-size:8pt}
 .half{max-width:96mm}.wide{max-width:120mm}.thumbs{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none}
-.thumbs figcaption{font-size:7pt}.unit{margin:2mm 0}#methods{break-before:auto}dl{gap:2mm 5mm;font-size:8.5pt}
+.pictures{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none;margin:2mm 0}.card{margin:3mm 0}
+pre{font-size:8pt;padding:1.5mm 3mm;margin:1mm 0}section table:not(.bars){font-size:8.5pt}
+.thumbs figcaption,.pictures figcaption{font-size:7pt}.unit{margin:2mm 0}
+#methods{break-before:auto}dl{gap:2mm 5mm;font-size:8.5pt}
 .bars th,.bars td{padding:.6mm 3mm .6mm 0;font-size:9pt}footer{padding:4mm 0 0}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 @page{size:A4;margin:14mm 13mm}

@@ -141,20 +141,28 @@ def _response(app_state: AppState, picture: str, layer: str, channel: int) -> di
     return found
 
 
-def _patches(app_state: AppState, unit: str, guided: bool) -> Any:
+def _patches(app_state: AppState, unit: str, quick: bool) -> Any:
+    from ...surveys.ask.patches import patches as cut
+
     gathered = gathered_of(app_state)
     layer, channel = split(app_state, unit)
-    return gathered.store.patches(f"{gathered.surveyed(layer)}:{channel}", guided=guided)
+    return cut(gathered.store, f"{gathered.surveyed(layer)}:{channel}", guided=not quick, check=not quick)
+
+
+Quick = Annotated[
+    bool, Query(description="The pieces alone, at once: neither computed again nor with what in them counts.")
+]
 
 
 @router.get("/patches")
-async def patches(request: Request, unit: Unit) -> schemas.Patches:
+async def patches(request: Request, unit: Unit, quick: Quick = False) -> schemas.Patches:
     """The pieces of real pictures for which a unit fires most, typically and least, at its true receptive field."""
     app_state = bench_of(request)
-    key = key_of("patches", app_state.fingerprint, app_state.survey_stamp, unit)
+    key = key_of("patches", app_state.fingerprint, app_state.survey_stamp, unit, quick)
+    asked = {"unit": unit, "quick": "true" if quick else None, "s": app_state.survey_stamp}
 
     def make() -> dict[str, Any]:
-        found = _patches(app_state, unit, guided=True)
+        found = _patches(app_state, unit, quick)
         rows, pictures = [], {}
         for number, patch in enumerate(found.items):
             rows.append(
@@ -182,24 +190,25 @@ async def patches(request: Request, unit: Unit) -> schemas.Patches:
     for number, row in enumerate(made["rows"]):
         links: dict[str, Any] = {"image": None, "guided_image": None}
         if row["there"]:
-            links["image"] = address(f"/api/patches/{number}.png", app_state, unit=unit, s=app_state.survey_stamp)
+            links["image"] = address(f"/api/patches/{number}.png", app_state, **asked)
         if f"{number}-guided" in made["pictures"]:
-            links["guided_image"] = address(
-                f"/api/patches/{number}-guided.png", app_state, unit=unit, s=app_state.survey_stamp
-            )
+            links["guided_image"] = address(f"/api/patches/{number}-guided.png", app_state, **asked)
         listed.append({**row, **links})
     return schemas.Patches(unit=unit, about=made["about"], field=made["field"], patches=listed, notes=made["notes"])
 
 
 @router.get("/patches/{name}.png", responses=PNG, response_class=Response)
 async def patch_image(
-    request: Request, unit: Unit, name: Annotated[str, Path(pattern=r"^\d{1,4}(-guided)?$")]
+    request: Request,
+    unit: Unit,
+    name: Annotated[str, Path(pattern=r"^\d{1,4}(-guided)?$")],
+    quick: Quick = False,
 ) -> Response:
     """One patch, or the guided backpropagation of its neuron."""
     app_state = bench_of(request)
-    key = key_of("patches", app_state.fingerprint, app_state.survey_stamp, unit)
+    key = key_of("patches", app_state.fingerprint, app_state.survey_stamp, unit, quick)
     if app_state.cache.get(key) is None:
-        await patches(request, unit)
+        await patches(request, unit, quick)
     made = app_state.cache.get(key)
     if made is None or name not in made["pictures"]:
         raise UsageError(f"The unit {unit} has no patch {name}.")

@@ -78,18 +78,25 @@ function markBest(card) {
 async function showPatches(into, unit, mine) {
   fill(into, h("p", { class: "soft" }, t("computing")));
   try {
-    const found = await get("/api/patches", { unit });
-    if (mine !== asked) return;
-    const rows = [["top", t("top")], ["typical", t("typical")], ["lowest", t("lowest")]];
-    fill(into, rows.map(([kind, word]) => {
-      const items = found.patches.filter((one) => one.kind === kind).slice(0, 6);
-      if (!items.length) return null;
-      return h("section", {}, h("h3", {}, word), h("div", { class: "patch-row" }, items.map((one) => patch(one))),
-        kind === "top" && items.some((one) => one.guided_image) ? h("div", { class: "patch-row guided", title: t("guidedRow") }, items.map((one) => one.guided_image ? h("img", { src: one.guided_image, alt: "", loading: "lazy" }) : h("span"))) : null);
-    }), found.notes.map((note) => h("p", { class: "soft" }, told(note))));
+    // the pieces at once; what in them counts, and whether the network says the same today, when it is computed
+    for (const quick of ["true", ""]) {
+      const found = await get("/api/patches", quick ? { unit, quick } : { unit });
+      if (mine !== asked) return;
+      drawPatches(into, found);
+    }
   } catch (error) {
     if (mine === asked) fill(into, h("p", { class: "soft" }, error.message));
   }
+}
+
+function drawPatches(into, found) {
+  const rows = [["top", t("top")], ["typical", t("typical")], ["lowest", t("lowest")]];
+  fill(into, rows.map(([kind, word]) => {
+    const items = found.patches.filter((one) => one.kind === kind).slice(0, 6);
+    if (!items.length) return null;
+    return h("section", {}, h("h3", {}, word), h("div", { class: "patch-row" }, items.map((one) => patch(one))),
+      kind === "top" && items.some((one) => one.guided_image) ? h("div", { class: "patch-row guided", title: t("guidedRow") }, items.map((one) => one.guided_image ? h("img", { src: one.guided_image, alt: "", loading: "lazy" }) : h("span"))) : null);
+  }), found.notes.map((note) => h("p", { class: "soft" }, told(note))));
 }
 
 function patch(one) {
