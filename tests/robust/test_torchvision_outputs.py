@@ -29,6 +29,11 @@ def test_finite_maps_and_an_untouched_network(name: str) -> None:
         net.transform.min_size = (128,)
     if name in DETECTORS:
         assert model.call is not None
+    if name.startswith("ssdlite"):
+        # its own first weights (0.03) are so small that float32 scores do not move at all
+        for module in net.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     image = (np.random.default_rng(0).random((90, 120, 3)) * 255).astype(np.uint8)
     occlusion = method("occlusion", {"window": 64, "stride": 64})

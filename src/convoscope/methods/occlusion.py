@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 
+ONE_WINDOW = "One window covers the whole picture, so the map shows no place; a smaller window does."
+
 
 @dataclass(frozen=True)
 class Occlusion(Method):
@@ -79,7 +81,13 @@ class Occlusion(Method):
         varied = Perturbed(masks, fill, base.probability, self.fast or None, told, engine=self.engine)
         got = yield base, varied
         drops = got[base].cpu()[:, None] - got[varied].cpu()
-        return self._maps(query, spread(drops, boxes, height, width), [query.reports[varied]] * len(drops))
+        maps = self._maps(
+            query, spread(drops, boxes, height, width), [query.reports[varied]] * len(drops), len(boxes)
+        )
+        if len(boxes) == 1:
+            for row in range(len(drops)):
+                maps.doubt(row, ONE_WINDOW)
+        return maps
 
     def boxes(self, height: int, width: int) -> list[Box]:
         """The windows y0, x0, y1, x1 for a picture of this size, of all sizes."""
@@ -133,10 +141,11 @@ class Occlusion(Method):
             maps.doubt(row, NO_SUPERPIXELS)
         return maps
 
-    def _maps(self, query: Query, values: Tensor, reports: list[Report]) -> Maps:
+    def _maps(self, query: Query, values: Tensor, reports: list[Report], parts: int = 2) -> Maps:
         unit = "probability drop per pixel" if self.score == "probability" else self.about.unit
         flat = values.flatten(1)
-        if bool(flat.isfinite().all()) and bool((flat.amax(1) == flat.amin(1)).all()):
+        # one window alone was asked for: its map is constant by construction, and its value is the answer
+        if parts > 1 and bool(flat.isfinite().all()) and bool((flat.amax(1) == flat.amin(1)).all()):
             hint = " Probabilities near 1 hardly move: score=logit may." if self.score == "probability" else ""
             raise MethodRefused(
                 f"Covering any part changes the score by the same {float(flat[0, 0]):.3g} per pixel: there is no place "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cache import working_folder
 from ..errors import StoreError
 from ..files import write_whole
 from .cache import key_of
@@ -22,18 +23,10 @@ Tell = Callable[[str, int, int, float | None], None]
 TOYBOX_PICTURES = 400
 
 
-def cache_folder() -> Path:
-    """Where surveys are kept: ``CONVOSCOPE_CACHE``, else the user's cache folder."""
-    given = os.environ.get("CONVOSCOPE_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoscope"
-
-
 def store_for(model: Model, folder: str | Path) -> str:
     """Where the survey of ``folder`` by ``model`` is kept."""
     name = key_of(model.fingerprint, model.preprocessing.to_dict(), str(Path(folder).resolve()))[:16]
-    return str(cache_folder() / "surveys" / f"{Path(folder).resolve().name or 'pictures'}-{name}")
+    return str(working_folder() / "surveys" / f"{Path(folder).resolve().name or 'pictures'}-{name}")
 
 
 def collect(model: Model, folder: str, into: str, told: Tell | None = None) -> SurveyView:
@@ -53,7 +46,7 @@ def collect(model: Model, folder: str, into: str, told: Tell | None = None) -> S
     try:
         store = survey(model, folder, into, **settings)  # type: ignore[arg-type]
     except StoreError:
-        if not Path(into).is_relative_to(cache_folder()):
+        if not Path(into).is_relative_to(working_folder()):
             raise
         shutil.rmtree(into, ignore_errors=True)
         store = survey(model, folder, into, **settings)  # type: ignore[arg-type]
@@ -83,7 +76,7 @@ def toybox_pictures(name: str = "toybox", count: int = TOYBOX_PICTURES) -> Path:
 
     scenes = card(name).kind not in ("classifier", "landmarks")
     kind = "scenes" if scenes else "tagged" if name == "toybox-cheat" else "pictures"
-    folder = cache_folder() / f"toybox-{kind}-{__version__}-{count}"
+    folder = working_folder() / f"toybox-{kind}-{__version__}-{count}"
     if (folder / "truth.csv").is_file():
         return folder
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")

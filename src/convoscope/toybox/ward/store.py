@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,22 +10,15 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from convoscope.cache import working_folder
+
 VERSION = 1
 """Raised when anything of the ward would come out otherwise: what older versions made is made again."""
 
 
 def cache_folder() -> Path:
-    """``CONVOSCOPE_CACHE``, else the platform's cache folder, with ``ward`` and the version under it."""
-    told = os.environ.get("CONVOSCOPE_CACHE")
-    if told:
-        base = Path(told)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "convoscope"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches" / "convoscope"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoscope"
-    return base / "ward" / f"v{VERSION}"
+    """``ward`` and the version below the cache folder (:func:`convoscope.cache.working_folder`)."""
+    return working_folder() / "ward" / f"v{VERSION}"
 
 
 def aside(path: Path) -> Path:

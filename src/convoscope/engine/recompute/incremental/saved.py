@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from convoscope.cache import cache_folder
 from convoscope.engine.recompute.incremental.graph import ExportedGraph
 from convoscope.files import write_whole
 from convoscope.version import __version__
@@ -56,16 +57,8 @@ class NotKept(Exception):
 
 def folder() -> Path | None:
     """Where graphs are kept; ``None`` where nothing is."""
-    named = os.environ.get("CONVOSCOPE_CACHE")
-    if named is not None and named.lower() in ("", "off", "0", "none"):
-        return None
-    try:
-        base = (
-            Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoscope"
-        )
-    except RuntimeError:  # a user without a home
-        return None
-    return base / "graphs"
+    base = cache_folder()
+    return None if base is None else base / "graphs"
 
 
 def load(network: nn.Module, example: Tensor) -> ExportedGraph | None:

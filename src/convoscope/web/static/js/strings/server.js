@@ -80,6 +80,7 @@ const SENTENCES = {
   "Conservation: {} of the score reached neither the input nor a bias.": "보존: 점수의 $1이(가) 입력에도 편향에도 닿지 않았습니다.",
   "Stopped after {} of {} masks: the map is noisier than asked for.": "가리개 $2장 중 $1장에서 멈춰 맵에 잡음이 더 많습니다.",
   "The local linear model explains only {} of the score's variance.": "국소 선형 모형이 점수 변화의 $1만 설명합니다.",
+  "One window covers the whole picture, so the map shows no place; a smaller window does.": "가리개 하나가 사진 전체를 덮어 히트맵에 위치가 나타나지 않습니다. 더 작은 창(window)을 쓰세요.",
   "The picture has no regions of even colour (noise, or one colour): squares stand in for superpixels.": "사진에 고른 색의 영역이 없어(잡음 또는 한 색) 네모로 조각을 대신했습니다.",
   "The score is nearly zero ({}): shares of it mean little.": "점수가 거의 0($1)이라 그 몫은 뜻이 별로 없습니다.",
   "The target is not the prediction, which is {}.": "설명 대상이 예측($1)과 다릅니다.",
