@@ -362,7 +362,9 @@ def main() -> int:
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--only", default=",".join(MIRROR), help=f"of {', '.join(MIRROR)}")
     flags.add_argument("--minutes", type=float, default=60.0, help="no further mutant is begun after so many")
-    flags.add_argument("--rows", default="mutants.jsonl", help="a line of JSON for each mutant; those there are kept")
+    flags.add_argument(
+        "--rows", default="build/mutants.jsonl", help="a line of JSON for each mutant; those there are kept"
+    )
     flags.add_argument(
         "--kept", default=str(Path(tempfile.gettempdir()) / "mutation-lines"), help="lines of the tests"
     )
@@ -375,6 +377,7 @@ def main() -> int:
     chosen.sort(key=lambda one: rooms.index(one.room))
     print(f"{len(chosen)} of {len(every)} mutants of {given.only}", flush=True)
     place = Path(given.rows)
+    place.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, dict[str, Any]] = {}
     if place.exists():
         rows = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]

@@ -148,6 +148,20 @@ def test_a_full_disk_behind_standard_output_gets_a_sentence(tmp_path: Path) -> N
     assert b"should not" not in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [1_000_000, 2_000_000, 3_000_000, 4_000_000])
+def test_a_limit_on_addresses_is_named_as_the_reason(folder: Path, limit: int) -> None:
+    line = ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "bash", sys.executable, "-m", "convoscope"]
+    done = subprocess.run(
+        [*line, "explain", "toybox", "p", "-m", "saliency", "--out", "e"],
+        cwd=folder, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    said = done.stderr.decode()
+    if done.returncode != 0:
+        assert "ulimit -v" in said or "emory" in said, said
+    assert "should not" not in said
+
+
 @pytest.mark.parametrize("seed", [str(2**63), str(2**80), "-1"])
 def test_seeds_beyond_64_bits(seed: str, capsys: Any) -> None:
     from convoscope.cli import run

@@ -210,6 +210,8 @@ def _usage(error: Exception, message: str) -> str:
 
 def _unexpected(error: Exception) -> str:
     lower = str(error).lower()
+    if isinstance(error, (ImportError, OSError)) and ("failed to map segment" in lower or "cannot allocate" in lower):
+        return f"The memory that this process may use is too small to load its libraries: raise ulimit -v. ({error})"
     short = isinstance(error, OSError) and error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or short or any(one in lower for one in _OUT_OF_MEMORY):
         return "Out of memory: use a smaller --batch-size or --size, or --device cpu."
