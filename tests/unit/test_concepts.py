@@ -328,7 +328,7 @@ def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
     with pytest.raises(cs.UsageError, match="No picture has a mask"):
         cs.dissect(model, [str(tmp_path / "other-name.png")], masks=labelled / "maps")
     few = sorted(map(str, labelled.glob("*.png")))[:2]
-    with pytest.raises(cs.UsageError, match="2 pictures have masks"):
+    with pytest.raises(cs.UsageError, match="Only 2 of 2 pictures"):
         cs.dissect(model, few, masks=labelled / "maps")
     with pytest.raises(cs.UsageError, match="Say where the truth is"):
         cs.dissect(model, [str(tmp_path / "other-name.png")])
