@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from scipy.ndimage import binary_dilation
 from scipy.optimize import nnls
@@ -322,13 +323,31 @@ def test_negative_activations_are_told(model, tmp_path):
     assert any("negative activations" in doubt for doubt in found.doubts)
 
 
+def test_tokens_and_smooth_activations_are_factorised_with_what_that_leaves_out():
+    """A small vision transformer and a small GELU network, untrained: tokens have a grid, negative values are told."""
+    torch.manual_seed(0)
+    vit = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=2).eval()
+    steps = [nn.Conv2d(3, 8, 3, 2, 1), nn.GELU(), nn.Conv2d(8, 8, 3, 2, 1), nn.GELU()]
+    gelu = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
+    reds = [(picture((230, 20, 20), number)[0], "red") for number in range(12)]
+    for net in (vit, gelu):
+        model = cs.wrap(net, size=32, mean=0.0, std=1.0, labels=["red", "green"])
+        before = [value.clone() for value in net.state_dict().values()]
+        found = cs.craft(model, reds, "red", parts=2)
+        assert any("negative activations" in doubt and "% of the norm" in doubt for doubt in found.doubts)
+        assert np.isfinite([part.importance.mean for part in found.parts]).all()
+        assert found.maps(reds[0][0]).shape == (2, 32, 32)
+        assert len(found.patches(0, 2)) == 2
+        assert all(torch.equal(one, other) for one, other in zip(before, net.state_dict().values(), strict=True))
+
+
 def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
     other, _ = picture((1, 2, 3), 5)
     other.save(tmp_path / "other-name.png")
     with pytest.raises(cs.UsageError, match="No picture has a mask"):
         cs.dissect(model, [str(tmp_path / "other-name.png")], masks=labelled / "maps")
-    few = sorted(map(str, labelled.glob("*.png")))[:2]
-    with pytest.raises(cs.UsageError, match="2 pictures have masks"):
+    few = sorted(map(str, labelled.glob("p*.png")))[:2]
+    with pytest.raises(cs.UsageError, match="Only 2 of 2 pictures"):
         cs.dissect(model, few, masks=labelled / "maps")
     with pytest.raises(cs.UsageError, match="Say where the truth is"):
         cs.dissect(model, [str(tmp_path / "other-name.png")])

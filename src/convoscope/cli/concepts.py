@@ -76,7 +76,8 @@ def dissect(
             else "No unit lies on a part more than by chance."
         )
         if len(found.rows) > 30:
-            say(f"... and {len(found.rows) - 30} more pairs: --out DIR or --json gives all.")
+            where = "--out DIR or --json gives all" if out is None else "the page has all"
+            say(f"... and {len(found.rows) - 30} more pairs: {where}.")
 
 
 @takes_model

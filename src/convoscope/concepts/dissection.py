@@ -153,8 +153,8 @@ def dissect(
     half_a = halves(pictures_known.keys, seed=seed)
     if min(half_a.sum(), (~half_a).sum()) < FEW:
         raise UsageError(
-            f"{len(known)} pictures have masks in {truth.source}: too few to choose thresholds on one half and to "
-            f"measure on the other; about {4 * FEW} are needed."
+            f"Only {len(known)} of {len(listed)} pictures have masks in {truth.source}: too few to choose thresholds "
+            f"on one half and to measure on the other; about {4 * FEW} are needed."
         )
     shares = (PUBLISHED,) if threshold == "published" else QUANTILES
     result = Dissection([], 0, truth.names, len(known))
