@@ -119,7 +119,7 @@ def test_labels_and_targets() -> None:
         assert cs.explain(model(labels=labels), tensor(), "saliency", target="bee").class_index == 1
     unnamed = model(labels=["ant", None, "cow", "dog", "eel"])
     assert cs.explain(unnamed, tensor(), "saliency", target=1).target == "class 1"
-    with pytest.raises(cs.TargetError, match="called '20' is 1"):
+    with pytest.raises(cs.TargetError, match="class called '20' is 1"):
         cs.explain(model(labels=[10, 20, 30, 40, 50]), tensor(), "saliency", target=20)
     for target in (np.int64(1), torch.tensor(1), torch.tensor([1]), " bee "):
         assert cs.explain(model(labels=names), tensor(), "saliency", target=target).class_index == 1

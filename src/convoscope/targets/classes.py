@@ -153,12 +153,12 @@ def class_index(target: Any, labels: Sequence[str] | None, classes: int) -> int:
         target = int(target)
     if isinstance(target, int):
         if not 0 <= target < classes:
-            called = (
-                f"; the class called {str(target)!r} is {labels.index(str(target))}"
-                if labels and str(target) in labels
-                else ""
-            )
-            raise TargetError(f"There is no class {target}: the network has {classes} (0 to {classes - 1}){called}.")
+            if labels and str(target) in labels:
+                raise TargetError(
+                    f"There is no class {target}: the network has {classes} (0 to {classes - 1}). The class called "
+                    f"{str(target)!r} is {labels.index(str(target))}."
+                )
+            raise TargetError(f"There is no class {target}: the network has {classes} (0 to {classes - 1}).")
         return target
     index = named_class(target, labels)
     if index >= classes:

@@ -84,6 +84,7 @@ const SENTENCES = {
   "The local linear model explains only {} of the score's variance.": "국소 선형 모형이 점수 변화의 $1만 설명합니다.",
   "One window covers the whole picture, so the map shows no place; a smaller window does.": "가리개 하나가 사진 전체를 덮어 히트맵에 위치가 나타나지 않습니다. 더 작은 창(window)을 쓰세요.",
   "The picture has no regions of even colour (noise, or one colour): squares stand in for superpixels.": "사진에 고른 색의 영역이 없어(잡음 또는 한 색) 네모로 조각을 대신했습니다.",
+  "The score is below zero ({}): the published weights are shares of it and turn their sign, so that this map shows what speaks against the target.": "점수가 0보다 작습니다($1). 논문의 가중치는 점수에 대한 비율이라 부호가 뒤집혀, 이 맵은 대상에 반하는 것을 보여 줍니다.",
   "The score is nearly zero ({}): shares of it mean little.": "점수가 거의 0($1)이라 그 몫은 뜻이 별로 없습니다.",
   "The target is not the prediction, which is {}.": "설명 대상이 예측($1)과 다릅니다.",
   // the legends' notes
@@ -187,6 +188,7 @@ const SENTENCES = {
   "The target and --against are the same class: their difference is zero.": "설명 대상과 비교 대상이 같은 클래스라 차이가 0입니다.",
   "The target is empty: give a class name, a number, or top1.": "설명 대상이 비었습니다. 클래스 이름, 번호, top1 중 하나를 주세요.",
   "There is no class named {}.{}": "$1 클래스가 없습니다.$2",
+  "There is no class {}: the network has {} (0 to {}). The class called {} is {}.": "$1번 클래스가 없습니다. 신경망에는 $2개(0에서 $3까지) 있습니다. 이름이 $4인 클래스는 $5번입니다.",
   "There is no class {}: the network has {} (0 to {}).": "$1 클래스가 없습니다. 신경망에는 $2개(0에서 $3까지) 있습니다.",
   "This network has no class names: give {} as a number, or add --labels FILE.": "이 신경망에는 클래스 이름이 없습니다. $1을(를) 번호로 주거나 --labels 파일을 더하세요.",
   "{} could be {}{}: give the whole name or the number.": "$1은(는) $2$3일 수 있습니다. 이름 전체나 번호를 주세요.",
