@@ -78,28 +78,28 @@ class Disk:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def move(source: Any, target: Any, **settings: Any) -> None:
-            self._writing(target)
+            self._refusing(target)
             real["replace"](source, target, **settings)
 
         def sync(number: int) -> None:
             if self._below(f"/proc/self/fd/{number}"):
-                self._writing(None)
+                self._refusing(None)
             real["fsync"](number)
 
         def make(path: Any, *more: Any, **settings: Any) -> None:
-            self._writing(path)
+            self._refusing(path)
             real["mkdir"](path, *more, **settings)
 
         def write_dataset(data: Any, path: Any, *more: Any, **settings: Any) -> Any:
-            self._writing(path)
+            self._refusing(path)
             return write(data, path, *more, **settings)
 
         def write_fragments(data: Any, path: Any, *more: Any, **settings: Any) -> Any:
-            self._writing(path)
+            self._refusing(path)
             return fragments(data, path, *more, **settings)
 
         def commit(path: Any, *more: Any, **settings: Any) -> Any:
-            self._writing(getattr(path, "uri", path))
+            self._refusing(getattr(path, "uri", path))
             return committed(path, *more, **settings)
 
         write, fragments, committed = lance.write_dataset, lance_table.write_fragments, lance.LanceDataset.commit
@@ -156,6 +156,11 @@ class Disk:
             return True
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), None if path is None else os.fsdecode(path))
 
+    def _refusing(self, path: Any) -> None:
+        """Count what can only fail whole: a rename, a sync, a folder, a commit of Lance."""
+        if self._writing(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), None if path is None else os.fsdecode(path))
+
     def _opened(self, file: Any, mode: str = "r", *more: Any, **settings: Any) -> Any:
         if isinstance(file, int) or not self._below(file):
             return self._open(file, mode, *more, **settings)
@@ -170,7 +175,7 @@ class Disk:
     def _os_opened(self, path: Any, flags: int, *more: Any, **settings: Any) -> int:
         if not isinstance(path, int) and self._below(path) and not os.path.isdir(path):
             if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
-                self._writing(path)
+                self._refusing(path)
             else:
                 self._reading(path)
         return self._os_open(path, flags, *more, **settings)
