@@ -1,6 +1,6 @@
 """Makes the pictures of the README and of docs/toybox.md:
 
-    python docs/make_pictures.py [--weights squeezenet1_0.safetensors] [--only toybox]
+    python docs/make_pictures.py [--weights squeezenet1_0.safetensors] [--only toybox|repaired]
 
 Without ``--weights``, SqueezeNet's are fetched by torchvision. The photo is Chelsea the cat, by Stéfan van der Walt,
 in the public domain, from scikit-image.
@@ -55,25 +55,28 @@ def main() -> None:
     """Write docs/pictures/."""
     flags = argparse.ArgumentParser()
     flags.add_argument("--weights", help="SqueezeNet 1.0's weights, if they are not to be fetched")
-    flags.add_argument("--only", choices=["toybox"], help="the toybox's class pictures alone")
+    flags.add_argument("--only", choices=["toybox", "repaired"], help="these pictures alone")
     given = flags.parse_args()
     PICTURES.mkdir(exist_ok=True)
-    toybox_classes()
-    if given.only:
+    if given.only != "repaired":
+        toybox_classes()
+    if given.only == "toybox":
         return
+    with tempfile.TemporaryDirectory() as folder:
+        stage = demo.Stage(Path(folder))
+        print(repaired(stage, 1000, 1).sentence)  # the sentence of the README has its figures from here
+        with Image.open(stage.out / "repaired.png") as drawn:
+            drawn.convert("RGB").reduce(2).save(PICTURES / "repaired.jpg", quality=88)
+        if given.only:
+            return
+        shortcut(stage)
+        with Image.open(stage.out / "shortcut.png") as drawn:
+            drawn.reduce(2).save(PICTURES / "shortcut.png", optimize=True)
     model = cs.open_model("squeezenet1_0", weights=given.weights, fit="squash")
     occlusion = cs.Occlusion(window=40, stride=8, fill="blur")
     methods = ["cam", "grad-cam", "guided-grad-cam", "guided-backprop", "saliency", occlusion]
     cat = cs.Picture.of(np.asarray(data.chelsea()), "chelsea")
     cs.explain(model, cat, methods).sheet().save(PICTURES / "hero.png", dpi=144)
-    with tempfile.TemporaryDirectory() as folder:
-        stage = demo.Stage(Path(folder))
-        shortcut(stage)
-        with Image.open(stage.out / "shortcut.png") as drawn:
-            drawn.reduce(2).save(PICTURES / "shortcut.png", optimize=True)
-        print(repaired(stage).sentence)  # the sentence of the README has its figures from here
-        with Image.open(stage.out / "repaired.png") as drawn:
-            drawn.reduce(2).save(PICTURES / "repaired.png", optimize=True)
 
 
 if __name__ == "__main__":
