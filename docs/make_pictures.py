@@ -1,12 +1,13 @@
 """Makes the pictures of the README and of docs/toybox.md:
 
-    python docs/make_pictures.py [--weights squeezenet1_0.safetensors] [--only toybox|concepts] [--photos FOLDER]
+    python docs/make_pictures.py [--weights squeezenet1_0.safetensors] [--only toybox|concepts|repaired|photo]
+                                 [--photos FOLDER --sheets FOLDER]
 
 Without ``--weights``, SqueezeNet's are fetched by torchvision. The photo is Chelsea the cat, by Stéfan van der Walt,
 in the public domain, from scikit-image.
 
 ``--photos`` is a folder with a folder of photos for each class (Imagenette, named as torchvision names the classes).
-What SqueezeNet's classes are made of is found on them, and their sheets are written beside them; the documentation
+What SqueezeNet's classes are made of is found on them, and their sheets are written to ``--sheets``; the documentation
 shows the pictures that want each part, since those photos may not be handed on.
 """
 
@@ -66,15 +67,16 @@ def sheet_of(made: object, name: str) -> None:
     image.save(PICTURES / f"{name}.jpg", quality=84, optimize=True)
 
 
-def real_parts(weights: str | None, photos: Path, shown: int = 3) -> None:
+def real_parts(weights: str | None, photos: Path, sheets: Path, shown: int = 3) -> None:
     """The parts of ten ImageNet classes in SqueezeNet: a sheet of photos beside them, and what the parts want."""
     model = cs.open_model("squeezenet1_0", weights=weights, fit="crop")
+    sheets.mkdir(parents=True, exist_ok=True)
     rows = []
     for folder in sorted(one for one in photos.iterdir() if one.is_dir()):
         pictures = [(str(path), folder.name) for path in sorted(folder.glob("*.[jJ]*"))]
         found = cs.craft(model, pictures, folder.name)
         wanted = found.wanted(shown)
-        found.sheet(4, wanted).save(photos / f"{folder.name}.png")
+        found.sheet(4, wanted).save(sheets / f"{folder.name}.png")
         cells = [
             (one.convert("RGB"), f"{part.importance.mean:.0%}")
             for one, part in zip(wanted, found.parts[:shown], strict=True)
@@ -87,35 +89,48 @@ def _on_white(one: cs.Visualization) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", one.image.size, "white"), one.transparent).convert("RGB")
 
 
-def main() -> None:
-    """Write docs/pictures/."""
-    flags = argparse.ArgumentParser()
-    flags.add_argument("--weights", help="SqueezeNet 1.0's weights, if they are not to be fetched")
-    flags.add_argument("--only", choices=["toybox", "concepts"], help="the toybox's class pictures, the concepts'")
-    flags.add_argument("--photos", type=Path, help="folders of photos, named as the classes")
-    given = flags.parse_args()
-    PICTURES.mkdir(exist_ok=True)
-    if given.only != "concepts":
-        toybox_classes()
-    if given.only != "toybox":
-        concept_sheets()
-        if given.photos:
-            real_parts(given.weights, given.photos)
-    if given.only:
-        return
-    model = cs.open_model("squeezenet1_0", weights=given.weights, fit="squash")
+def with_stage() -> None:
+    """The README's repair and the shortcut behind it: the demo's own parts."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage = demo.Stage(Path(folder))
+        print(repaired(stage, 1000, 1).sentence)  # the sentence of the README has its figures from here
+        with Image.open(stage.out / "repaired.png") as drawn:
+            drawn.convert("RGB").reduce(2).save(PICTURES / "repaired.jpg", quality=88)
+        shortcut(stage)
+        with Image.open(stage.out / "shortcut.png") as drawn:
+            drawn.reduce(2).save(PICTURES / "shortcut.png", optimize=True)
+
+
+def photo(weights: str | None) -> None:
+    """Six answers to why SqueezeNet calls a cat a cat."""
+    model = cs.open_model("squeezenet1_0", weights=weights, fit="squash")
     occlusion = cs.Occlusion(window=40, stride=8, fill="blur")
     methods = ["cam", "grad-cam", "guided-grad-cam", "guided-backprop", "saliency", occlusion]
     cat = cs.Picture.of(np.asarray(data.chelsea()), "chelsea")
     cs.explain(model, cat, methods).sheet().save(PICTURES / "hero.png", dpi=144)
-    with tempfile.TemporaryDirectory() as folder:
-        stage = demo.Stage(Path(folder))
-        shortcut(stage)
-        with Image.open(stage.out / "shortcut.png") as drawn:
-            drawn.reduce(2).save(PICTURES / "shortcut.png", optimize=True)
-        print(repaired(stage).sentence)  # the sentence of the README has its figures from here
-        with Image.open(stage.out / "repaired.png") as drawn:
-            drawn.reduce(2).save(PICTURES / "repaired.png", optimize=True)
+
+
+def main() -> None:
+    """Write docs/pictures/."""
+    parts = ("toybox", "concepts", "repaired", "photo")
+    flags = argparse.ArgumentParser()
+    flags.add_argument("--weights", help="SqueezeNet 1.0's weights, if they are not to be fetched")
+    flags.add_argument("--only", choices=parts, help="these pictures alone")
+    flags.add_argument("--photos", type=Path, help="folders of photos, named as the classes")
+    flags.add_argument("--sheets", type=Path, default=Path("sheets"), help="where the sheets of these photos go")
+    given = flags.parse_args()
+    PICTURES.mkdir(exist_ok=True)
+    wanted = (given.only,) if given.only else parts
+    if "toybox" in wanted:
+        toybox_classes()
+    if "concepts" in wanted:
+        concept_sheets()
+        if given.photos:
+            real_parts(given.weights, given.photos, given.sheets)
+    if "repaired" in wanted:
+        with_stage()
+    if "photo" in wanted:
+        photo(given.weights)
 
 
 if __name__ == "__main__":

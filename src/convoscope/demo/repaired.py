@@ -18,17 +18,20 @@ _WORLD, _PROOF = 600, 60
 _TAGGED = "cup"
 
 
-def repaired(stage: Stage) -> Section:
-    """The shortcut found, and repaired."""
+def repaired(stage: Stage, count: int = _WORLD, shown: int = 2) -> Section:
+    """The shortcut found, and repaired, from ``count`` pictures; ``shown`` of each kind are drawn before and after."""
     from ..draw import sheet
     from ..html.page import Item, Section
+    from ..improve.collection import Labelled
     from ..improve.repair.api import repair
-    from ..improve.shortcuts.find import shortcuts
+    from ..improve.shortcuts.bench import Bench
+    from ..improve.shortcuts.find import search
     from ..toybox import draw, pictures
 
     began = time.perf_counter()
-    world = [(one.image, one.label) for one in pictures(_WORLD, 41, tag=_TAGGED)]
-    found = shortcuts(stage.cheat, world, only=("patch",), per_class=_WORLD // 10)
+    world = [(one.image, one.label) for one in pictures(count, 41, tag=_TAGGED)]
+    bench = Bench.of(stage.cheat, Labelled.of(world, stage.cheat), per_class=count // 10, lean=True)
+    found = search(bench, only=("patch",))
     patch = found.effects[_TAGGED]["patch"]
     named = [one for one in found.findings if one.class_name == _TAGGED]
     if not named:
@@ -41,7 +44,7 @@ def repaired(stage: Stage) -> Section:
     ]
     after = mended.model if mended.holds and mended.model is not None else stage.cheat
     shares = [_right(model, some) for some in (plain, others) for model in (stage.cheat, after)]
-    rows = [_row(stage.cheat, after, one) for one in (*plain[:2], *others[:2])]
+    rows = [_row(stage.cheat, after, one) for one in (*plain[:shown], *others[:shown])]
     drawn = sheet.contact_sheet(rows, title="Grad-CAM for the predicted class, before and after the repair")
     spots = _spots(found)
     return Section(

@@ -45,14 +45,19 @@ def card(
 
 def advice(attempt: Attempt, finding: dict[str, Any] | None) -> list[str]:
     """Deeper repairs, which are for whoever trains the network: the exact setting, and why."""
-    if attempt.how == "head":
+    if attempt.how in ("head", "layers"):
         name = "" if finding is None or not finding.get("class") else f" of {finding['class']}"
-        return [
+        told = [
             f"Collect pictures{name} without the shortcut, and of others with it: the proof here stands on made ones.",
             "When training again: put every group (class × carries the mark or not) into each batch in equal numbers, "
             "or minimise the worst group's loss with weight decay of 0.1 or more (Sagawa et al. 2020); plain weighting "
             "without strong decay is undone by the end of training.",
         ]
+        if attempt.how == "head" and not attempt.proof.holds:
+            told.insert(
+                0, "Features that hold too little of the thing serve no head: --how layers trains all layers on."
+            )
+        return told
     if attempt.how == "bn":
         return [
             "When training again: add the shift to the augmentation (brightness and blur as these pictures have them), "

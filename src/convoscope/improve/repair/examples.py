@@ -6,7 +6,7 @@ Nobody has to label anything: what was pasted, added, replaced or taken does not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from ..shortcuts.windows import evidence, strongest
 LARGER = 4 / 3
 #: how often each picture of the class is used in fitting, with another donor each time
 AGAIN = 8
+#: share of other classes' pictures that a third class's ring must leave right
+LEFT = 0.85
 #: families whose change is made of the other pictures' parts, not computed once
 _SWAPPED = ("border", "background")
 
@@ -40,6 +42,7 @@ class Examples:
         group: int64 ``[n]``: 1 carries a foreign mark, 2 is without its own.
         source: the row of each in the bench.
         make: numbers in 0..n - 1 -> inputs ``[B, C, H, W]``.
+        control: the same pictures, changed as much by something that is no mark; asked of group 1 alone.
     """
 
     bench: Bench
@@ -47,9 +50,14 @@ class Examples:
     group: NDArray[np.int64]
     source: Ints
     make: Callable[[Ints], Tensor]
+    control: Callable[[Ints], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
+
+    def unchanged(self, numbers: Ints) -> Tensor:
+        """The pictures as they were before the change."""
+        return self.bench.inputs[self.source[numbers]]
 
     def batches(self, size: int = 64) -> Any:
         """All of them, batch by batch."""
@@ -67,6 +75,13 @@ class Fault:
     side: int = 0
     width: int = 0
     dose: float = 0.0
+
+    @classmethod
+    def all_of(cls, evidence: Mapping[str, Any], labels: Sequence[str] | None) -> list[Fault]:
+        """The finding's own family first, then the others as which it was also seen."""
+        first = cls.of(evidence, labels)
+        also = [str(one) for one in evidence.get("also", ()) if one not in ("files", "patch", first.family)]
+        return [first, *(cls(one, first.kind) for one in also)]
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any], labels: Sequence[str] | None) -> Fault:
@@ -99,6 +114,8 @@ def examples(fault: Fault, part: Bench, learnt: Bench, seed: int, again: int = 1
     """
     if fault.family == "patch":
         return _spots(fault, part, seed, again)
+    if fault.family == "border":
+        fault = replace(fault, width=_gentle(fault, learnt, seed))
     change = _change(fault, part if fault.family in _SWAPPED else learnt, seed)
     own, others = part.rows(fault.kind), part.rows(fault.kind, other=True)
     parts = [(others, change.add, 1), (own, change.take, 2)]
@@ -116,7 +133,37 @@ def examples(fault: Fault, part: Bench, learnt: Bench, seed: int, again: int = 1
                 found[torch.from_numpy(flags)] = part.clip(make(part.inputs[at], at))
         return found
 
-    return Examples(part, part.truth[rows], group, rows, made)
+    def plain(numbers: Ints) -> Tensor:
+        assert change.plain is not None
+        return part.clip(change.plain(part.inputs[rows[numbers]], rows[numbers]))
+
+    return Examples(part, part.truth[rows], group, rows, made, None if change.plain is None else plain)
+
+
+def _gentle(fault: Fault, learnt: Bench, seed: int) -> int:
+    """The widest ring, up to the one that was found, that leaves the things: things reach into wide rings.
+
+    Where a third class's ring makes the network miss other classes, what shows is no longer what the label says.
+    """
+    name = f"ring of {fault.kind}, {fault.width}"
+    if name not in learnt.tables:
+        short = min(learnt.size)
+        widths = sorted({max(1, round(short * share)) for share in families.RINGS}, reverse=True)
+        able = [one for one in widths if not fault.width or one <= fault.width] or widths[-1:]
+        whole = learnt.take(np.arange(len(learnt.truth)), half=False)
+        rows = whole.rows(fault.kind, other=True)
+        rows = rows[whole.prediction[rows] == whole.truth[rows]]
+        rows = rows[:: max(1, len(rows) // 100)]
+        kept = []
+        for width in able:
+            swapped = families.border(whole, fault.kind, seed, width).plain
+            assert swapped is not None
+            said = whole.ask(len(rows), lambda at, put=swapped: put(whole.inputs[rows[at]], rows[at]))  # type: ignore[misc]
+            kept.append(float((said == whole.truth[rows]).mean()) if len(rows) else 1.0)
+            if kept[-1] >= LEFT:
+                break
+        learnt.tables[name] = np.array([able[len(kept) - 1]], np.float64)
+    return int(learnt.tables[name][0])
 
 
 def _change(fault: Fault, bench: Bench, seed: int) -> Change:
@@ -145,9 +192,15 @@ def _spots(fault: Fault, part: Bench, seed: int, again: int) -> Examples:
     into = np.concatenate([others, own[receiver]])
     source = np.concatenate([own[giver], donor])
     where = np.concatenate([corners[giver], corners[receiver]])
+    # no mark, at the same place: a part of any picture of a third class
+    rest = part.rows(fault.kind, other=True)
+    foreign = random.choice(rest, len(into))
 
     def make(numbers: Ints) -> Tensor:
         return paste(part, into[numbers], source[numbers], where[numbers], where[numbers], side)
 
+    def plain(numbers: Ints) -> Tensor:
+        return paste(part, into[numbers], foreign[numbers], where[numbers], where[numbers], side)
+
     group = np.repeat([1, 2], [len(others), len(receiver)])
-    return Examples(part, part.truth[into], group, into, make)
+    return Examples(part, part.truth[into], group, into, make, plain)
