@@ -93,7 +93,7 @@ def with_stage() -> None:
     """The README's repair and the shortcut behind it: the demo's own parts."""
     with tempfile.TemporaryDirectory() as folder:
         stage = demo.Stage(Path(folder))
-        print(repaired(stage, 1000, 1).sentence)  # the sentence of the README has its figures from here
+        print(repaired(stage, shown=1).sentence)  # the sentence of the README has its figures from here
         with Image.open(stage.out / "repaired.png") as drawn:
             drawn.convert("RGB").reduce(2).save(PICTURES / "repaired.jpg", quality=88)
         shortcut(stage)

@@ -44,7 +44,7 @@ def balance(groups: NDArray[np.int64]) -> Tensor:
 
 def fit(
     head: Head, features: Tensor, truth: NDArray[np.int64], weights: Tensor, pull: float, *,
-    rows: Sequence[int] | None = None, towards: bool = True, steps: int = STEPS,
+    rows: Sequence[int] | None = None, towards: bool = True,
 ) -> Fitted:  # fmt: skip
     """Minimise sum(w · CE) / sum(w) + pull · s · ‖W − W0‖², with s the features' mean square.
 
@@ -56,7 +56,6 @@ def fit(
         pull: the strength.
         rows: only these classes' weights are fitted, the others stay; None fits all.
         towards: pull towards the old weights; else towards 0.
-        steps: at most.
 
     Returns:
         the new weights, in float32; the fit itself runs in float64 for linear features.
@@ -74,7 +73,7 @@ def fit(
     fixed = _fixed(head, feats, picked)
     variables = [change, change_bias] if head.bias is not None else [change]
     search = torch.optim.LBFGS(
-        variables, lr=1.0, max_iter=steps, history_size=20, tolerance_grad=1e-9, tolerance_change=1e-12,
+        variables, lr=1.0, max_iter=STEPS, history_size=20, tolerance_grad=1e-9, tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from ...models.model import Model
 from ..shortcuts.bench import Bench
 from .attempt import Attempt
 from .examples import AGAIN, Examples, Fault, examples
-from .fit import PULLS, STEPS, Fitted, balance, fit
+from .fit import PULLS, Fitted, balance, fit
 from .gate import TOLERATED, Measured, judge, log_chance
 from .headed import Head, features, head_of
 from .split import FOLDS, PROOF
@@ -26,8 +26,6 @@ Ints = NDArray[np.int64]
 
 #: how much the faulty classes' groups count beside the others', and ordinary pictures beside counterexamples
 EMPHASES = ((1.0, 1.0), (2.0, 1.0), (2.0, 4.0), (4.0, 4.0))
-#: where the search begins; and steps of a fit that only serves to choose
-MIDDLE, CHOOSING = (2.0, 4.0), 60
 #: the pulls that are tried against a shortcut: what the head leant on must be free to go, but not at any price
 SHORT = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -183,47 +181,32 @@ def choose(
     pictures without their own all count the same. What loses ordinary accuracy on the folds held out is passed over
     where another does not.
     """
-    tried: dict[tuple[float, tuple[float, float]], tuple[float, float]] = {}
-
-    def held_out(pull: float, emphasis: tuple[float, float]) -> tuple[float, float]:
-        """The fall of ordinary accuracy (as far as it counts) and the log likelihood, on the folds held out."""
-        if (pull, emphasis) not in tried:
+    tried: list[tuple[float, float, float, tuple[float, float]]] = []
+    for emphasis in EMPHASES if kinds else EMPHASES[:1]:
+        for pull in pulls:
             value, fall, count = 0.0, 0, 0
             for out, held in enumerate(folds):
-                rest = [fold for at, fold in enumerate(folds) if at != out]
-                one = _fitted(head, rest, rows, pull, kinds, emphasis, CHOOSING)
+                one = _fitted(head, [fold for at, fold in enumerate(folds) if at != out], rows, pull, kinds, emphasis)
                 scores, plain = held.scores(head, one), held.kind == 0
                 old = held.scores(head).argmax(1) == held.truth
                 fall += int(old[plain].sum()) - int((scores.argmax(1) == held.truth)[plain].sum())
                 count += int(plain.sum())
                 value += float((log_chance(scores, held.truth) * balance(_blocks(held, kinds)).numpy()).mean())
-            tried[pull, emphasis] = (-max(fall / count, TOLERATED), value)
-        return tried[pull, emphasis]
-
-    # one after the other: all pairs would take three times as long, for the same choice or its neighbour
-    emphasis = MIDDLE if kinds else EMPHASES[0]
-    pull = max(pulls, key=lambda one: (held_out(one, emphasis), one))
-    if kinds:
-        emphasis = max(EMPHASES, key=lambda one: (held_out(pull, one), one))
-        pull = max(_near(pull, pulls), key=lambda one: (held_out(one, emphasis), one))
+            tried.append((-max(fall / count, TOLERATED), value, pull, emphasis))
+    _, _, pull, emphasis = max(tried)
     return _fitted(head, folds, rows, pull, kinds, emphasis)
-
-
-def _near(pull: float, pulls: Sequence[float]) -> Sequence[float]:
-    at = list(pulls).index(pull)
-    return pulls[max(0, at - 1) : at + 2]
 
 
 def _fitted(
     head: Head, sets: Sequence[_Set], rows: Sequence[int] | None, pull: float, kinds: Sequence[int],
-    emphasis: tuple[float, float], steps: int = STEPS,
+    emphasis: tuple[float, float],
 ) -> Fitted:  # fmt: skip
     truth = np.concatenate([one.truth for one in sets])
     weights = balance(np.concatenate([one.group for one in sets]))
     weights[torch.from_numpy(np.isin(truth, kinds))] *= emphasis[0]
     if kinds:
         weights[torch.from_numpy(np.concatenate([one.kind for one in sets]) == 0)] *= emphasis[1]
-    return fit(head, torch.cat([one.features for one in sets]), truth, weights, pull, rows=rows, steps=steps)
+    return fit(head, torch.cat([one.features for one in sets]), truth, weights, pull, rows=rows)
 
 
 def _blocks(held: _Set, kinds: Sequence[int]) -> Ints:
