@@ -60,13 +60,13 @@ EACH = 6
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network and 120 small pictures of three classes."""
+    """A network and 180 small pictures of three classes."""
     root = tmp_path_factory.mktemp("faults")
     (root / "net.py").write_text(NET)
     (root / "labels.txt").write_text("red\ngreen\nblue\n")
     draw = np.random.default_rng(0)
     for kind, name in enumerate(("red", "green", "blue")):
-        for number in range(40):
+        for number in range(60):
             image = draw.integers(0, 120, (20, 20, 3))
             image[..., kind] += int(draw.integers(40, 130))
             for folder in ("many", *(["few"] if number < 3 else [])):
