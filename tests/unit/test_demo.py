@@ -25,6 +25,7 @@ def _offline(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
+@pytest.mark.timeout(3600)
 def test_the_whole_demo(cli, tmp_path):
     out = tmp_path / "demo"
     answer = cli("demo", "--out", out)

@@ -434,6 +434,7 @@ def close(now: float, then: float, n: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # some train a network: minutes of a quiet core, and machines are busy
 @pytest.mark.parametrize("name", [one.name for one in ward.CASES])
 def test_the_truth_is_true(name: str) -> None:
     case = ward.at_hand(name)
@@ -470,6 +471,7 @@ def test_the_truth_is_true(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["healthy-03", "units-untrained", "data-labels-kin", "shortcut-checkerboard"])
 def test_two_makings_are_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the bases alone in the cache: whatever else was kept is made anew."""

@@ -45,7 +45,7 @@ def repair(
     found: Annotated[
         str | None, typer.Option("--from", metavar="JSON", help="shortcuts.json or diagnosis.json of the finding.")
     ] = None,
-    how: Annotated[str | None, typer.Option("--how", help="head, layers, bn, prune, calibrate or input.")] = None,
+    how: Annotated[str | None, typer.Option("--how", help="head, bn, prune, calibrate or input.")] = None,
     groups: Annotated[
         str | None, typer.Option("--groups", metavar="CSV", help="File and group: the head treats all groups alike.")
     ] = None,

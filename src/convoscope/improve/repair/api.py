@@ -25,7 +25,6 @@ from .calibrate import repair_confidence
 from .card import card
 from .examples import Fault
 from .head import repair_groups, repair_head
-from .layers import repair_layers
 from .preprocessing import repair_input
 from .pruning import repair_units
 from .result import Repaired
@@ -33,9 +32,7 @@ from .split import PROOF, parts
 
 Tell = Callable[[str, int, int], None]
 
-HOWS = ("head", "layers", "bn", "prune", "calibrate", "input")
-#: ways of repairing a shortcut: from counterexamples of the finding
-AGAINST = ("head", "layers")
+HOWS = ("head", "bn", "prune", "calibrate", "input")
 #: pictures of a class that a repair uses at most
 PER_CLASS = 400
 #: fewer pictures cannot be cut into parts that fit, choose and prove
@@ -71,8 +68,7 @@ def repair(
     Args:
         model: a network (a spec, an ``nn.Module``, a :class:`~convoscope.Model`): a classifier.
         pictures: a folder, files, pairs of a picture and a label, a :class:`~convoscope.Store`; labels are needed.
-        how: ``head``, ``layers``, ``bn``, ``prune``, ``calibrate`` or ``input``; None follows from the finding:
-            against a shortcut the head. ``layers`` trains all of them on, and is done only where it is asked for.
+        how: ``head``, ``bn``, ``prune``, ``calibrate`` or ``input``; None follows from the finding.
         finding: its number (from 1) among those of ``found`` or of a search made now, or its evidence.
         found: the result of :func:`shortcuts`, or a ``shortcuts.json`` or ``diagnosis.json``.
         groups: a CSV of file and group (or a mapping): the head is fitted so that every group counts the same.
@@ -123,11 +119,11 @@ def repair(
     )
     way = how or chosen
     searched = time.perf_counter()
-    if way in AGAINST and groups is None and not evidence:
-        why = "Nothing to repair: no shortcut was found that the network could be fitted against."
-        return Repaired(way, why, bench, held, seconds={"search": searched - read_in})
+    if way == "head" and groups is None and not evidence:
+        why = "Nothing to repair: no shortcut was found that a head could be fitted against."
+        return Repaired("head", why, bench, held, seconds={"search": searched - read_in})
     said("Repairing", 0, 1)
-    attempt = _attempt(way, bench, part, evidence, named, proof, groups, seed, said)
+    attempt = _attempt(way, bench, part, evidence, named, proof, groups, seed)
     fitted = time.perf_counter()
     plain = {"class": evidence[0].get("class"), **evidence[0]} if evidence else None
     counts = {
@@ -140,7 +136,7 @@ def repair(
         card(bench, attempt, target, counts, plain), None, None, plain,
         {}, {"search": searched - read_in, "repair": fitted - searched},
     )  # fmt: skip
-    if way in AGAINST and evidence:
+    if way == "head" and evidence:
         from .page import examples_shown
 
         result.shown = examples_shown(result, [Fault.of(one, opened.labels) for one in evidence], seed)
@@ -154,16 +150,13 @@ def repair(
 
 def _attempt(
     way: str, bench: Bench, part: Any, evidence: list[Mapping[str, Any]], named: Sequence[str] | None,
-    proof: Bench | None, groups: Any, seed: int, said: Tell,
+    proof: Bench | None, groups: Any, seed: int,
 ) -> Attempt:  # fmt: skip
     if way == "head" and named is not None:
         proving = None if proof is None else (proof, _groups(groups, proof))
         return repair_groups(bench, part, named, seed, proof=proving)
     if way == "head":
         return repair_head(bench, part, [Fault.of(one, bench.model.labels) for one in evidence], seed, proof)
-    if way == "layers":
-        faults = [fault for one in evidence for fault in Fault.all_of(one, bench.model.labels)]
-        return repair_layers(bench, part, faults, seed, proof, said)
     if way == "bn":
         return repair_batchnorm(bench, part, seed, proof)
     if way == "prune":
@@ -180,7 +173,7 @@ def _finding(
     """The evidence of what is to be repaired, and by which way."""
     if isinstance(finding, Mapping):
         return [finding], how or "head"
-    if finding is None and (groups is not None or how not in (None, *AGAINST)):
+    if finding is None and (groups is not None or how not in (None, "head")):
         return [], how or "head"
     if found is None and finding is None:
         # what proves may have no part in finding, either
@@ -213,7 +206,7 @@ def _finding(
             "training must change (its own next command tells more)."
         )
     chosen = evidence[finding - 1]
-    if way in AGAINST and "family" not in chosen:
+    if way == "head" and "family" not in chosen:
         # a finding of another stage, or without what was measured: its class is looked at again
         again = shortcuts(model, labelled, is_part=is_part, not_part=not_part, seed=seed, progress=said)
         chosen = next((one.evidence for one in again.findings if one.class_name == names[finding - 1]), {})

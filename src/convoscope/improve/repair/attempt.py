@@ -17,7 +17,7 @@ class Attempt:
     """A repaired network that nobody has written yet.
 
     Args:
-        how: head, layers, bn, prune, calibrate or input.
+        how: head, bn, prune, calibrate or input.
         module: a copy of the network with other weights.
         proof: what it shows on pictures that it did not see.
         changed: what was changed, plain data for the card.

@@ -42,7 +42,6 @@ class Examples:
         group: int64 ``[n]``: 1 carries a foreign mark, 2 is without its own.
         source: the row of each in the bench.
         make: numbers in 0..n - 1 -> inputs ``[B, C, H, W]``.
-        control: the same pictures, changed as much by something that is no mark; asked of group 1 alone.
     """
 
     bench: Bench
@@ -50,14 +49,9 @@ class Examples:
     group: NDArray[np.int64]
     source: Ints
     make: Callable[[Ints], Tensor]
-    control: Callable[[Ints], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
-
-    def unchanged(self, numbers: Ints) -> Tensor:
-        """The pictures as they were before the change."""
-        return self.bench.inputs[self.source[numbers]]
 
     def batches(self, size: int = 64) -> Any:
         """All of them, batch by batch."""
@@ -75,13 +69,6 @@ class Fault:
     side: int = 0
     width: int = 0
     dose: float = 0.0
-
-    @classmethod
-    def all_of(cls, evidence: Mapping[str, Any], labels: Sequence[str] | None) -> list[Fault]:
-        """The finding's own family first, then the others as which it was also seen."""
-        first = cls.of(evidence, labels)
-        also = [str(one) for one in evidence.get("also", ()) if one not in ("files", "patch", first.family)]
-        return [first, *(cls(one, first.kind) for one in also)]
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any], labels: Sequence[str] | None) -> Fault:
@@ -133,11 +120,7 @@ def examples(fault: Fault, part: Bench, learnt: Bench, seed: int, again: int = 1
                 found[torch.from_numpy(flags)] = part.clip(make(part.inputs[at], at))
         return found
 
-    def plain(numbers: Ints) -> Tensor:
-        assert change.plain is not None
-        return part.clip(change.plain(part.inputs[rows[numbers]], rows[numbers]))
-
-    return Examples(part, part.truth[rows], group, rows, made, None if change.plain is None else plain)
+    return Examples(part, part.truth[rows], group, rows, made)
 
 
 def _gentle(fault: Fault, learnt: Bench, seed: int) -> int:
@@ -192,15 +175,9 @@ def _spots(fault: Fault, part: Bench, seed: int, again: int) -> Examples:
     into = np.concatenate([others, own[receiver]])
     source = np.concatenate([own[giver], donor])
     where = np.concatenate([corners[giver], corners[receiver]])
-    # no mark, at the same place: a part of any picture of a third class
-    rest = part.rows(fault.kind, other=True)
-    foreign = random.choice(rest, len(into))
 
     def make(numbers: Ints) -> Tensor:
         return paste(part, into[numbers], source[numbers], where[numbers], where[numbers], side)
 
-    def plain(numbers: Ints) -> Tensor:
-        return paste(part, into[numbers], foreign[numbers], where[numbers], where[numbers], side)
-
     group = np.repeat([1, 2], [len(others), len(receiver)])
-    return Examples(part, part.truth[into], group, into, make, plain)
+    return Examples(part, part.truth[into], group, into, make)

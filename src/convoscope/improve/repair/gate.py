@@ -18,8 +18,6 @@ Bools = NDArray[np.bool_]
 TOLERATED = 0.005
 #: and the largest that the 95 % interval may not exclude: a collection that cannot show this much shows nothing
 EXCLUDED = 0.025
-#: beside a large gain more may stay open: this share of the gain that is certain, and so much at most
-BESIDE, AT_MOST = 0.1, 0.05
 #: fewer ordinary held-out pictures show nothing
 FEWEST = 30
 
@@ -117,7 +115,6 @@ def judge(
     """
     fall, most = ordinary.fall()
     count = len(ordinary.before)
-    open_to = max(EXCLUDED, min(AT_MOST, BESIDE * gain.low)) if target is not None else EXCLUDED
     told = f"{100 * gain.mean:+.1f} points" if unit == "points" else f"{gain.mean:+.4f} {unit} a picture"
     ends = (
         f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
@@ -133,11 +130,11 @@ def judge(
             f"It costs too much: {what} {told}, and {100 * fall:.1f} points are lost on {count} ordinary held-out "
             f"pictures ({ordinary.lost} lost, {ordinary.won} won; at most {100 * TOLERATED:.1f} points may be).", False,
         )  # fmt: skip
-    elif most >= open_to:
+    elif most >= EXCLUDED:
         why, holds = (
             f"Not shown to be harmless: of {count} ordinary held-out pictures {ordinary.lost} were lost and "
             f"{ordinary.won} won, and a loss of {100 * most:.1f} points cannot be excluded (at most "
-            f"{100 * open_to:.1f}): give more pictures.", False,
+            f"{100 * EXCLUDED:.1f}): give more pictures.", False,
         )  # fmt: skip
     else:
         better = "" if nothing else f"{what} {told} (95 % interval {ends}); "

@@ -21,7 +21,7 @@ class Repaired:
     """The outcome of :func:`repair`.
 
     Args:
-        how: head, layers, bn, prune, calibrate or input.
+        how: head, bn, prune, calibrate or input.
         why: one sentence: the proof, or the reason of the refusal.
         bench: the original network and the pictures.
         held: those that prove.
