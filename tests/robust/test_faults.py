@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from faults import KINDS, Disk, Fault, cut, files_below, flip
 from PIL import Image
+from safetensors import safe_open
 
 import convoscope as cs
 from convoscope.cli import run
@@ -138,6 +139,12 @@ def results(out: Path) -> dict[str, Any]:
                 found[name] = np.asarray(image.convert("RGBA"))
         elif file.suffix == ".json":
             found[name] = timeless(json.loads(file.read_text(encoding="utf-8").replace(str(out), "OUT")))
+        elif file.suffix == ".safetensors":  # whose library writes the header's entries in any order
+            with safe_open(file, "np") as opened:
+                found[name] = {
+                    "metadata": opened.metadata(),
+                    **{key: opened.get_tensor(key) for key in opened.offset_keys()},
+                }
         elif file.suffix == ".jsonl":  # of each case the last line counts
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
             found[name] = {row["case"]: timeless(row) for row in rows}

@@ -75,13 +75,16 @@ def repair(
             is_part=is_part or (), not_part=not_part or (), out=None if dry_run else file, seed=options.seed,
             progress=lambda what, done, total: bar.at(done, total, what),
         )  # fmt: skip
-    for uri, reason in result.bench.failed.items():
+    # before and after are compared by reading once more, which may fail, too
+    failed = {**result.bench.failed, **(result.difference.failed if result.difference is not None else {})}
+    for uri, reason in failed.items():
         complain(f"{uri}: {reason}")
     if json:
         print_json(result.to_dict())
     else:
         _tell(result, dry_run)
-    return common.DONE if result.written is not None or (dry_run and result.holds) else common.SOME_FAILED
+    done = result.written is not None or (dry_run and result.holds)
+    return common.DONE if done and not failed else common.SOME_FAILED
 
 
 def _tell(result, dry_run: bool) -> None:  # type: ignore[no-untyped-def]
