@@ -12,7 +12,7 @@ from torch import nn
 
 import convoscope as cs
 from convoscope.cli import run as command
-from convoscope.errors import UsageError
+from convoscope.errors import ModelError, UsageError
 from convoscope.improve.diff import api, calibration, compare, run, similarity, units
 from convoscope.improve.diff.maps import correlation
 from convoscope.improve.statistics import halves
@@ -507,3 +507,60 @@ def test_a_broken_picture_is_told_and_the_rest_done(spec, folder, tmp_path, caps
 def test_names_of_checkpoints():
     net = wrapped(network())
     assert api.called([net, net]) == ["net A", "net B"]
+
+
+class Wrapping(nn.Module):
+    """A stage that returns its tensor in a dictionary, as transformers' encoders do."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x):
+        return {"last_hidden_state": self.stage(x), "hidden_states": None}
+
+
+class Modern(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.encoder, self.head = Wrapping(net[:5]), net[5:]
+
+    def forward(self, x):
+        return self.head(self.encoder(x)["last_hidden_state"])
+
+
+def test_layers_that_return_dictionaries(pictures, monkeypatch):
+    monkeypatch.setattr(api, "layers_of", lambda model, *_: ["encoder"])
+    made = api.diff(wrapped(Modern(network()).eval()), wrapped(Modern(network()).eval()), pictures, maps=0)
+    (pair,) = made.pairs
+    assert pair.compared.churn.mean == 0
+    assert pair.cka[-1, -1] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_checkpoint_that_diverged_is_named(pictures):
+    broken = network()
+    with torch.no_grad():
+        broken[1].running_var[0] = -1.0  # its square root is NaN
+    with pytest.raises(ModelError, match=r"net B gives NaN .* for 67 of 67 pictures from layer '\d' on"):
+        api.diff(wrapped(network()), wrapped(broken), pictures, maps=0)
+
+
+class Masked(nn.Module):
+    """Its scores are sound, but a layer on the way holds minus infinity, as masks do."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.mask = net, nn.Identity()
+
+    def forward(self, x):
+        inner = self.net[:5](x)
+        away = self.mask(torch.full_like(inner, float("-inf")))
+        return self.net[5:](torch.maximum(inner, away))
+
+
+def test_a_layer_of_infinities_is_left_out_and_said(pictures, monkeypatch):
+    monkeypatch.setattr(api, "layers_of", lambda model, *_: ["net.4", "mask"])
+    made = api.diff(wrapped(Masked(network()).eval()), wrapped(Masked(network()).eval()), pictures, maps=0)
+    assert [list(side.layers) for side in made.sides] == [["net.4"], ["net.4"]]
+    assert any("mask holds NaN or infinity" in note for note in made.notes)
+    assert made.pairs[0].cka == pytest.approx(np.ones((1, 1)), abs=1e-6)

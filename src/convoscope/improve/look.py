@@ -16,7 +16,7 @@ from ..errors import ModelError, PictureError
 from ..models.model import Model
 from ..pictures.picture import ModelInput, Picture
 from ..session import forward, protected
-from ..surveys.gather.work import class_scores
+from ..surveys.gather.work import class_scores, first_tensor
 from .collection import Labelled
 
 #: pictures decoded at a time, so that memory does not grow with the collection
@@ -103,8 +103,9 @@ def look(
     classless = False
 
     def visit(name: str, output: Any) -> None:
-        if isinstance(output, Tensor):
-            found[name].append((pool or _mean)(name, output.detach()).float().cpu().numpy())
+        tensor = first_tensor(output)
+        if tensor is not None:
+            found[name].append((pool or _mean)(name, tensor.detach()).float().cpu().numpy())
 
     for rows, inputs in batches(model, pictures, failed, change):
         with protected(model, visit, layers):

@@ -81,7 +81,7 @@ def diff(
             "difference could be told from chance. Give more pictures."
         )
     _unique(sides)
-    notes: list[str] = []
+    notes = [note for side in sides for note in side.notes]
     known = [np.flatnonzero(side.known) for side in sides]
     accuracy = [
         share(int(side.right[rows].sum()), len(rows)) if len(rows) and side.probability is not None else None

@@ -17,7 +17,7 @@ from ...pictures.picture import ModelInput
 from ...session import forward, protected
 from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
-from ...surveys.gather.work import class_scores
+from ...surveys.gather.work import class_scores, first_tensor
 from ..collection import Labelled
 from ..look import DECODERS, _ahead
 
@@ -46,6 +46,7 @@ class Side:
         unit_layer: the last layer with a grid before the class scores.
         model: the network; opened when first asked for where a store named it.
         failed: URI -> why it could not be read.
+        notes: what was left out of it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Side:
     failed: dict[str, str] = field(default_factory=dict)
     spec: str | None = None
     options: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -219,9 +221,10 @@ class _Part:
         found: set[str] = set()
 
         def visit(name: str, output: Any) -> None:
-            if isinstance(output, Tensor) and name not in found:
+            tensor = first_tensor(output)
+            if tensor is not None and name not in found:
                 found.add(name)
-                mean, peak = pooled(output.detach(), bool(self.last and self.last.get(name)))
+                mean, peak = pooled(tensor.detach(), bool(self.last and self.last.get(name)))
                 self.means[name].append(mean)
                 self.peaks[name].append(peak)
 
@@ -237,21 +240,33 @@ class _Part:
 
     def side(self, pictures: Labelled, name: str, failed: dict[str, str]) -> Side:
         whole = all(one is not None for one in self.scores)
+        means = {layer: np.concatenate(values) for layer, values in self.means.items()}
+        unsound = [layer for layer, values in means.items() if not np.isfinite(values).all()]
         # scores and probabilities of every picture, [N, 2, K]
         scores = np.concatenate([one for one in self.scores if one is not None]) if whole else None
+        if scores is not None and not np.isfinite(scores).all():
+            rows = np.flatnonzero(~np.isfinite(scores).all((1, 2)))
+            where = f" from layer {unsound[0]!r} on" if unsound else ""
+            raise ModelError(
+                f"{name} gives NaN or infinity for {len(rows)} of {len(pictures)} pictures{where} (first: "
+                f"{pictures.uris[int(rows[0])]}): there is nothing to compare. Leave it out, or look at its weights "
+                "with `convoscope health`."
+            )
+        notes = [f"{name}: {layer} holds NaN or infinity and is not compared." for layer in unsound]
         prediction = (
             np.full(len(pictures), -1, np.int64) if scores is None else scores[:, 0].argmax(1).astype(np.int64)
         )
         size = self.model.preprocessing.size or (224, 224)
         watched = self.model.watched((self.model.preprocessing.channels, *self.model._depth(), *size))
         classes = None if scores is None else scores.shape[2]
+        sound = [layer for layer in self.layers if layer not in unsound]
         return Side(
             name, self.model.labels, relabelled(pictures, self.model.labels, classes),
             None if scores is None else scores[:, 1], prediction,
-            {layer: np.concatenate(values) for layer, values in self.means.items()},
-            {layer: np.concatenate(values) for layer, values in self.peaks.items()},
-            watched.last_grid if watched.last_grid in self.layers else self.layers[-1] if self.layers else None,
-            lambda: self.model, failed, self.model.spec,
+            {layer: means[layer] for layer in sound},
+            {layer: np.concatenate(self.peaks[layer]) for layer in sound},
+            watched.last_grid if watched.last_grid in sound else sound[-1] if sound else None,
+            lambda: self.model, failed, self.model.spec, notes=notes,
         )  # fmt: skip
 
 

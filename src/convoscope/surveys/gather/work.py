@@ -211,7 +211,7 @@ class Watch:
         return output
 
     def visit(self, name: str, output: Any) -> None:
-        tensor = _first_tensor(output)
+        tensor = first_tensor(output)
         if tensor is None:
             return
         if name in self.wanted:
@@ -297,8 +297,8 @@ def pooled(tensor: Tensor, embedding: Embedding) -> Tensor:
     return tensor.float().mean((1, 2) if embedding.channels_last else (2, 3))
 
 
-def _first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: Any) -> Tensor | None:
     if isinstance(output, Tensor):
         return output
     values = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else []
-    return next((tensor for value in values if (tensor := _first_tensor(value)) is not None), None)
+    return next((tensor for value in values if (tensor := first_tensor(value)) is not None), None)
