@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .engine.passes.naming import observe
+from .engine.passes.naming import first_tensor, observe
 from .engine.passes.runner import Recorded, Runner, call_plainly
 from .engine.passes.untouched import untouched
 from .errors import ConvoscopeError, ModelError
@@ -123,7 +123,7 @@ __all__ = ["Session"]
 @contextmanager
 def protected(
     model: Model,
-    visit: Callable[[str, Any], None] | None = None,
+    visit: Callable[[str, Tensor], None] | None = None,
     layers: Collection[str] | None = None,
     *,
     gradients: bool = False,
@@ -132,7 +132,8 @@ def protected(
 
     Args:
         model: the network.
-        visit: called with the name and the output of every layer that a forward reaches.
+        visit: called with the name and the output of every layer that a forward reaches; of a tuple or a dictionary
+            with its first tensor, as :func:`~convoscope.engine.fields.watch.watch` takes it.
         layers: only these are visited; None: all.
         gradients: whether forwards record a graph.
     """
@@ -144,12 +145,15 @@ def protected(
                 yield
 
 
-def ours(visit: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+def ours(visit: Callable[[str, Tensor], None]) -> Callable[[str, Any], None]:
     """``visit``, whose own faults :func:`forward` does not put down to the network in whose forward they come."""
 
     def told(name: str, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is None:
+            return
         try:
-            visit(name, output)
+            visit(name, tensor)
         except Exception as error:
             error.__dict__["ours"] = True
             raise

@@ -13,7 +13,7 @@ from torch import nn
 import convoscope as cs
 from convoscope.cli import run as command
 from convoscope.errors import ModelError, UsageError
-from convoscope.improve.diff import api, calibration, compare, run, similarity, units
+from convoscope.improve.diff import api, calibration, compare, run, sides, similarity, units
 from convoscope.improve.diff.maps import correlation
 from convoscope.improve.statistics import halves
 
@@ -535,6 +535,12 @@ def test_layers_that_return_dictionaries(pictures, monkeypatch):
     (pair,) = made.pairs
     assert pair.compared.churn.mean == 0
     assert pair.cka[-1, -1] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_dictionary_of_a_known_tensor_is_no_layer_of_its_own():
+    chosen = sides.layers_of(wrapped(Modern(network()).eval()))
+    assert "encoder" not in chosen
+    assert "encoder.stage.4" in chosen
 
 
 def test_a_checkpoint_that_diverged_is_named(pictures):

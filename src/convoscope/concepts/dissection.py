@@ -269,9 +269,8 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
     for rows, inputs in batches(model, pictures, failed):
         kept: list[Tensor] = []
 
-        def visit(name: str, output: Any, kept: list[Tensor] = kept) -> None:
-            if isinstance(output, Tensor):
-                kept.append(output.detach().float().clone())
+        def visit(name: str, output: Tensor, kept: list[Tensor] = kept) -> None:
+            kept.append(output.detach().float().clone())
 
         watched = model.watched(tuple(inputs.shape[1:]))
         if layer not in watched.layers:

@@ -16,7 +16,7 @@ from ..errors import ModelError, PictureError
 from ..models.model import Model
 from ..pictures.picture import ModelInput, Picture
 from ..session import forward, protected
-from ..surveys.gather.work import class_scores, first_tensor
+from ..surveys.gather.work import class_scores
 from .collection import Labelled
 
 #: pictures decoded at a time, so that memory does not grow with the collection
@@ -102,10 +102,8 @@ def look(
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
     classless = False
 
-    def visit(name: str, output: Any) -> None:
-        tensor = first_tensor(output)
-        if tensor is not None:
-            found[name].append((pool or _mean)(name, tensor.detach()).float().cpu().numpy())
+    def visit(name: str, output: Tensor) -> None:
+        found[name].append((pool or _mean)(name, output.detach()).float().cpu().numpy())
 
     for rows, inputs in batches(model, pictures, failed, change):
         with protected(model, visit, layers):

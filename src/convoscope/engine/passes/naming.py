@@ -117,6 +117,14 @@ def _operation(function: Callable[..., Any], args: tuple[Any, ...], output: Any)
     return word if word == "mul" else None
 
 
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a layer's output is, or the first that its tuple or dictionary holds; None where it has none."""
+    if isinstance(output, Tensor):
+        return output
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else []
+    return next((tensor for value in values if (tensor := first_tensor(value)) is not None), None)
+
+
 class _Observer:
     """Counts calls, knows which module is running, and hands outputs to the visitor."""
 

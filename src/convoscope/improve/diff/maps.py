@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import map_coordinates
+from torch import Tensor
 
 from ...errors import ConvoscopeError, PictureError
 from ...explanation import explain
@@ -194,7 +195,7 @@ def _peaks(model: Model, inputs: Any, units: Sequence[Unit]) -> dict[Unit, tuple
     found: dict[Unit, tuple[int, int]] = {}
     watched = model.watched(tuple(inputs.shape[1:]))
 
-    def visit(name: str, output: Any) -> None:
+    def visit(name: str, output: Tensor) -> None:
         values = output.detach()[:1].float()
         values = (watched.layers[name].layout.planes(values) if name in watched.layers else values)[0]
         for unit in units:

@@ -17,7 +17,7 @@ from ...pictures.picture import ModelInput
 from ...session import forward, protected
 from ...surveys.gather.choose import default_layers
 from ...surveys.gather.shards import class_of
-from ...surveys.gather.work import class_scores, first_tensor
+from ...surveys.gather.work import class_scores
 from ..collection import Labelled
 from ..look import DECODERS, _ahead
 
@@ -220,11 +220,10 @@ class _Part:
             self.last = {name: watched.layers[name].channels_last for name in self.layers if name in watched.layers}
         found: set[str] = set()
 
-        def visit(name: str, output: Any) -> None:
-            tensor = first_tensor(output)
-            if tensor is not None and name not in found:
+        def visit(name: str, output: Tensor) -> None:
+            if name not in found:
                 found.add(name)
-                mean, peak = pooled(tensor.detach(), bool(self.last and self.last.get(name)))
+                mean, peak = pooled(output.detach(), bool(self.last and self.last.get(name)))
                 self.means[name].append(mean)
                 self.peaks[name].append(peak)
 

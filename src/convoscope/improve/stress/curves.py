@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -112,16 +111,15 @@ def _forward(
 ) -> tuple[NDArray[np.float32], dict[str, Tensor]]:
     kept: dict[str, Tensor] = {}
 
-    def visit(name: str, output: Any) -> None:
-        if isinstance(output, Tensor):
-            value = output.detach().float()
-            if centre is not None and name in centre and value.dim() > 1:
-                mean = torch.from_numpy(centre[name]).to(value)
-                if value.shape[1] == len(mean) and value.dim() != 3:
-                    value = value - mean.view(1, -1, *[1] * (value.dim() - 2))
-                elif value.shape[-1] == len(mean):  # channels come last
-                    value = value - mean
-            kept[name] = value.flatten(1).clone()
+    def visit(name: str, output: Tensor) -> None:
+        value = output.detach().float()
+        if centre is not None and name in centre and value.dim() > 1:
+            mean = torch.from_numpy(centre[name]).to(value)
+            if value.shape[1] == len(mean) and value.dim() != 3:
+                value = value - mean.view(1, -1, *[1] * (value.dim() - 2))
+            elif value.shape[-1] == len(mean):  # channels come last
+                value = value - mean
+        kept[name] = value.flatten(1).clone()
 
     with protected(model, visit, layers):
         output = forward(model, inputs)

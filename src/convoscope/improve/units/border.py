@@ -123,8 +123,8 @@ def _effective(model: Model, inputs: Tensor, layers: Sequence[Any]) -> dict[str,
     sums: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
 
-    def visit(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.requires_grad and output.dim() == 4:
+    def visit(name: str, output: Tensor) -> None:
+        if output.requires_grad and output.dim() == 4:
             value = named[name].layout.planes(output)
             middle = value[:, :, value.shape[2] // 2, value.shape[3] // 2]
             signs = torch.randn(middle.shape[1], generator=generator).to(middle)

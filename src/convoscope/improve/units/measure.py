@@ -188,8 +188,8 @@ def measure(model: Model, pictures: Labelled, progress: Callable[[int, int], Non
     normal = {name: module for name, module in paths.items()
               if isinstance(module, _NORMS) and module.running_mean is not None}  # fmt: skip
 
-    def visit(name: str, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.dim() not in (2, 3, 4):
+    def visit(name: str, output: Tensor) -> None:
+        if output.dim() not in (2, 3, 4):
             return
         value = output.detach()
         value = layers[name].layout.planes(value)

@@ -154,8 +154,8 @@ def _graph(model: Model, shape: Sequence[int], names: set[str]) -> tuple[dict[st
     """The autograd node that made each named output, and what follows every node."""
     made: dict[str, Any] = {}
 
-    def visit(name: str, output: Any) -> None:
-        if name in names and name not in made and isinstance(output, Tensor) and output.grad_fn is not None:
+    def visit(name: str, output: Tensor) -> None:
+        if name in names and name not in made and output.grad_fn is not None:
             made[name] = output.grad_fn
 
     generator = torch.Generator().manual_seed(0)

@@ -210,10 +210,7 @@ class Watch:
             )
         return output
 
-    def visit(self, name: str, output: Any) -> None:
-        tensor = first_tensor(output)
-        if tensor is None:
-            return
+    def visit(self, name: str, tensor: Tensor) -> None:
         if name in self.wanted:
             self.vectors[name] = pooled(tensor, self.wanted[name])
         if name in self.spans:
@@ -295,10 +292,3 @@ def pooled(tensor: Tensor, embedding: Embedding) -> Tensor:
     if tensor.ndim == 3:
         return tensor.float().mean(1)
     return tensor.float().mean((1, 2) if embedding.channels_last else (2, 3))
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else []
-    return next((tensor for value in values if (tensor := first_tensor(value)) is not None), None)
