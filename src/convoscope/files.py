@@ -254,3 +254,16 @@ __all__ = [
     "aside", "digests", "disk_trouble", "open_regular", "read_regular", "read_text", "sha256", "sync",
     "write_arrays", "write_image", "write_whole",
 ]  # fmt: skip
+
+
+def process_lives(number: int) -> bool:
+    """Whether a process of this machine has this number; true where it cannot be asked without ending it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

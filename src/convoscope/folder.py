@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConvoscopeError, NotInPicture, UsageError
-from .files import digests, sha256, write_arrays, write_image, write_whole
+from .files import digests, process_lives, sha256, write_arrays, write_image, write_whole
 from .parallel import Task
 from .pipeline import Later, ahead
 from .plain import dump_json, plain
@@ -451,6 +452,14 @@ def _is_no_pictures_fault(one: PictureOutcome) -> bool:
     return one.lost or first.__cause__ is None
 
 
+def _swept(folder: Path) -> None:
+    """Take away what a killed process of this machine left half made."""
+    for left in folder.glob(".making-*-*"):
+        process = left.name.split("-")[1]
+        if process.isdigit() and int(process) != os.getpid() and not process_lives(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def write(
     folder: Path, explanation: Explanation, request: Request, key: str, *, complete: bool, more: dict[str, Any]
 ) -> dict[str, Any]:
@@ -459,7 +468,8 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     # on Ray two workers may be at one picture: each file comes into its place whole
-    making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    _swept(folder)
+    making = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=folder))
     try:
         write_arrays(making / "maps.npz", **explanation.arrays())
         files = ["maps.npz"]

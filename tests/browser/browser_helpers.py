@@ -79,6 +79,15 @@ def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) ->
     raise AssertionError(f"waited {timeout:.0f} s for: {expression}")
 
 
+def forget_uploads(server: Server) -> None:
+    """What one test has dropped in is not the first picture of the next."""
+    album = server.app.state.app_state.album
+    with album._lock:
+        for id in album._uploads:
+            album._entries.pop(id, None)
+        album._uploads.clear()
+
+
 @contextmanager
 def running(app: Any, port: int = 0) -> Iterator[str]:
     """The app behind a real socket on this machine, as long as the block lasts; yields its address."""

@@ -115,6 +115,7 @@ def tab(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterat
     )
     yield watched
     context.close()
+    forget_uploads(server)
     assert not watched.errors, watched.errors
     assert not watched.foreign, watched.foreign
 

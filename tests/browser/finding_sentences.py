@@ -12,6 +12,10 @@ SPOT = (
 )
 
 SAID = [
+    "epoch-7: layer3 holds NaN or infinity and is not compared.",
+    "7 of 60 pictures are of the class cup (by what the network says); at least 10 are needed to find its parts.",
+    "60 random pictures beside 50 of a concept: random sets have 30 pictures each. With twice as many as the concept "
+    "has, chance would be known better.",
     "About 5 of 100 labels look wrong (3 to 9).",
     "About 5 of 100 labels of cup and car look wrong (3 to 9): they are exchanged.",
     "Where classes overlap, a picture that is labelled right can look wrong: go through them by eye.",

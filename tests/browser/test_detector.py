@@ -58,8 +58,12 @@ def test_boxes_are_followed_under_the_mask(chromium: Any, scenes: Any, way: Any)
         page.goto(f"{url}/?picture={id}&methods=grad-cam&tour=0&mask={mask}")
     found = answer.value.json()
     until(page, "document.querySelector('.answers .change')")
-    until(page, "() => [...document.querySelectorAll('.bars .figure')].every((one) => one.querySelector('em'))")
-    shown = page.locator(".bars .figure").all_inner_texts()
+    shown: list[str] = []
+    for _ in range(300):  # the bars are drawn again while answers come
+        shown = page.locator(".bars .figure").all_inner_texts()
+        if shown and all("→" in text for text in shown):
+            break
+        page.wait_for_timeout(100)
     gone = word(page, "gone")
     context.close()
     before, after = reading.classes[: len(shown)], found["after"]["classes"]

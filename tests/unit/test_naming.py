@@ -104,6 +104,7 @@ def test_only_modules_installs_hooks_on_these_alone() -> None:
 
 @pytest.mark.parametrize("name", ["features", "features.0", "relu#2", "cat", "mean", "block.add#2"])
 def test_a_returned_value_replaces_the_output(name: str) -> None:
+    torch.manual_seed(0)  # some first weights leave nothing alive that could be replaced
     net = Net().eval()
     outputs: dict[str, Tensor] = {}
     with observe(net, lambda n, out: outputs.__setitem__(n, out.detach().clone())):

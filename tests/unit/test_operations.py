@@ -46,7 +46,8 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def maps(net: nn.Module, picture: Tensor, *names: str) -> Any:
-    return cs.explain(cs.wrap(net.eval(), size=picture.shape[-1]), picture, list(names), target=1)
+    ready = net if isinstance(net, torch.fx.GraphModule) else net.eval()  # an exported graph has one mode only
+    return cs.explain(cs.wrap(ready, size=picture.shape[-1]), picture, list(names), target=1)
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -199,6 +199,8 @@ class _Observer:
         """Visit the output of a functional operation; the replacement, or the output itself."""
         if self.visiting or not self.running or opaque(self.running[-1]):
             return output
+        if isinstance(self.running[-1], torch.jit.ScriptModule):
+            return output  # what a traced graph calls is no layer: neither its place nor its rule can be known
         operation = _operation(function, args, output)
         if operation is None:
             return output

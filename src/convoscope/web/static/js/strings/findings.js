@@ -144,7 +144,10 @@ export const FINDINGS = {
   "parts must be between 2 and 64, not {}.": "부분은 2개에서 64개까지입니다: $1.",
   "Give pictures of the class, or the store of a survey.": "그 클래스의 사진이나 조사 저장소를 주세요.",
   "{} has no layer whose cells keep a place in the picture: nothing to factorise.": "$1에는 칸이 사진의 자리를 지키는 층이 없어 나눌 것이 없습니다.",
-  "{} pictures are {}; at least 10 are needed to find its parts.": "$2인 사진이 $1장입니다. 부분을 찾으려면 10장은 필요합니다.",
+  "{} of {} pictures are of the class {} ({}); at least 10 are needed to find its parts.": "사진 $2장 중 $3 클래스는 $1장입니다($4). 부분을 찾으려면 10장은 필요합니다.",
+  "{} random pictures beside {} of a concept: random sets have {} pictures each.": "개념 사진 $2장에 무작위 사진은 $1장입니다. 무작위 묶음마다 $3장이 들어갑니다.",
+  "{}: {} holds NaN or infinity and is not compared.": "$1: $2 층에 NaN이나 무한대가 있어 비교하지 않았습니다.",
+  "With twice as many as the concept has, chance would be known better.": "개념 사진의 두 배가 있으면 우연의 크기를 더 잘 알 수 있습니다.",
   "Layer {} holds values that are not finite: nothing can be factorised.": "$1 층에 유한하지 않은 값이 있어 나눌 수 없습니다.",
   "Name a concept: --concept stripes=FOLDER.": "개념을 말하세요: --concept stripes=폴더.",
   "At least 20 random sets are needed for a test at the 5 % level, not {}.": "5 % 수준의 검정에는 무작위 묶음이 20개는 필요합니다: $1.",
@@ -198,7 +201,7 @@ export const PIECES = {
   // how far the work is
   "Looking at the pictures": "사진 보는 중", "Looking at the training pictures": "훈련 사진 보는 중", "Looking at pictures": "사진 보는 중", "Looking for slices": "묶음 찾는 중", "Testing slices": "묶음 검정 중", "Looking for shortcuts": "지름길 찾는 중", "Reading pictures for shortcuts": "지름길을 찾으려고 사진 읽는 중", "The search for what pictures carry": "사진에 있는 것 찾는 중",
   "Measuring the units": "유닛 재는 중", "Taking out what does nothing": "하는 일이 없는 것 빼는 중", "Trying pipelines": "전처리 시험 중", "Testing pipelines": "전처리 검정 중", "Trying batch norm on these pictures": "이 사진들로 배치 정규화 시험 중", "Compressing once more": "한 번 더 압축하는 중", "Changing the pictures": "사진 바꾸는 중", "Testing what it does not bear": "견디지 못하는 것 검정 중",
-  "the maps": "히트맵", "held against random maps": "무작위 히트맵과 견주기", "held against a random classifier": "무작위 분류기와 견주기", "made again under noise": "잡음을 넣어 다시 그리기",
+  "by what the network says": "신경망의 답에 따라", "by their labels": "정답에 따라", "the maps": "히트맵", "held against random maps": "무작위 히트맵과 견주기", "held against a random classifier": "무작위 분류기와 견주기", "made again under noise": "잡음을 넣어 다시 그리기",
   "Probing the layers": "층마다 탐침 만드는 중", "Comparing pictures": "사진 비교 중", "Holding units against parts": "유닛을 부분과 견주는 중",
   // words of the evidence
   "what": "무엇", "class": "클래스", "class index": "클래스 번호", "family": "종류", "sufficiency": "붙이면 바뀌는 비율", "necessity": "없애면 잃는 비율", "control": "견줌 값", "visible": "눈에 보임", "place": "자리", "on thing": "사물 위의 비율", "side": "한 변", "layer": "층", "pipeline": "전처리", "group": "묶음", "bgr": "BGR", "stops": "여기서 멈춤", "quality": "품질", "change": "변화", "level": "세기", "advice": "권하는 것",
