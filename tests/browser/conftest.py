@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # browser_helpers
 
-from browser_helpers import ARGUMENTS, Server, looking, running, until
+from browser_helpers import ARGUMENTS, Server, forget_uploads, looking, running, until
 
 
 def missing(reason: str) -> None:

@@ -8,18 +8,22 @@ import { set, state } from "./state.js";
 let node = null;
 let now = null; // the explanation on show
 let change = null; // after a mask or an ablation
+let asked = ""; // the question that it answers
+
+const question = () => [state.picture, state.target, state.against].join("\n");
 
 export function drawAnswers(into, found) {
   node = into;
   now = found;
-  // what a mask or a switched-off unit changes stays until the question is another
-  if (found === null) change = null;
+  // what a mask or a switched-off unit changes stays until the question is another; its answer may come before the maps
+  if (asked !== question()) change = null;
   draw();
 }
 
 /** Show beside the bars what a mask or a switched-off unit makes of them; null takes it away. */
 export function showChange(what) {
   change = what;
+  asked = question();
   draw();
 }
 
