@@ -7,7 +7,6 @@ their own: the detector's boxes, the server that stops, the pictures behind the 
 from __future__ import annotations
 
 import re
-import shutil
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -196,6 +195,10 @@ def test_figures_are_seen_names_stay_inside_and_the_room_is_used(tab: Any, tmp_p
 
 @in_all("small things")
 def test_refusals_are_named_the_region_goes_the_opacity_returns(tab: Any, tmp_path: Any) -> None:
+    from PIL import Image
+
+    from convoscope.toybox import draw
+
     page = tab.open("methods=saliency")
     pixels = "document.querySelector('[data-method=saliency] canvas.pixels').toDataURL()"
     before = page.evaluate(pixels)
@@ -236,8 +239,7 @@ def test_refusals_are_named_the_region_goes_the_opacity_returns(tab: Any, tmp_pa
     page.wait_for_selector(".tile canvas")
     shown = [float(one) for one in page.locator(".tile .caption > span").all_inner_texts()]
     assert shown == sorted(shown, reverse=True)
-    # one that is there already: other tests of this server go on with the pictures that they know
-    shutil.copy(min(tab.server.folder.glob("*.png")), tmp_path / "good.png")
+    Image.fromarray(draw(901, label="cup").image).save(tmp_path / "good.png")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
     page.locator("#choose").set_input_files([str(tmp_path / name) for name in ("a.png", "good.png", "b.png")])

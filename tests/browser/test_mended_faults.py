@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -182,9 +181,12 @@ def test_tiles_show_the_number_that_orders_them(tab: Any) -> None:
 
 
 def test_dropping_several_files_names_all_that_were_refused(tab: Any, tmp_path: Any) -> None:
+    from PIL import Image
+
+    from convoscope.toybox import draw
+
     page = tab.open()
-    # one that is there already: other tests of this server go on with the pictures that they know
-    shutil.copy(min(tab.server.folder.glob("*.png")), tmp_path / "good.png")
+    Image.fromarray(draw(901, label="cup").image).save(tmp_path / "good.png")
     (tmp_path / "a.png").write_bytes(b"no picture")
     (tmp_path / "b.png").write_bytes(b"no picture either")
     page.locator("#choose").set_input_files([str(tmp_path / name) for name in ("a.png", "good.png", "b.png")])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: the folder's name in the folder of a store
 FOLDER = "wanted"
-#: units that climb together: as many as a batch of the usual size holds
+#: units whose pictures are made together: as many as a batch of the usual size holds
 TOGETHER = 16
 
 
