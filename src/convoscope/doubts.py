@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine.fields.watch import NetworkTrace
+from .engine.fields.trace import NetworkTrace
 from .methods import About
 from .targets import Scorer
 

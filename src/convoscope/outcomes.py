@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value_doubts
-from .engine.fields.watch import NetworkTrace
+from .engine.fields.trace import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture
 from .methods import Maps, Method, Query

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.fields.watch import NetworkTrace, trunk, watch
+from ..engine.fields.trace import NetworkTrace
+from ..engine.fields.watch import trunk, watch
 from ..engine.passes import runner
 from ..engine.passes.untouched import is_scripted, untouched
 from ..errors import ConvoscopeError, ModelError, UsageError
@@ -24,7 +25,7 @@ from .calling import Picked, call_for, picking
 from .labels import outputs_of, own_labels, read_labels, without_background
 
 if TYPE_CHECKING:
-    from ..engine.fields.watch import Layer
+    from ..engine.fields.trace import Layer
 
 
 @dataclass(eq=False)

@@ -5,15 +5,10 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ..draw import colour
-
-if TYPE_CHECKING:
-    pass
-
 
 #: the longer side of photos and maps in the file
 SIDE = 384
