@@ -14,7 +14,7 @@ from .version import __version__ as __version__
 #: public name -> the module it lives in
 _PUBLIC = {
     "explain": "explanation",
-    "Explanation": "results", "Explanations": "results", "Heatmap": "results", "Plan": "results",
+    "Explanation": "results", "Explanations": "results", "Heatmap": "heatmap", "Plan": "heatmap",
     "open_model": "models.opening",
     "wrap": "models.model", "Model": "models.model", "layers": "models.model",
     "Picture": "pictures.picture", "Preprocessing": "pictures.picture",
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .explanation import explain as explain
     from .folder import explain_folder as explain_folder
+    from .heatmap import Heatmap as Heatmap
+    from .heatmap import Plan as Plan
     from .improve.audit import audit as audit
     from .improve.depth import depth as depth
     from .improve.diagnose import Diagnosis as Diagnosis
@@ -130,8 +132,6 @@ if TYPE_CHECKING:
     from .reports.report import report as report
     from .results import Explanation as Explanation
     from .results import Explanations as Explanations
-    from .results import Heatmap as Heatmap
-    from .results import Plan as Plan
     from .surveys.gather.driver import survey as survey
     from .surveys.store.store import Store as Store
     from .targets import Instance as Instance

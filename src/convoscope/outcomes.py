@@ -15,11 +15,12 @@ from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value
 from .engine.fields.trace import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture
+from .heatmap import Heatmap, Plan
 from .methods import Maps, Method, Query
 from .methods.naming import titles
 from .models.model import Model
 from .pictures.picture import ModelInput
-from .results import Explanation, Heatmap, Plan
+from .results import Explanation
 from .session import Session
 from .targets import ClassTarget, Scorer, Target, default_layer, note
 from .targets.classes import ClassScorer

@@ -36,8 +36,9 @@ from .style import STYLE
 
 if TYPE_CHECKING:
     from ..concepts.craft import Craft
+    from ..heatmap import Heatmap
     from ..models.model import Model
-    from ..results import Explanation, Heatmap
+    from ..results import Explanation
     from ..surveys import Store
 
 #: channels of each picture's sheet of its layer
