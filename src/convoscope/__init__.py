@@ -53,7 +53,7 @@ _PUBLIC = {
     "evaluate": "trust.evaluate",
     "report": "reports.report",
     "serve": "web.inline", "Served": "web.inline",
-    "explain_folder": "folder",
+    "explain_folder": "folder.run",
     "tune_allocator": "allocator",
     "Instance": "targets", "Segment": "targets", "Likeness": "targets", "Target": "targets",
 }  # fmt: skip
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from .errors import TargetError as TargetError
     from .errors import UsageError as UsageError
     from .explanation import explain as explain
-    from .folder import explain_folder as explain_folder
+    from .folder.run import explain_folder as explain_folder
     from .heatmap import Heatmap as Heatmap
     from .heatmap import Plan as Plan
     from .improve.audit import audit as audit
