@@ -16,7 +16,7 @@ _PUBLIC = {
     "explain": "explanation",
     "Explanation": "results", "Explanations": "results", "Heatmap": "heatmap", "Plan": "heatmap",
     "open_model": "models.opening",
-    "wrap": "models.model", "Model": "models.model", "layers": "models.model",
+    "wrap": "models.model", "Model": "models.model", "layers": "models.layers",
     "Picture": "pictures.picture", "Preprocessing": "pictures.picture",
     "filters": "methods.views", "activations": "methods.views",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
@@ -123,8 +123,8 @@ if TYPE_CHECKING:
     from .methods import XGradCAM as XGradCAM
     from .methods.views import activations as activations
     from .methods.views import filters as filters
+    from .models.layers import layers as layers
     from .models.model import Model as Model
-    from .models.model import layers as layers
     from .models.model import wrap as wrap
     from .models.opening import open_model as open_model
     from .pictures.picture import Picture as Picture

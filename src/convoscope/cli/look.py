@@ -30,7 +30,7 @@ def layers(
     json: JsonFlag = False,
 ) -> None:
     """List the network's layers: output shape, parameters, receptive field."""
-    from ..models.model import layers as rows_of
+    from ..models.layers import layers as rows_of
 
     opened = open_from(model, options)
     rows = list(rows_of(opened))
