@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..draw import colour
+from ..draw import colour, legend
 from ..errors import ConvoscopeError, UsageError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..files import write_whole
@@ -203,13 +203,13 @@ def _bars(found: Explanation) -> str:
 def _map(name: str, heatmap: Heatmap, verdict: dict[str, Any] | None) -> str:
     scale = heatmap.scale()
     says = f'<br><span class="says">{escape(scale.note)}</span>' if scale.note else ""
-    strip = uri(Image.fromarray(colour.bar(scale, 64)), sharp=True)
+    strip = uri(Image.fromarray(legend.bar(scale, 64)), sharp=True)
     low, high = (escape(text) for text in colour.format_range(scale.low, scale.high))
-    legend = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}{says}'
+    key = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}{says}'
     layer = f" at {escape(heatmap.layer)}" if heatmap.layer and "cam" in heatmap.method else ""
     doubts = "".join(f'<br><span class="doubt">{escape(d)}</span>' for d in heatmap.doubts)
     judged = f'<br><span class="verdict">{escape(verdict["sentence"])}</span>' if verdict else ""
-    caption = f"<b>{escape(heatmap.title)}</b>{layer}<br>{legend}"
+    caption = f"<b>{escape(heatmap.title)}</b>{layer}<br>{key}"
     return figure(uri(heatmap.overlay()), caption, f"{heatmap.title} for {heatmap.target}", judged + doubts)
 
 

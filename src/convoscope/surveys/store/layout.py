@@ -54,7 +54,7 @@ def begun(path: str | Path) -> bool:
 
 def there(path: str) -> bool:
     """Whether an object store holds a ledger at ``path``."""
-    from ..gather.collections import filesystem
+    from ..addresses import filesystem
 
     fs, where = filesystem(f"{table_path(path, 'units')}/_versions")
     with _clear_errors(path):
