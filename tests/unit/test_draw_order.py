@@ -160,6 +160,11 @@ def quick() -> list[str]:
 
 
 def test_every_quick_method_uses_its_colours_or_says_why() -> None:
+    check(quick(), 5)
+
+
+@pytest.mark.slow
+def test_every_quick_method_uses_its_colours_on_twenty_pictures() -> None:
     check(quick(), 20)
 
 
