@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 class Layers(list[dict[str, Any]]):
-    """A row a layer; a notebook shows a table."""
+    """A row a layer; a notebook shows a table.
+
+    ``input_shape`` is what the network was run on, (channels, rows, columns) of one picture; shapes and receptive
+    fields hold for it. ``assumed`` is the sentence for a size that nobody gave, else empty.
+    """
+
+    input_shape: tuple[int, ...] = ()
+    assumed: str = ""
 
     def _repr_html_(self) -> str:
         rows = []
@@ -26,7 +33,9 @@ class Layers(list[dict[str, Any]]):
             rows.append(
                 [row["name"] + mark, row["type"], shape, f"{row['parameters']:,}" if row["parameters"] else "", size]
             )
-        return html_table(("layer", "type", "output", "parameters", "receptive field"), rows)
+        title = f"for an input of {'×'.join(map(str, self.input_shape))}" if self.input_shape else ""
+        title += f" ({self.assumed})" if self.assumed else ""
+        return html_table(("layer", "type", "output", "parameters", "receptive field"), rows, title=title)
 
 
 def layers(model: Model) -> Layers:
@@ -36,7 +45,7 @@ def layers(model: Model) -> Layers:
     in input pixels from the first pixel's centre), each (rows, columns); ``None`` where cells have no place.
     """
     watched = model.watched()
-    return Layers(
+    found = Layers(
         {
             "name": layer.name,
             "type": layer.kind,
@@ -47,6 +56,14 @@ def layers(model: Model) -> Layers:
         }
         for layer in watched.layers.values()
     )
+    found.input_shape = tuple(watched.input_shape[1:])
+    if model.preprocessing.size is None:
+        size = "×".join(map(str, found.input_shape[-2:]))
+        found.assumed = (
+            f"nobody gave the network's size, so {size} is assumed here: pictures go in at their own size, and shapes "
+            "follow it"
+        )
+    return found
 
 
 def module_by_name(model: Model, layer: Layer | str) -> nn.Module | None:

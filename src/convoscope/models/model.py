@@ -137,10 +137,22 @@ class Model:
                 except ConvoscopeError:
                     raise
                 except Exception as error:
-                    raise ModelError(forward_failed(self, chw, error)) from error
+                    fits = "" if shape is not None or self.preprocessing.size is not None else self._fitting(example)
+                    raise ModelError(forward_failed(self, chw, error) + fits) from error
             if trunk(self.module) is None:  # else the forward ends before the outputs
                 self._check_labels(self._watched[key].output_shapes)
         return self._watched[key]
+
+    def _fitting(self, example: Tensor) -> str:
+        """Which of the usual sizes the network runs on, as a sentence; empty where it is none of them."""
+        for side in _SIDES:
+            try:
+                with torch.no_grad():
+                    self.run(example.new_zeros((*example.shape[:-2], side, side)))
+            except Exception:  # whatever it says, this size is not the one
+                continue
+            return f" It does run on {side}×{side}: --size {side}."
+        return ""
 
     def _check_labels(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """A background's label that is one too many would put every name off by one; other misfits are doubts."""
@@ -310,6 +322,8 @@ def assumed(module: nn.Module, preprocessing: Preprocessing) -> tuple[str, ...]:
     )
 
 
+#: the sides of the inputs that networks are trained on, tried where nobody gave one and 224 is none
+_SIDES = (28, 32, 48, 64, 96, 112, 128, 160, 192, 240, 256, 260, 288, 299, 300, 320, 331, 380, 384, 448, 480, 512)
 #: how the note on assumed preprocessing begins
 ASSUMED = "Nobody gave the preprocessing:"
 
