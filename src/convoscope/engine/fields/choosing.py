@@ -63,6 +63,8 @@ def choose(
         embedding = _best_name([s for s in seen if s.track.serial == source.serial], stem)
         end, through = source.past, source.through
     grids = [s for s in seen if s.layer.geometry is not None and s.layer.single]
+    # one cell tells no place from another: LeNet's last convolution, a ResNet's last stage on 32 pixels
+    grids = [s for s in grids if (s.layer.grid or (1, 1)) != (1, 1)] or grids
     before = [s for s in grids if s.track.serial and end >> s.track.serial & 1] or grids
     if not before:
         return None, embedding, classifier, ()
