@@ -48,8 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     turn = _turn()
     rest = pytest.mark.skip(reason="a long sweep whose turn it is not (make test-all runs every one)")
     for item in items:
+        slow = item.get_closest_marker("slow")
         # by name, so that the turns do not move when tests are added
-        if item.get_closest_marker("slow") and (zlib.crc32(item.nodeid.encode()) + turn) % ROTATION:
+        if slow and (zlib.crc32(item.nodeid.encode()) + turn) % slow.kwargs.get("one_in", ROTATION):
             item.add_marker(rest)
 
 
