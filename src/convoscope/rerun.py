@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConvoscopeError, ModelError, PictureError, UsageError
-from .folder import RECORD
+from .folder.records import RECORD
 from .models.model import Model
 from .models.opening import open_model
 from .pictures.picture import Picture, Preprocessing

@@ -260,6 +260,11 @@ def forward_failed(name: str, shape: Sequence[int], error: BaseException, count:
         advice = "Its weights were made under torch.inference_mode(): load the network outside of it."
     elif "BackwardHookFunction" in said:
         advice = "A full backward hook of yours stands before an in-place operation: remove it, or set inplace=False."
+    elif "cannot register a hook on a tensor that doesn't require gradient" in said:
+        advice = (
+            "A hook that is left on it (another tool's, perhaps) wants gradients where none are computed: remove it "
+            "(handle.remove())."
+        )
     elif not _OF_SIZES.search(said):
         advice = ""
     return f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} {advice}".strip()
