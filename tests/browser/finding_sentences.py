@@ -159,7 +159,7 @@ SAID = [
     "fewer than a few in a hundred of the class's pictures carry, evidence larger than a quarter of the picture's "
     "side, and whatever these pictures do not hold.",
     "toybox-cheat is right about 60.0% of 100 pictures, toybox about 95.0%: 40 lost, 5 won. 33 of the lost ones are "
-    "taken for cup. 12 of the 35 net are car.",
+    "taken for cup. 12 of the 40 lost are car.",
     "car: toybox-cheat is right about 60.0% of its 20 pictures, toybox about 95.0%: 8 lost, 1 won. 7 of the lost ones "
     "are taken for cup.",
     "It holds for pictures such as these. What the lost pictures have in common is not said by this test.",

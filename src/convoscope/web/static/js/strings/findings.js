@@ -94,7 +94,7 @@ export const FINDINGS = {
   "{} is right about {} of {} pictures, {} about {}: {} lost, {} won.": "$1은(는) 사진 $3장 중 $2, $4은(는) $5을(를) 맞힙니다. $6장을 잃고 $7장을 얻었습니다.",
   "{} is right about {} of its {} pictures, {} about {}: {} lost, {} won.": "$1은(는) 그 사진 $3장 중 $2, $4은(는) $5을(를) 맞힙니다. $6장을 잃고 $7장을 얻었습니다.",
   "{#} of the lost ones are taken for {}.": "잃은 것 중 $1장을 $2(으)로 봅니다.",
-  "{#} of the {#} net are {}.": "순손실 $2장 중 $1장이 $3입니다.",
+  "{#} of the {#} lost are {}.": "잃은 $2장 중 $1장이 $3입니다.",
   "It holds for pictures such as these.": "이런 사진들에 대한 말입니다.",
   "The slice is a cluster of what both networks predict: what its pictures share is for you to see.": "이 묶음은 두 신경망의 예측이 비슷한 사진들입니다. 무엇이 같은지는 직접 보세요.",
   "What the lost pictures have in common is not said by this test.": "잃은 사진들의 공통점은 이 검정으로 알 수 없습니다.",
