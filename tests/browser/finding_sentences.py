@@ -175,6 +175,7 @@ SAID = [
     "4 pictures have labels that neither network knows: yak, gnu and 3 more.",
     "Units are judged on 1,000 of the pictures.",
     "No label of these pictures is a class of the networks: what is right and wrong is not known.",
+    "They have no class names: add --labels FILE, a name a line in the order of the outputs.",
     "Parts marked unstable are not found again with another seed: read nothing into them.",
     "layer3 has negative activations, which a non-negative factorisation cannot hold: they count as zero (12% of the "
     "norm).",

@@ -108,6 +108,7 @@ export const FINDINGS = {
   "{} pictures have labels that neither network knows: {}.": "사진 $1장의 정답은 두 신경망 모두 모릅니다: $2.",
   "Units are judged on {} of the pictures.": "유닛은 사진 $1장으로 봤습니다.",
   "No label of these pictures is a class of the networks: what is right and wrong is not known.": "이 사진들의 정답은 두 신경망의 클래스에 없습니다. 무엇이 맞고 틀린지 알 수 없습니다.",
+  "They have no class names: add --labels FILE, a name a line in the order of the outputs.": "신경망에 클래스 이름이 없습니다. 출력 순서대로 한 줄에 하나씩 적은 파일을 --labels FILE로 주세요.",
   // concepts
   "Parts marked unstable are not found again with another seed: read nothing into them.": "불안정하다고 표시한 부분은 다른 시드에서 다시 나오지 않습니다. 뜻을 읽지 마세요.",
   "{} has negative activations, which a non-negative factorisation cannot hold: they count as zero ({} of the norm).": "$1에 음의 활성이 있습니다. 비음수 분해는 담을 수 없어 0으로 셉니다(크기의 $2).",
