@@ -68,9 +68,10 @@ def taught(kind: int) -> ToyNet:
 
 def examine(number: int) -> dict[str, Any]:
     """One planted slice."""
-    way, label = list(WAYS)[number // 10 % len(WAYS)], CLASSES[number % 10]
+    way, kind = list(WAYS)[number % len(WAYS)], number // len(WAYS) % 10
+    label = CLASSES[kind]
     if way == "ground":
-        recipe, network = grounded(number % 10), taught(number % 10 % 3)
+        recipe, network = grounded(kind), taught(kind % 3)
     else:
         recipe = Slice(f"benchmark {number}", way, label, net=KINDS[number % 3], **WAYS[way])
         network = base(recipe.net)
