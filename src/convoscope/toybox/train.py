@@ -52,8 +52,17 @@ def save(
     }  # fmt: skip
     file = WEIGHTS / f"{name}.safetensors"
     save_file(state, file, metadata=about)
+    file.write_bytes(in_order(file.read_bytes()))
     file.chmod(0o644)  # safetensors writes for the owner alone
     print(f"{name}: {file.stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
+
+
+def in_order(file: bytes) -> bytes:
+    """The same safetensors file with its header sorted: safetensors writes metadata in another order each time."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[8 + length :]
 
 
 def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
