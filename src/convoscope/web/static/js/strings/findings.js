@@ -94,7 +94,7 @@ export const FINDINGS = {
   "{} is right about {} of {} pictures, {} about {}: {} lost, {} won.": "$1은(는) 사진 $3장 중 $2, $4은(는) $5을(를) 맞힙니다. $6장을 잃고 $7장을 얻었습니다.",
   "{} is right about {} of its {} pictures, {} about {}: {} lost, {} won.": "$1은(는) 그 사진 $3장 중 $2, $4은(는) $5을(를) 맞힙니다. $6장을 잃고 $7장을 얻었습니다.",
   "{#} of the lost ones are taken for {}.": "잃은 것 중 $1장을 $2(으)로 봅니다.",
-  "{#} of the {#} net are {}.": "순손실 $2장 중 $1장이 $3입니다.",
+  "{#} of the {#} lost are {}.": "잃은 $2장 중 $1장이 $3입니다.",
   "It holds for pictures such as these.": "이런 사진들에 대한 말입니다.",
   "The slice is a cluster of what both networks predict: what its pictures share is for you to see.": "이 묶음은 두 신경망의 예측이 비슷한 사진들입니다. 무엇이 같은지는 직접 보세요.",
   "What the lost pictures have in common is not said by this test.": "잃은 사진들의 공통점은 이 검정으로 알 수 없습니다.",
@@ -108,6 +108,7 @@ export const FINDINGS = {
   "{} pictures have labels that neither network knows: {}.": "사진 $1장의 정답은 두 신경망 모두 모릅니다: $2.",
   "Units are judged on {} of the pictures.": "유닛은 사진 $1장으로 봤습니다.",
   "No label of these pictures is a class of the networks: what is right and wrong is not known.": "이 사진들의 정답은 두 신경망의 클래스에 없습니다. 무엇이 맞고 틀린지 알 수 없습니다.",
+  "They have no class names: add --labels FILE, a name a line in the order of the outputs.": "신경망에 클래스 이름이 없습니다. 출력 순서대로 한 줄에 하나씩 적은 파일을 --labels FILE로 주세요.",
   // concepts
   "Parts marked unstable are not found again with another seed: read nothing into them.": "불안정하다고 표시한 부분은 다른 시드에서 다시 나오지 않습니다. 뜻을 읽지 마세요.",
   "{} has negative activations, which a non-negative factorisation cannot hold: they count as zero ({} of the norm).": "$1에 음의 활성이 있습니다. 비음수 분해는 담을 수 없어 0으로 셉니다(크기의 $2).",
