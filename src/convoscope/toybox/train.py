@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from convoscope.files import write_whole
+from convoscope.models.weights import as_bytes
 from convoscope.toybox.loading import MEAN, STD, build, normalize
 from convoscope.toybox.specimens import CLASSES, SIZE, Specimen, draw, pictures
 
@@ -43,7 +44,6 @@ def save(
     kind: str = "classifier",
 ) -> None:
     """Write the weights (float32) with all that is needed to use them."""
-    state = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     WEIGHTS.mkdir(exist_ok=True)
     about = {
         "labels": json.dumps(labels), "mean": json.dumps(MEAN), "std": json.dumps(STD), "size": str(size),
@@ -51,8 +51,7 @@ def save(
         "settings": json.dumps(settings), "notes": json.dumps(notes),
     }  # fmt: skip
     file = WEIGHTS / f"{name}.safetensors"
-    save_file(state, file, metadata=about)
-    file.chmod(0o644)  # safetensors writes for the owner alone
+    write_whole(file, as_bytes(network.state_dict(), about))
     print(f"{name}: {file.stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
 
 
