@@ -217,3 +217,30 @@ def test_whatever_a_decoder_raises_is_a_sentence_about_the_picture(
     monkeypatch.setattr(Image, "open", fails)
     with pytest.raises(PictureError, match=r"a\.png: the picture cannot be decoded \(the codec gave up\)"):
         Picture.of(tmp_path / "a.png")
+
+
+def test_patterns_may_be_relative_or_whole(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert find_pictures([tmp_path / "*.png"]) == [tmp_path / "a.png"]
+    monkeypatch.chdir(tmp_path)
+    assert [str(path) for path in find_pictures(["*.png"])] == ["a.png"]
+
+
+def test_of_many_bands_the_drawn_ones_are_those_that_the_preprocessing_names() -> None:
+    bands = np.stack([np.full((8, 9), 10 * n, np.uint8) for n in range(1, 6)], 2)
+    to = Preprocessing((4, 4), None, "squash", (0.0,) * 5, (1.0,) * 5, rgb=(4, 2, 0))
+    assert Picture.of(bands).prepare(to).picture.image.getpixel((0, 0)) == (50, 30, 10)
+    own = Picture(bands, rgb=(1, 1, 1))  # what the picture says of itself stands
+    assert own.prepare(to).picture.image.getpixel((0, 0)) == (20, 20, 20)
+    few = Preprocessing((4, 4), None, "squash", (0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(PictureError, match="5 channels"):
+        Picture.of(bands).prepare(few)
+
+
+def test_tensors_of_every_rank() -> None:
+    assert Picture.of(torch.rand(1, 5)).size == (1, 5)
+    assert Picture.of(torch.rand(1, 1, 5)).size == (1, 5)
+    assert Picture.of(torch.rand(1, 3, 4, 5)).size == (4, 5)
+    for bad in (torch.rand(5), torch.rand(1, 1, 3, 4, 5), torch.rand(0, 3, 4, 5)):
+        with pytest.raises(PictureError):
+            Picture.of(bad)
