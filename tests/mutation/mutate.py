@@ -67,7 +67,8 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         ],
         _tests(
             "reference/test_cams reference/test_gradients reference/test_vargrad reference/test_perturbation "
-            "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input"
+            "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input "
+            "unit/test_wrong_lines_2"
         ),
     ),
     "targets": (
@@ -77,7 +78,8 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         ],
         _tests(
             "unit/test_door unit/test_slips unit/test_labels unit/test_watch robust/test_targets_everywhere "
-            "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs"
+            "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs "
+            "unit/test_wrong_lines_2"
         ),
     ),
     "pictures": (
