@@ -244,3 +244,10 @@ def test_tensors_of_every_rank() -> None:
     for bad in (torch.rand(5), torch.rand(1, 1, 3, 4, 5), torch.rand(0, 3, 4, 5)):
         with pytest.raises(PictureError):
             Picture.of(bad)
+
+
+@pytest.mark.parametrize("values", [(0.5, float("nan"), 0.5), (float("inf"), 0.5, 0.5), (0.5, 0.5, -float("inf"))])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_one_value_that_is_no_number_spoils_a_mean(name: str, values: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be one number a channel"):
+        Preprocessing(**{"mean": (0.5,) * 3, "std": (0.5,) * 3, name: values})
