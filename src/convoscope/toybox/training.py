@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from convoscope.files import write_whole
+from convoscope.models.weights import as_bytes
 from convoscope.toybox.loading import MEAN, STD
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -28,7 +29,6 @@ def save(
     kind: str = "classifier",
 ) -> None:
     """Write the weights (float32) with all that is needed to use them."""
-    state = {key: value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     WEIGHTS.mkdir(exist_ok=True)
     about = {
         "labels": json.dumps(labels), "mean": json.dumps(MEAN), "std": json.dumps(STD), "size": str(size),
@@ -36,8 +36,7 @@ def save(
         "settings": json.dumps(settings), "notes": json.dumps(notes),
     }  # fmt: skip
     file = WEIGHTS / f"{name}.safetensors"
-    save_file(state, file, metadata=about)
-    file.chmod(0o644)  # safetensors writes for the owner alone
+    write_whole(file, as_bytes(network.state_dict(), about))
     print(f"{name}: {file.stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
 
 
