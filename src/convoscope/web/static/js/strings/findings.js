@@ -113,6 +113,8 @@ export const FINDINGS = {
   "{} has negative activations, which a non-negative factorisation cannot hold: they count as zero ({} of the norm).": "$1에 음의 활성이 있습니다. 비음수 분해는 담을 수 없어 0으로 셉니다(크기의 $2).",
   "Random pictures are drawn toybox pictures: photos of your own are a fairer comparison.": "무작위 사진은 그려 만든 토이박스 사진입니다. 자기 사진과 견주는 것이 더 공정합니다.",
   "{} at {}: the direction does not separate pictures held out (accuracy {}): not reported.": "$2 층의 $1: 방향이 따로 둔 사진을 가르지 못해(정확도 $3) 보고하지 않습니다.",
+  "One picture could not be read and is left out: {}.": "사진 한 장을 읽을 수 없어 뺐습니다: $1.",
+  "{} pictures could not be read and are left out.": "사진 $1장을 읽을 수 없어 뺐습니다.",
   "Only {} pictures have masks: hardly anything can be shown on so few.": "마스크가 있는 사진이 $1장뿐입니다. 이만큼으로는 거의 아무것도 보일 수 없습니다.",
   // a diagnosis as a whole
   "The input comes first: with a wrong one the other stages would measure nothing.": "입력이 먼저입니다. 입력이 틀리면 나머지 단계는 아무것도 재지 못합니다.",
