@@ -181,6 +181,8 @@ SAID = [
     "norm).",
     "Random pictures are drawn toybox pictures: photos of your own are a fairer comparison.",
     "stripes at layer2: the direction does not separate pictures held out (accuracy 0.51): not reported.",
+    "One picture could not be read and is left out: cats/0017.png.",
+    "12 pictures could not be read and are left out.",
     "Only 12 pictures have masks: hardly anything can be shown on so few.",
     "The input comes first: with a wrong one the other stages would measure nothing.",
     "Could have been missed: labels wrong in fewer than 2% of the pictures, or where classes overlap; copies of "
