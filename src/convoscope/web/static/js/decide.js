@@ -115,6 +115,7 @@ function layout(names) {
     shown.set(name, { frame, about: null, array: null });
   }
   fill(grid, [...shown.values()].map((one) => one.frame.node));
+  grid.style.setProperty("--maps", shown.size);
   const old = panel.querySelector(".adder");
   if (old) old.replaceWith(adder());
 }
