@@ -16,7 +16,12 @@ export function present() {
   set({ present: state.present || "1", tab: "decide" });
 }
 
-const methods = () => list("methods").filter((name) => !methodOf(name)?.slow);
+/** Those of a moment, one by one; where only slow ones are chosen, the network's usual ones. */
+function methods() {
+  const quick = (names) => names.filter((name) => methodOf(name) && !methodOf(name).slow);
+  const chosen = quick(list("methods"));
+  return chosen.length ? chosen : quick(app.model.default_methods);
+}
 
 export function drawPresent() {
   if (!state.present) { box?.close(); box?.remove(); box = null; return; }

@@ -76,7 +76,13 @@ function step(by) {
   draw();
 }
 
-async function decide(kind, value = "") {
+// one decision after the other: who presses y three times has looked at three pictures
+let line = Promise.resolve();
+const queued = (act) => (...given) => { line = line.then(() => act(...given)); };
+const decide = queued(keep);
+const undo = queued(takeBack);
+
+async function keep(kind, value = "") {
   const one = found.suspects[at];
   if (!one?.id) { step(1); return; }
   try {
@@ -86,7 +92,7 @@ async function decide(kind, value = "") {
   } catch (error) { failed(error); }
 }
 
-async function undo() {
+async function takeBack() {
   try {
     const back = await post("/api/collection/undo", {});
     const fresh = await get("/api/improve/audit");
