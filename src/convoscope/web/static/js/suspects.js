@@ -24,7 +24,7 @@ export async function labelsPart(into, given, again) {
   at = Math.max(0, found.suspects.findIndex((one) => one.id && !decided(one)));
   deck = h("section", { class: "deck", "aria-label": t("part_labels") });
   fill(into, h("p", { class: "answer" }, t("wrongLabels", { n: wrong.count, p: percent(wrong.wrong.mean), low: percent(wrong.wrong.low), high: percent(wrong.wrong.high), of: found.pictures })),
-    h("p", { class: "soft" }, t("auditKeys")), deck,
+    wrong.count === 0 && found.suspects.length ? h("p", {}, t("noneStands")) : null, h("p", { class: "soft" }, t("auditKeys")), deck,
     found.copies.length ? h("details", {}, h("summary", {}, t("copies", { n: found.copies.length })), h("div", { class: "shots" }, found.copies.map((one) => h("span", { class: "copy-pair" }, shot(one.a), shot(one.b))))) : null,
     found.outliers.length ? h("details", {}, h("summary", {}, t("outliers")), h("div", { class: "shots" }, found.outliers.map((one) => shot(one, number(one.distance, 2))))) : null,
     h("div", { class: "bar" }, run));
