@@ -259,10 +259,14 @@ def _concepts(model: Model, found: Explanation, store: Store, made: dict[str, Cr
             f"the logit is lost [{part.importance.low:.0%}, {part.importance.high:.0%}].{unstable}</p>"
             f"<div class=thumbs>{here}{''.join(patches)}</div></div>"
         )
-    said = (
-        f"Found without labels at {parts.layer} in the collection's pictures of the class (CRAFT); together the parts "
-        f"give back {parts.completeness.mean:.0%} of the logit."
+    whole = parts.completeness
+    # a share of logits that lie about zero has an interval that says nothing
+    gives = (
+        f"together the parts give back {whole.mean:.0%} of the logit"
+        if whole.low > -1 and whole.high < 2
+        else "what the parts give back of the logit cannot be told: the logits of these pictures lie about zero"
     )
+    said = f"Found without labels at {parts.layer} in the collection's pictures of the class (CRAFT); {gives}."
     return f"<h3>What {escape(name)} is made of</h3><p class=soft>{escape(said)}</p>{''.join(rows)}"
 
 
@@ -324,7 +328,7 @@ object, nor that it is right.</p>
 </header>
 <main>
 {"".join(sections)}
-<section id="methods"><h2>What am I looking at?</h2><dl>{methods}</dl></section>
+{f'<section id="methods"><h2>What am I looking at?</h2><dl>{methods}</dl></section>' if methods else ""}
 </main>
 <footer class="soft">Every number of this report stands in the file as JSON (in the element <code>numbers</code>),
 the same as <code>convoscope explain --json</code> writes.</footer>

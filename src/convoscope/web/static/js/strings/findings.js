@@ -143,7 +143,7 @@ export const FINDINGS = {
   "{} {}: the network has no class of this name.": "$1 $2: 신경망에 이런 클래스가 없습니다.",
   "{} has no layer with rows and columns before its scores: no place has evidence.": "$1에는 점수 앞에 행과 열이 있는 층이 없어 증거의 자리를 알 수 없습니다.",
   "The last layer is not a grid of rows and columns: no place has evidence.": "마지막 층이 행과 열의 격자가 아니라 증거의 자리를 알 수 없습니다.",
-  "{} takes volumes or videos: changes are made to single pictures.": "$1은(는) 입체나 영상을 받습니다. 변화는 사진 한 장에만 줍니다.",
+  "{} takes volumes or videos: changes are made to single pictures.": "$1은(는) 볼륨이나 동영상을 받습니다. 변화는 사진 한 장에만 줍니다.",
   "{} gives no class scores: how it bears changes cannot be counted.": "$1은(는) 클래스 점수를 내지 않아 변화를 견디는지 셀 수 없습니다.",
   "parts must be between 2 and 64, not {}.": "부분은 2개에서 64개까지입니다: $1.",
   "Give pictures of the class, or the store of a survey.": "그 클래스의 사진이나 조사 저장소를 주세요.",
@@ -200,7 +200,7 @@ export const PIECES = {
   "units that fail on kinds of pictures that are not here": "여기 없는 종류의 사진에서 실패하는 유닛", "groups of fewer than {} pictures, and groups that differ in nothing that the network sees": "사진 $1장보다 적은 묶음, 신경망이 보는 것에서 다르지 않은 묶음", "changes other than {}": "$1 밖의 변화",
   "over-fitting, without --train": "과적합(--train 없이)", "what takes a longer training to show": "더 오래 훈련해야 드러나는 것", "shortcuts that only a few of a class's pictures carry": "한 클래스의 사진 몇 장에만 있는 지름길",
   "the network gives no class scores": "신경망이 클래스 점수를 내지 않음", "it takes {} pictures with labels of the network's, here are {}": "신경망의 클래스를 정답으로 가진 사진이 $1장 필요한데 $2장 있음", "only {} pictures are right: {} are needed": "맞힌 사진이 $1장뿐입니다($2장 필요)",
-  "changes are made to single pictures, and this network takes volumes or videos": "변화는 사진 한 장에 주는데 이 신경망은 입체나 영상을 받음", "no picture has a label that the network knows": "신경망이 아는 정답을 가진 사진이 없음", "only {} class has at least {} pictures": "사진이 $2장 이상인 클래스가 $1개뿐",
+  "changes are made to single pictures, and this network takes volumes or videos": "변화는 사진 한 장에 주는데 이 신경망은 볼륨이나 동영상을 받음", "no picture has a label that the network knows": "신경망이 아는 정답을 가진 사진이 없음", "only {} class has at least {} pictures": "사진이 $2장 이상인 클래스가 $1개뿐",
   "{} and {} more": "$1 외 $2개",
   // how far the work is
   "Looking at the pictures": "사진 보는 중", "Looking at the training pictures": "훈련 사진 보는 중", "Looking at pictures": "사진 보는 중", "Looking for slices": "묶음 찾는 중", "Testing slices": "묶음 검정 중", "Looking for shortcuts": "지름길 찾는 중", "Reading pictures for shortcuts": "지름길을 찾으려고 사진 읽는 중", "The search for what pictures carry": "사진에 있는 것 찾는 중",
