@@ -336,7 +336,8 @@ def divergences(tried: Tried, memory: Sequence[tuple[Floats, Floats]], weights: 
 
 def layer_divergence(moments: Floats, mean: Floats, variance: Floats) -> float:
     """Mean over channels of the KL of two Gaussians, from moments ``[N, 2, C]`` by picture."""
-    return float(_divergence(*moments.mean(0), mean, variance))
+    first, second = moments.mean(0)
+    return float(_divergence(first, second, mean, variance))
 
 
 def _pairs(tried: Tried, memory: Sequence[tuple[Floats, Floats]]) -> list[tuple[Floats, Floats, Floats]]:

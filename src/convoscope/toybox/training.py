@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convoscope.files import write_whole
-from convoscope.models.weights import as_bytes
+from convoscope.files import weights_as_bytes, write_whole
 from convoscope.toybox.loading import MEAN, STD
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -36,7 +35,7 @@ def save(
         "settings": json.dumps(settings), "notes": json.dumps(notes),
     }  # fmt: skip
     file = WEIGHTS / f"{name}.safetensors"
-    write_whole(file, as_bytes(network.state_dict(), about))
+    write_whole(file, weights_as_bytes(network.state_dict(), about))
     print(f"{name}: {file.stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
 
 
