@@ -25,7 +25,7 @@ from convoscope.improve.diagnose.run import LEAST, examine, stage_names, standin
 from convoscope.improve.finding import Finding
 from convoscope.improve.input import InputStage
 from convoscope.improve.slices import SlicesStage
-from convoscope.pictures.picture import Picture
+from convoscope.pictures.picture import Picture, Preprocessing
 from convoscope.toybox.specimens import CLASSES, draw
 
 SIDE = 96
@@ -111,6 +111,15 @@ def test_divergence_is_that_of_two_gaussians() -> None:
     kept = torch.distributions.Normal(torch.tensor(mean), torch.tensor(np.sqrt(variance)))
     expected = float(torch.distributions.kl_divergence(own, kept).mean())
     assert pipelines.layer_divergence(moments, mean, variance) == pytest.approx(expected, rel=1e-4)
+    # many drawings at once are what each gives by itself
+    way = pipelines.Pipeline("", Preprocessing((8, 8)))
+    memory = [(mean, variance), (mean[:2], variance[:2])]
+    rows = rng.integers(0, 50, (3, 50))
+    weights = np.stack([np.bincount(row, minlength=50) for row in rows]) / 50
+    layers = (moments, moments[:, :, :2])
+    together = pipelines.divergences(pipelines.Tried(way, None, layers), memory, weights)
+    apart = [pipelines.divergence(pipelines.Tried(way, None, tuple(one[r] for one in layers)), memory) for r in rows]
+    np.testing.assert_allclose(together, apart, rtol=1e-10)
 
 
 def test_batch_norm_gives_the_mean_and_std_back(drawn: list[tuple[Image.Image, str]]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..files import read_text
 from . import common
 from .common import (
     JsonFlag,
@@ -232,7 +233,7 @@ def words(
 
 def _lines(file: str) -> list[str]:
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read as a list of words ({str(error)[:120]}).") from None
     found = [line.strip() for line in text.splitlines() if line.strip()]

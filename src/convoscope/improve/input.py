@@ -17,7 +17,7 @@ from .compression import compression
 from .diagnose.stage import FEWEST, Case, StageResult
 from .finding import Finding
 from .look import Looked
-from .pipelines import FACTOR, Floats, Pipeline, Tried, attempt, divergence
+from .pipelines import FACTOR, Floats, Pipeline, Tried, attempt, divergence, divergences
 from .statistics import Interval, mcnemar, paired, share
 
 #: pictures of half A on which pipelines are searched
@@ -259,10 +259,8 @@ def _by_memory(case: Case, searched: _Searched) -> tuple[list[Finding], int]:
         before = attempt(case.model, looked.pictures, before.pipeline, after.rows)
     rows = after.rows
     random = np.random.default_rng(case.seed)
-    ratios = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        at = random.integers(0, len(rows), len(rows))
-        ratios[draw] = divergence(before, memory, at) / max(divergence(after, memory, at), 1e-9)
+    weights = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), DRAWS) / len(rows)
+    ratios = divergences(before, memory, weights) / np.maximum(divergences(after, memory, weights), 1e-9)
     size = divergence(before, memory) / max(divergence(after, memory), 1e-9)
     p = float((1 + (ratios < FACTOR).sum()) / (DRAWS + 1))
     low, high = np.quantile(ratios, [0.025, 0.975])

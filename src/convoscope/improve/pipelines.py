@@ -304,26 +304,50 @@ def remembered(model: Model) -> list[tuple[Floats, Floats]]:
     ]
 
 
-def divergence(tried: Tried, memory: Sequence[tuple[Floats, Floats]], rows: NDArray[Any] | None = None) -> float:
+def divergence(tried: Tried, memory: Sequence[tuple[Floats, Floats]]) -> float:
     """How far the pictures are from what batch norm remembers: the median over layers of the mean over channels of
     KL(observed || remembered), both taken as Gaussians. 0 is as in training; NaN where nothing can be compared.
 
     Args:
         tried: the moments.
         memory: of :func:`remembered`.
-        rows: the pictures that count (with repeats: a bootstrap sample); all by default.
     """
-    found = [layer_divergence(moments if rows is None else moments[rows], *kept)
-             for moments, kept in zip(tried.moments, memory, strict=True) if len(moments)]  # fmt: skip
+    found = [layer_divergence(*layer) for layer in _pairs(tried, memory)]
     return float(np.median(found)) if found else float("nan")
+
+
+def divergences(tried: Tried, memory: Sequence[tuple[Floats, Floats]], weights: Floats) -> Floats:
+    """:func:`divergence` of many weightings of the pictures at once: a bootstrap in one product a layer.
+
+    Args:
+        tried: the moments.
+        memory: of :func:`remembered`.
+        weights: float64 ``[D, N]``, rows of sum 1.
+
+    Returns:
+        float64 ``[D]``.
+    """
+    found = [
+        _divergence(weights @ moments[:, 0], weights @ moments[:, 1], mean, variance)
+        for moments, mean, variance in _pairs(tried, memory)
+    ]
+    return np.median(found, 0) if found else np.full(len(weights), np.nan)
 
 
 def layer_divergence(moments: Floats, mean: Floats, variance: Floats) -> float:
     """Mean over channels of the KL of two Gaussians, from moments ``[N, 2, C]`` by picture."""
     first, second = moments.mean(0)
+    return float(_divergence(first, second, mean, variance))
+
+
+def _pairs(tried: Tried, memory: Sequence[tuple[Floats, Floats]]) -> list[tuple[Floats, Floats, Floats]]:
+    return [(moments, *kept) for moments, kept in zip(tried.moments, memory, strict=True) if len(moments)]
+
+
+def _divergence(first: Floats, second: Floats, mean: Floats, variance: Floats) -> Floats:
     observed = np.maximum(second - first**2, 0) + 1e-5
     kl = 0.5 * (np.log(variance / observed) + (observed + (first - mean) ** 2) / variance - 1)
-    return float(kl.mean())
+    return np.asarray(kl.mean(-1))
 
 
 def fitted(model: Model, pictures: Labelled, given: Preprocessing, rows: NDArray[Any]) -> Pipeline | None:

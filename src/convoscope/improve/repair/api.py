@@ -257,7 +257,7 @@ def _groups(groups: str | Path | Mapping[str, str], bench: Bench) -> list[str]:
 def _by_file(path: Path) -> str | Path | Mapping[str, str]:
     """File -> group of a CSV with a column ``group``; a table with a column of labels is read as any other."""
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv.reader(read_text(path).splitlines()))
     except (OSError, UnicodeDecodeError):
         return path  # whoever reads it next says what is wrong with it
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
