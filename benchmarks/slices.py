@@ -7,7 +7,8 @@ classes, on the ward's three base networks: three collections of 40 pictures a c
 come that lie in the slice. For grounds the network was taught that things of the class on boards or on water are of
 another class. A plant that costs the network less than 25 points is no fault and is passed over. Precision@10 is the
 share of planted ones among the first ten pictures of the first slice that stands. A finding shows its mistakes first,
-so beside it stands what that alone would give: the share of planted ones among all mistakes in the class.
+so beside it stand what that alone would give, the share of planted ones among all mistakes in the class, and their
+share of the whole group, right or wrong.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def examine(number: int) -> dict[str, Any]:
         uris = list(case.looked.pictures.uris)
         rows = [uris.index(uri) for uri in found[0].pictures[:10]] if found else []
         row |= {"found": bool(found), "precision": float(planted[rows].mean()) if rows else 0.0}
+        held = [uris.index(uri) for uri in found[0].evidence["members"]] if found else []
+        row["group"] = float(planted[held].mean()) if held else 0.0
         row["mistakes"] = float(planted[wrong & own].mean())
         row["sentence"] = found[0].sentence if found else "nothing"
     return row
@@ -130,8 +133,9 @@ def main() -> None:
         if own:
             precision = [row["precision"] for row in own]
             alone = np.mean([row["mistakes"] for row in own])
+            group = np.mean([row["group"] for row in own if "group" in row])
             good = sum(one >= 0.8 for one in precision)
-            print(f"| {way} | {len(own)} | {good} | {np.mean(precision):.2f} | {alone:.2f} |")
+            print(f"| {way} | {len(own)} | {good} | {np.mean(precision):.2f} | {alone:.2f} | {group:.2f} |")
     good = sum(row["precision"] >= 0.8 for row in rows)
     print(f"precision@10 of at least 0.8 in {good} of {len(rows)}; {len(done) - len(rows)} plants cost too little")
 

@@ -173,6 +173,7 @@ SAID = [
     "3 pictures show a class that only one of the two networks has: they are not compared.",
     "Only toybox has the classes cup, car and 3 more: classes are matched by name.",
     "4 pictures have labels that neither network knows: yak, gnu and 3 more.",
+    "4 pictures have labels that the network does not know: yak, gnu and 3 more.",
     "Units are judged on 1,000 of the pictures.",
     "No label of these pictures is a class of the networks: what is right and wrong is not known.",
     "They have no class names: add --labels FILE, a name a line in the order of the outputs.",

@@ -16,7 +16,7 @@ SOURCE = Path(convoscope.__file__).parent
 #: what other faces show, in English: their own pages, tables for a terminal, LaTeX, the tools of a training script
 OTHERS = (
     "page.py", "audit_page.py", "watch_page.py", "text.py", "latex.py", "film.py", "watch.py", "alone.py",
-    "conclude.py", "result.py", "documents.py", "run.py", "api.py",
+    "conclude.py", "result.py", "documents.py", "run.py", "api.py", "papers.py",
 )  # fmt: skip
 #: shown by commands alone: titles and tables of their own pages, `repair`, `health`, `depth`, `stress`, words of units
 COMMANDS = ("repair", "words.py", "truth.py", "border.py", "channels.py", "prune.py")

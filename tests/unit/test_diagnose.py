@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,8 +118,9 @@ def test_divergence_is_that_of_two_gaussians() -> None:
     rows = rng.integers(0, 50, (3, 50))
     weights = np.stack([np.bincount(row, minlength=50) for row in rows]) / 50
     layers = (moments, moments[:, :, :2])
-    together = pipelines.divergences(pipelines.Tried(way, None, layers), memory, weights)
-    apart = [pipelines.divergence(pipelines.Tried(way, None, tuple(one[r] for one in layers)), memory) for r in rows]
+    together = pipelines.divergences(pipelines.Tried(way, None, layers, np.arange(50)), memory, weights)
+    drawn = [pipelines.Tried(way, None, tuple(one[row] for one in layers), row) for row in rows]
+    apart = [pipelines.divergence(one, memory) for one in drawn]
     np.testing.assert_allclose(together, apart, rtol=1e-10)
 
 
@@ -367,6 +369,7 @@ def test_too_little_is_said_in_a_sentence(toybox: cs.Model, drawn: list[tuple[Im
     found = diagnose(toybox, chosen, only="input,data,slices")
     assert found.findings == ()
     assert found.missed
+    assert ("does not know: strange" in found.missed) == (some == "foreign labels")
     assert "<html" in found.page()
 
 
@@ -397,3 +400,15 @@ def test_input_stage_refuses_nothing_but_says_when_it_cannot_tell(
     result = InputStage().run(Case(toybox, Labelled.of(drawn[:8], toybox)))
     assert result.findings == []
     assert "fewer than" in result.could_miss
+
+
+def test_next_commands_say_where_to_write() -> None:
+    """Of the commands that findings name, all but `repair` are refused without --out."""
+    source = Path(cs.__file__).parent / "improve"
+    called = [
+        found
+        for file in source.rglob("*.py")
+        for found in re.findall(r'case\.command\(\s*"(\w+)"([^)]*)\)', file.read_text(encoding="utf-8"))
+    ]
+    assert {"stress", "health", "depth", "repair"} <= {name for name, _ in called}
+    assert [name for name, rest in called if name != "repair" and '"--out"' not in rest] == []

@@ -64,7 +64,7 @@ def _all(
         interval.mean, interval.low, interval.high,
         pictures=tuple(looked.pictures.uris[int(rows[at])] for at in np.flatnonzero(gain > 0)[:6]),
         doubt="The probe has seen pictures of this very kind; a network from elsewhere has not.",
-        next=case.command("repair", "--how", "head") if at_head else case.command("depth"),
+        next=case.command("repair", "--how", "head") if at_head else case.command("depth", "--out", "depth"),
         won=max(0.0, interval.low), p=mcnemar(int((gain > 0).sum()), int((gain < 0).sum())),
         evidence={"what": "head" if at_head else "late layers", "layer": layer, "probes": scored},
         concerns=tuple(looked.pictures.uris[int(rows[at])] for at in np.flatnonzero(gain > 0)),

@@ -102,7 +102,7 @@ class Diagnosis:
             return f"{total} finding{'s' if total != 1 else ''} of {self.tests} tests."
         if not self.tests:
             return "Nothing could be tested."
-        return f"Nothing found: {self.tests} tests."
+        return f"Nothing found: {self.tests} test{'s' if self.tests != 1 else ''}."
 
     def of_stage(self, name: str) -> int:
         """How many findings of a stage stand."""
@@ -359,6 +359,10 @@ def standing(results: Any) -> list[Finding]:
 
 def _missed(case: Case, results: Mapping[str, StageResult], stopped: str | None, interrupted: tuple[str, ...]) -> str:
     parts = []
+    foreign = case.looked.pictures.foreign
+    if foreign:
+        listed = ", ".join(list(foreign)[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        parts.append(f"{sum(foreign.values())} pictures have labels that the network does not know: {listed}.")
     if stopped is not None:
         parts.append("The input comes first: with a wrong one the other stages would measure nothing.")
     could = [one.could_miss.rstrip(".") for one in results.values() if one.could_miss]

@@ -88,7 +88,7 @@ class Side:
         """Why accuracy cannot be counted, where it cannot."""
         if self.probability is None:
             return "no class scores"
-        return "no labels" if all(one is None for one in self.pictures.labels) else "no labels of its classes"
+        return "no labels" if all(one is None for one in self.pictures.labels) else "no known labels"
 
     def label(self, index: int) -> str:
         """The name of a class; ``class 7`` where there are no names."""

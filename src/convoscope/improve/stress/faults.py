@@ -140,7 +140,7 @@ def _finding(
         f"{100 * bound * base:.0f}): train with {one.advice}.",
         size, low, high, pictures=shown,
         doubt="Whether such pictures come is for you to know; what is usual was measured on a few healthy networks.",
-        next=case.command("stress"), won=max(0.0, WEIGHT * (low - bound * base)), p=p,
+        next=case.command("stress", "--out", "stress"), won=max(0.0, WEIGHT * (low - bound * base)), p=p,
         evidence={"change": one.name, "level": level, "advice": one.advice, "usual": bound, "lost": lost, "of": count},
     )  # fmt: skip
 

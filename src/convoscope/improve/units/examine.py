@@ -229,7 +229,7 @@ def _units_finding(case: Case, what: str, faulty: Sequence[tuple[LayerSeen, Any]
     return Finding(
         "units", f"{number} of {of} units of {worst.layer} {words}{rest}.", interval.mean, interval.low, interval.high,
         doubt=f"Units such as {examples} may answer to kinds of pictures that are not here.",
-        next=case.command("repair", *how.split()) if how else case.command("health"),
+        next=case.command("repair", *how.split()) if how else case.command("health", "--out", "health"),
         won=_won(case, interval.mean), evidence={"what": what, "units": listed},
     )  # fmt: skip
 

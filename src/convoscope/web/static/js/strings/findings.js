@@ -105,6 +105,7 @@ export const FINDINGS = {
   "{} gives no class scores.": "$1은(는) 클래스 점수를 내지 않습니다.",
   "{} pictures show a class that only one of the two networks has: they are not compared.": "사진 $1장은 한쪽 신경망에만 있는 클래스라 비교하지 않았습니다.",
   "Only {} has the classes {}: classes are matched by name.": "$2 클래스는 $1에만 있습니다. 클래스는 이름으로 맞춥니다.",
+  "{} pictures have labels that the network does not know: {}.": "사진 $1장의 정답은 신경망이 모릅니다: $2.",
   "{} pictures have labels that neither network knows: {}.": "사진 $1장의 정답은 두 신경망 모두 모릅니다: $2.",
   "Units are judged on {} of the pictures.": "유닛은 사진 $1장으로 봤습니다.",
   "No label of these pictures is a class of the networks: what is right and wrong is not known.": "이 사진들의 정답은 두 신경망의 클래스에 없습니다. 무엇이 맞고 틀린지 알 수 없습니다.",
