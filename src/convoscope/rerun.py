@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConvoscopeError, ModelError, PictureError, UsageError
-from .folder import RECORD
+from .files import read_regular, read_text
+from .folder.records import RECORD
 from .models.model import Model
 from .models.opening import open_model
 from .pictures.picture import Picture, Preprocessing
@@ -95,7 +97,7 @@ def rerun(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json.loads(read_text(path))
     except (OSError, ValueError):
         raise UsageError(f"{path} is no {RECORD} of `convoscope explain`.") from None
     if not isinstance(told, dict) or "provenance" not in told or "maps" not in told:
@@ -105,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _maps(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(read_regular(path)), allow_pickle=False) as kept:
             return {name: kept[name] for name in kept}
     except (OSError, ValueError):
         raise UsageError(

@@ -6,12 +6,15 @@ pytest, or null where the time was over; ``said``, its last words).
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import signal
 import sys
 import tempfile
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy  # noqa: F401
@@ -23,6 +26,8 @@ import torch
 import torchvision.models
 import torchvision.transforms.v2  # noqa: F401
 
+#: what some tests compare with, where it is installed
+OTHERS = ("captum.attr", "pytorch_grad_cam", "skimage.metrics", "sklearn.manifold", "hypothesis")
 QUIET = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "--tb=line"]
 
 
@@ -60,6 +65,11 @@ def answer(tests: list[str], timeout: float, place: Path) -> dict[str, object]:
 def main() -> None:
     """Serve until standard input ends."""
     torch.set_num_threads(1)
+    for plugin in entry_points(group="pytest11"):  # every fork would load them anew: four seconds
+        plugin.load()
+    for name in OTHERS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutation-run-") as place:
         for line in sys.stdin:
             asked = json.loads(line)

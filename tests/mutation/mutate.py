@@ -67,7 +67,8 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         ],
         _tests(
             "reference/test_cams reference/test_gradients reference/test_vargrad reference/test_perturbation "
-            "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input"
+            "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input "
+            "unit/test_wrong_lines_2"
         ),
     ),
     "targets": (
@@ -77,25 +78,28 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         ],
         _tests(
             "unit/test_door unit/test_slips unit/test_labels unit/test_watch robust/test_targets_everywhere "
-            "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs"
+            "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs "
+            "unit/test_wrong_lines_2"
         ),
     ),
     "pictures": (
         [f"pictures/{name}.py" for name in ("picture", "preprocessing", "reading", "door")],
-        _tests("unit/test_preprocessing unit/test_reading unit/test_slips unit/test_door unit/test_carried"),
+        _tests("unit/test_preprocessing unit/test_reading unit/test_slips unit/test_door unit/test_carried "
+            "unit/test_wrong_lines"),
     ),
     "accumulators": (
         ["surveys/store/accumulators.py"],
-        _tests("unit/test_survey_accumulators unit/test_slips"),
+        _tests("unit/test_survey_accumulators unit/test_slips unit/test_wrong_lines"),
     ),
     "trust": (
         [f"trust/{name}.py" for name in ("league", "localisation", "faithfulness", "similarity", "scoring")],
         _tests(
             "unit/test_trust_league unit/test_trust_localisation unit/test_trust_faithfulness "
-            "unit/test_trust_similarity unit/test_slips unit/test_trust_datasets"
+            "unit/test_trust_similarity unit/test_slips unit/test_trust_datasets "
+            "unit/test_trust_networks unit/test_wrong_lines"
         ),
     ),
-    "statistics": (["improve/statistics.py"], _tests("unit/test_improve_base unit/test_slips")),
+    "statistics": (["improve/statistics.py"], _tests("unit/test_improve_base unit/test_slips unit/test_wrong_lines")),
 }  # fmt: skip
 
 _COMPARE = {
@@ -218,7 +222,7 @@ def mutated(file: str, number: int) -> str:
 
 
 def equivalents() -> dict[str, str]:
-    """Mutants that make no difference, with the reason."""
+    """Mutants that make no difference, with the reason: by name, or by key where others share the name."""
     lines = (Path(__file__).parent / "equivalent.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.split(" # ", 1) for line in lines if line.strip() and not line.startswith("#")]
     return {name.strip(): why.strip() for name, why in pairs}
@@ -334,7 +338,7 @@ def run(chosen: list[Mutant], done: dict[str, dict[str, Any]], given: argparse.N
                     return
                 began = time.monotonic()
                 what, said, tests = "equivalent", "", []
-                if one.name not in known:
+                if not {one.name, one.key} & known.keys():
                     if one.room not in rows:
                         rows[one.room] = copied.watched(one.room, kept)
                     tests = copied.asked(one, rows[one.room])
@@ -388,7 +392,7 @@ def main() -> int:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(f"{row['outcome']:<10} {row['file']}:{row['line']}  {row['before']}  ->  {row['after']}", flush=True)
     known = equivalents()
-    outcomes = [done[one.key]["outcome"] if one.name not in known else "equivalent"
+    outcomes = [done[one.key]["outcome"] if not {one.name, one.key} & known.keys() else "equivalent"
                 for one in chosen if one.key in done]  # fmt: skip
     killed, survived = outcomes.count("killed"), outcomes.count("survived")
     share = killed / max(1, killed + survived)

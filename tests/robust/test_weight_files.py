@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import convoscope as cs
+from convoscope.files import weights_as_bytes
 from convoscope.models import weights
 
 
@@ -94,6 +95,34 @@ def test_tensors_are_read_whatever_the_file_is_called(tmp_path: Path, name: str,
         torch.testing.assert_close(found[key].to(value.dtype), value, rtol=1e-2, atol=1e-2)
         if "half" not in name and "bfloat" not in name:
             assert torch.equal(found[key], value), key
+
+
+@pytest.mark.parametrize("ending", ["", "é"])
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    about = {
+        f"{name}{ending}": json.dumps({name: [1, ending]})
+        for name in ("the", "order", "is", "the library", "own", "choice")
+    }
+    mixed = {
+        **STATE,
+        "whole": torch.arange(3),
+        "half": torch.ones(3).half(),
+        "transposed": torch.arange(6.0).view(2, 3).T,
+    }
+    made = {
+        weights_as_bytes(mixed, dict(sorted(about.items(), key=lambda pair: hash((number, pair)))))
+        for number in range(9)
+    }
+    assert len(made) == 1
+    (data,) = made
+    assert (8 + int.from_bytes(data[:8], "little")) % 8 == 0
+    (tmp_path / "w.safetensors").write_bytes(data)
+    found, told = weights.read(tmp_path / "w.safetensors")
+    assert told == about
+    assert found.keys() == mixed.keys()
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in mixed.items())
+    (tmp_path / "w.safetensors").write_bytes(weights_as_bytes(STATE, {}))
+    assert weights.read(tmp_path / "w.safetensors")[1] == {}
 
 
 def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:

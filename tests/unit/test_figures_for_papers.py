@@ -108,12 +108,21 @@ def test_evaluate_and_diff_write_tables(cli, toys, tmp_path):
 
     write(tmp_path / "more", 32, seed=4)
     answer = cli(
-        "diff", "toybox", "toybox-cheat", tmp_path / "more", "--out", tmp_path / "d", "--latex", tmp_path / "d.tex"
-    )
+        "diff", "toybox", "toybox-cheat", tmp_path / "more", "--out", tmp_path / "d", "--latex", tmp_path / "d.tex",
+        "--bib", tmp_path / "d.bib",
+    )  # fmt: skip
     assert answer.code == 0, answer.err
     table = (tmp_path / "d.tex").read_text("utf-8")
     assert "toybox-cheat &" in table
     assert table.count("{") == table.count("}")
+    papers = (tmp_path / "d.bib").read_text("utf-8")
+    assert papers.count("{") == papers.count("}")
+    entries = re.findall(r"^@\w+\{([^,]+),", papers, re.M)
+    assert len(set(entries)) == len(entries)
+    # of what was done: two networks are no run, so nothing is forgotten; the flips' maps are Grad-CAM's
+    assert {"mcnemar1947note", "nguyen2021wide", "guo2017calibration"} < set(entries)
+    assert not any("forgetting" in name for name in entries)
+    assert METHODS["grad-cam"].about.bibtex.strip() in papers
 
 
 @pytest.fixture

@@ -42,6 +42,9 @@ def diff(
     latex: Annotated[
         str | None, typer.Option("--latex", metavar="FILE.tex", help="The comparison as a table for a paper, too.")
     ] = None,
+    bib: Annotated[
+        str | None, typer.Option("--bib", metavar="FILE.bib", help="BibTeX of the papers behind it, too.")
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Compare two networks on the same pictures: what was won, what was lost, which units are new.
@@ -55,6 +58,7 @@ def diff(
     specs, sources = split_pictures(items)
     networks, typed = _networks(specs, sources, options)
     table = common.out_file(latex, (".tex",)) if latex else None
+    papers = common.out_file(bib, (".bib",)) if bib else None
     folder = out_folder(out)
     pictures: list[Any] = [] if not specs else [sources[0] if len(sources) == 1 else sources]
     with common.progress("Looking at pictures", quiet=json) as bar:
@@ -68,6 +72,8 @@ def diff(
 
     if table is not None:
         write_whole(table, found.latex())
+    if papers is not None:
+        write_whole(papers, found.bibtex())
     write_whole(folder / "diff.json", common.dump_json(document) + "\n")
     for uri, why in list(found.failed.items())[:20]:
         complain(why if uri in why else f"{uri}: {why}")

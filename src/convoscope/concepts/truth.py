@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from ..errors import UsageError
-from ..files import read_text
+from ..files import read_regular, read_text
 
 Mask = NDArray[np.bool_]
 
@@ -69,6 +70,17 @@ def _load(path: Path) -> Any:
         raise UsageError(f"{path}: cannot be read as JSON ({str(error)[:120]}).") from None
 
 
+def _opened(path: Path) -> Image.Image:
+    """A label map or a mask, decoded."""
+    try:
+        image = Image.open(io.BytesIO(read_regular(path)))
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = "no picture" if isinstance(error, UnidentifiedImageError) else getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: the label map cannot be read ({why}).") from None
+    return image
+
+
 def _toybox(folder: Path) -> Truth:
     rows = _load(folder / "truth.json").get("pictures", [])
     if not rows or not (folder / "parts").is_dir():
@@ -80,11 +92,11 @@ def _toybox(folder: Path) -> Truth:
 
     def read(stem: str) -> dict[str, Mask]:
         row = by_stem[stem]
-        values = np.asarray(Image.open(folder / "parts" / f"{stem}.png"))
+        values = np.asarray(_opened(folder / "parts" / f"{stem}.png"))
         found = {f"{row['label']}: {part}": values == k for k, part in enumerate(row.get("parts", []), 1)}
         whole = folder / "masks" / f"{stem}.png"
         if whole.is_file():
-            found[row["label"]] = np.asarray(Image.open(whole).convert("L")) > 127
+            found[row["label"]] = np.asarray(_opened(whole).convert("L")) > 127
         return {name: mask for name, mask in found.items() if mask.any()}
 
     return Truth(names, frozenset(by_stem), read, str(folder))
@@ -101,10 +113,7 @@ def _label_maps(folder: Path) -> Truth:
         return lines[value - 1].strip() if 0 < value <= len(lines) else f"label {value}"
 
     def values(stem: str) -> NDArray[Any]:
-        try:
-            found = np.asarray(Image.open(files[stem]))
-        except (OSError, UnidentifiedImageError) as error:
-            raise UsageError(f"{files[stem]}: the label map cannot be read ({error}).") from None
+        found = np.asarray(_opened(files[stem]))
         if found.ndim != 2:
             raise UsageError(f"{files[stem]}: a label map has one number a pixel, this picture has colours.")
         return found

@@ -133,6 +133,12 @@ class Diff:
 
         return latex(self)
 
+    def bibtex(self) -> str:
+        """BibTeX of the papers behind what the comparison holds."""
+        from .papers import bibtex
+
+        return bibtex(self)
+
     def page(self) -> str:
         """The page: one HTML document that needs nothing from outside."""
         from .page import page

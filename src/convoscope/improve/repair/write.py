@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from ...errors import UsageError
-from ...files import write_whole
+from ...files import weights_as_bytes, write_whole
 from ...plain import dump_json
 from .copies import scores_of
 
@@ -35,14 +35,10 @@ def write(result: Repaired, path: Path) -> Path:
     if source and Path(source).exists() and path.exists() and path.samefile(source):
         raise UsageError(f"--out {path}: these are the original weights, which are never overwritten.")
     module = result.attempt.module
-    state = {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor)
-    }
+    state = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     card = {**result.card, "weights": path.name}
     told = {name: json.dumps(card[name]) for name in ("labels", "how", "why") if card.get(name) is not None}
-    data = save(state, {**told, **_normalisation(card)})
+    data = weights_as_bytes(state, {**told, **_normalisation(card)})
     _prove_readable(result, data)
     write_whole(path, data)
     result.written, result.card = path, card

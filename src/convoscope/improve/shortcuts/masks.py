@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ...errors import UsageError
+from ...files import read_regular
 from ...pictures.picture import Preprocessing
 
 if TYPE_CHECKING:
@@ -44,12 +47,21 @@ def read_masks(masks: str | Path | Mapping[str, Any], bench: Bench) -> Tensor:
                 f"--masks: there is no mask for {uri} (a file {Path(uri).stem}.png, white on the thing). Give one for "
                 "every picture, or leave out --masks."
             )
-        array = np.asarray(Image.open(given).convert("L")) if isinstance(given, Path) else np.asarray(given)
+        array = _grey(given) if isinstance(given, Path) else np.asarray(given)
         from ...pictures.picture import Picture
 
         flat = Picture.of((array > 0).astype(np.uint8) * 255, str(uri))
         found.append(flat.prepare(how).tensor[0] > 0.5)
     return torch.stack(found)
+
+
+def _grey(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(read_regular(path))) as image:
+            return np.asarray(image.convert("L"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = "no picture" if isinstance(error, UnidentifiedImageError) else getattr(error, "strerror", None) or error
+        raise UsageError(f"--masks {path}: the mask cannot be read ({why}).") from None
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -124,6 +124,7 @@ const SENTENCES = {
   "Layer {} gives {}, not a grid of channels: choose a layer with rows and columns (`convoscope layers` shows them).": "$1 층은 채널의 격자가 아니라 $2을(를) 냅니다. 행과 열이 있는 층을 고르세요.",
   "Layer {} gives {} rows for {} pictures (regions or windows of them): choose a layer with one grid for each picture (`convoscope layers` shows them).": "$1 층은 사진 $3장에 $2행(영역이나 창)을 냅니다. 사진마다 격자가 하나인 층을 고르세요.",
   "{} has no layer whose cells keep a place in the picture: methods on layers do not fit it. Use saliency, integrated-gradients or occlusion.": "$1에는 칸이 사진의 자리를 지키는 층이 없습니다. saliency, integrated-gradients, occlusion을 쓰세요.",
+  "At {} pixels the last stage of {} is a single cell, which tells no place from another, so it has no CAM: give a larger --size, or use grad-cam.": "$1픽셀에서는 $2의 마지막 단계가 한 칸뿐이라 위치를 가를 수 없으므로 CAM이 없습니다. --size를 키우거나 grad-cam을 쓰세요.",
   "{} does not end in global average pooling and one linear layer (or a class convolution and pooling), so it has no CAM: use grad-cam, which fits any network.": "$1은(는) 전역 평균 풀링과 선형 층 하나로 끝나지 않아 CAM이 없습니다. 어느 신경망에나 맞는 grad-cam을 쓰세요.",
   "CAM explains class scores: for detections use layercam or hirescam.": "CAM은 클래스 점수를 설명합니다. 검출에는 layercam이나 hirescam을 쓰세요.",
   "CAM explains class scores: for a unit or a function use grad-cam.": "CAM은 클래스 점수를 설명합니다. 유닛이나 함수에는 grad-cam을 쓰세요.",
