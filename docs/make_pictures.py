@@ -26,6 +26,7 @@ from convoscope import demo
 from convoscope.demo.repaired import repaired
 from convoscope.demo.shortcut import shortcut
 from convoscope.toybox import CLASSES, draw
+from convoscope.visualization.recipes import Maco
 from convoscope.visualization.sheets import sheet
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -67,22 +68,22 @@ def sheet_of(made: object, name: str) -> None:
     image.save(PICTURES / f"{name}.jpg", quality=84, optimize=True)
 
 
-def real_parts(weights: str | None, photos: Path, sheets: Path, shown: int = 3) -> None:
-    """The parts of ten ImageNet classes in SqueezeNet: a sheet of photos beside them, and what the parts want."""
+def real_parts(weights: str | None, photos: Path, sheets: Path, shown: int = 2) -> None:
+    """The parts of ImageNet classes in SqueezeNet: a sheet of photos beside them, and what the parts want."""
     model = cs.open_model("squeezenet1_0", weights=weights, fit="crop")
     sheets.mkdir(parents=True, exist_ok=True)
     rows = []
     for folder in sorted(one for one in photos.iterdir() if one.is_dir()):
         pictures = [(str(path), folder.name) for path in sorted(folder.glob("*.[jJ]*"))]
         found = cs.craft(model, pictures, folder.name)
-        wanted = found.wanted(shown, size=128)  # of the network's 224: they are shown smaller still
+        wanted = found.wanted(shown, size=112, recipe=Maco(steps=96, crops=2))  # small and few: ten classes of them
         found.sheet(4, wanted).save(sheets / f"{folder.name}.png")
-        cells = [
-            (one.convert("RGB"), f"{part.importance.mean:.0%}")
-            for one, part in zip(wanted, found.parts[:shown], strict=True)
-        ]
+        cells = []
+        for one, part in zip(wanted, found.parts[:shown], strict=True):
+            share = part.importance
+            cells.append((one.convert("RGB"), f"{share.mean:.0%} [{share.low:.0%}, {share.high:.0%}]"))
         rows.append((folder.name, cells))
-    sheet_of(sheet(rows, columns=shown, title="", size=84), "concepts-imagenet")
+    sheet_of(sheet(rows, columns=shown, title="", size=112), "concepts-imagenet")
 
 
 def _on_white(one: cs.Visualization) -> Image.Image:

@@ -509,7 +509,7 @@ def test_two_makings_are_the_same_bytes(
     assert digest(again.folder) == digest(first.folder)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one_in=14)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", training.KINDS, ids=lambda kind: str(kind.seed))
 def test_a_base_comes_out_of_its_training(
