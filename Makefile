@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 # two workers of one thread each: faster than one of two, and the same on every machine
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# a file is one worker's; in the order of tests/conftest.py, which has the long files first, so that none is left alone
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 DEPENDS := pyproject.toml constraints.txt
 
 .PHONY: help demo test test-all test-oldest check docs dist mutants format clean

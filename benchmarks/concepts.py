@@ -81,7 +81,7 @@ def random_concepts(tests: int = 400) -> Row:
     reported, separated, row = 0, 0, 0
     for index in range(10):
         best = np.argsort(-scores[:, index], kind="stable")[:40]
-        gradients = directions._gradients(model, labelled.take(best), index, names, None)
+        gradients = directions._gradients(model, labelled.take(best), index, names, None, {})
         for seed in range(tests // 10):
             random = np.random.default_rng([index, seed])
             rows = random.permutation(len(labelled))

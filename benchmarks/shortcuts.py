@@ -2,7 +2,7 @@
 wins.
 
     python benchmarks/shortcuts.py [FOLDER] --rows FILE.jsonl [--case WORD ...] [--again] [--table] [--no-repair]
-        [--diagnosed ROWS]
+        [--diagnosed ROWS | --no-search]
 
 FOLDER is the ward that `convoscope toybox FOLDER --ward` made; without one its cases are made in the cache. A line a
 case is appended to FILE.jsonl, so that a stopped run goes on; the last line of a case counts.
@@ -10,7 +10,8 @@ case is appended to FILE.jsonl, so that a stopped run goes on; the last line of 
 The worst group is the least recall over classes, with and without the shortcut, on pictures drawn afresh, which neither
 the search nor the repair has seen; so is ordinary accuracy (each class as it comes in the case's own world). Healthy
 networks are given to `repair` without a finding: it must refuse. Faults that batch norm, pruning or a temperature
-undo are given to those, and their effect is measured again.
+undo are given to those, and their effect is measured again. With ``--no-search`` healthy networks are only given to
+`repair`, which searches by itself.
 """
 
 from __future__ import annotations
@@ -110,11 +111,13 @@ def mended(case: Case, finding: Mapping[str, Any] | None, how: str | None) -> di
     return row
 
 
-def examine(case: Case, mend: bool, line: dict[str, Any] | None = None) -> dict[str, Any]:
+def examine(case: Case, mend: bool, line: dict[str, Any] | None = None, look: bool = True) -> dict[str, Any]:
     """One case: what was found, and what a repair of it wins."""
     how = HOW.get(case.name)
     if how is not None:
         return {"case": case.name, "healthy": False, "how": how, "repair": mended(case, None, how)}
+    if case.healthy and not look:
+        return {"case": case.name, "healthy": True, "repair": mended(case, None, None)}
     if line is None:
         row, evidence = found_in(case)
     else:
@@ -162,18 +165,18 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells = [one["family"] + also, f"{one['sufficiency']['mean']:.0%}", f"{one['necessity']['mean']:.0%}",
                      "yes" if one["visible"] else "no", groups_told, ordinary]  # fmt: skip
         text.append(f"| {row['case']} | {row['class']} | " + " | ".join(cells) + " |")
-    healthy = [row for row in rows if row["healthy"]]
+    given = [row["repair"] for row in rows if row["healthy"] and "repair" in row]
+    healthy = [row for row in rows if row["healthy"] and "findings" in row]
     alarms = sum(len(row["findings"]) for row in healthy)
     classes = sum(row["classes"] for row in healthy)
-    refused = sum(not row["repair"]["holds"] for row in healthy if "repair" in row)
-    asked = sum("repair" in row for row in healthy)
+    refused = sum(not one["holds"] for one in given)
     text += [
         "",
         f"{hits} of {len(planted)} found, {wrong} wrong classes; visible and invisible told apart in {told_apart}.",
         f"{alarms} false alarms in {classes} healthy classes of {len(healthy)} networks "
         f"({sum(row['tests'] for row in healthy)} tests).",
         f"Repair: worst group within 3 points of the sibling in {near}; ordinary accuracy at most half a point "
-        f"lower in {cheap}; {refused} of {asked} healthy networks refused.",
+        f"lower in {cheap}; {refused} of {len(given)} healthy networks refused.",
         "",
     ]
     for row in rows:
@@ -184,7 +187,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             text.append(f"- {row['case']} by {row['how']}: {said}{undone}. {one['why']}")
     text += [f"- false alarm: {row['case']}: {one['sentence']}" for row in healthy for one in row["findings"]]
     text += [f"- healthy and repaired: {row['case']}: {row['repair']['why']}"
-             for row in healthy if row.get("repair", {}).get("holds")]  # fmt: skip
+             for row in rows if row["healthy"] and row.get("repair", {}).get("holds")]  # fmt: skip
     return "\n".join(text)
 
 
@@ -203,6 +206,7 @@ def main() -> None:
     reader.add_argument("--again", action="store_true")
     reader.add_argument("--table", action="store_true")
     reader.add_argument("--no-repair", action="store_true")
+    reader.add_argument("--no-search", action="store_true")
     reader.add_argument("--diagnosed", type=Path, help="the rows of benchmarks/diagnose.py")
     given = reader.parse_args()
     torch.set_num_threads(1)
@@ -213,9 +217,8 @@ def main() -> None:
         if not given.again and name in read(given.rows):
             continue
         case = ward.at_hand(name) if given.folder is None else ward.load(given.folder / name)
-        row = examine(
-            case, not given.no_repair, None if given.diagnosed is None else diagnosed(given.diagnosed).get(name)
-        )
+        line = None if given.diagnosed is None else diagnosed(given.diagnosed).get(name)
+        row = examine(case, not given.no_repair, line, not given.no_search)
         with given.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(row)) + "\n")
         print(

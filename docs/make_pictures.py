@@ -75,7 +75,7 @@ def real_parts(weights: str | None, photos: Path, sheets: Path, shown: int = 3) 
     for folder in sorted(one for one in photos.iterdir() if one.is_dir()):
         pictures = [(str(path), folder.name) for path in sorted(folder.glob("*.[jJ]*"))]
         found = cs.craft(model, pictures, folder.name)
-        wanted = found.wanted(shown)
+        wanted = found.wanted(shown, size=128)  # of the network's 224: they are shown smaller still
         found.sheet(4, wanted).save(sheets / f"{folder.name}.png")
         cells = [
             (one.convert("RGB"), f"{part.importance.mean:.0%}")

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Camera:
         if act is not None:
             act(page)
         page.wait_for_timeout(600)
-        page.screenshot(path=self.out / f"{name}.jpg", type="jpeg", quality=86)
+        page.screenshot(path=self.out / f"{name}.jpg", type="jpeg", quality=78)
         context.close()
         print(f"{name}.jpg")
 
@@ -106,6 +106,13 @@ def lasso(page: Any) -> None:
     page.mouse.up()
 
 
+def unit(page: Any) -> None:
+    """Open a unit's large card and wait until the picture that it likes best is made."""
+    page.locator("#right h2 .small").click()
+    page.wait_for_selector(".unit-sheet .wanted:not([hidden])")
+    page.wait_for_selector(".unit-sheet progress", state="hidden", timeout=120_000)
+
+
 def toybox(browser: Any, out: Path) -> None:
     """The views of the bundled network and its collection."""
     import convoscope
@@ -130,6 +137,9 @@ def toybox(browser: Any, out: Path) -> None:
         camera.shoot("page-layer", layer, ".patch-row img")
         camera.shoot("page-layer-phone", "?tab=layer&layer=layer2", ".tile canvas", size=PHONE)
         camera.shoot("page-layer-patches", f"{layer}&tiles=patch", ".patch-row img", scheme="dark")
+        camera.shoot("page-unit", layer, ".patch-row img", unit)
+        camera.shoot("page-blocks", f"{layer}&blocks=1", ".blocks .block")
+        camera.shoot("page-present", "?present=1&methods=grad-cam,saliency", "dialog.present canvas[data-drawn]")
         camera.shoot("page-collection", "?tab=collection&thumbs=1", "iframe.plot", lasso)
         camera.shoot("page-collection-phone", "?tab=collection&map=pca", "iframe.plot", size=PHONE)
         camera.shoot("page-api", "docs", ".operation")
@@ -153,18 +163,21 @@ def clinic(browser: Any, out: Path) -> None:
     """The third question: a network that cheats, its mistakes, and what is found of them."""
     import convoscope
     from convoscope.web import create_app
-    from convoscope.web.build_survey import collect, store_for, toybox_pictures
+    from convoscope.web.build_survey import collect, toybox_pictures
     from convoscope.web.schemas import JobRequest
     from convoscope.web.work import prepare
 
     cheat = convoscope.open_model("toybox-cheat")
     tagged = toybox_pictures("toybox-cheat")
-    found = collect(cheat, str(tagged), store_for(cheat, tagged))
-    with tempfile.TemporaryDirectory() as folder:
-        app = create_app(cheat, tagged, found.store, against="toybox", findings_into=folder, title="toybox-cheat")
+    out = out.resolve()
+    # the commands on the page name the store as it was given: no folder of this machine
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        found = collect(cheat, str(tagged), "photos.store")
+        app = create_app(cheat, tagged, found.store, against="toybox", findings_into="found", title="toybox-cheat")
         for asked in (
             JobRequest(kind="diagnose", only=["data", "shortcuts"]), JobRequest(kind="diff"),
             JobRequest(kind="shortcuts", only=["patch"]), JobRequest(kind="audit"),
+            JobRequest(kind="craft", target="cup"),
         ):  # fmt: skip
             prepare(app.state.app_state, asked)[2](Quiet())  # type: ignore[arg-type]
         with serving(app) as url:
@@ -173,6 +186,8 @@ def clinic(browser: Any, out: Path) -> None:
             camera.shoot("page-grid", "?tab=collection&view=grid&right=wrong", ".pic")
             camera.shoot("page-confusions", "?tab=collection&view=confusion", ".confusion")
             camera.shoot("page-findings", "?tab=improve&part=findings", ".finding")
+            camera.shoot("page-labels", "?tab=improve&part=labels", ".suspect h2")
+            camera.shoot("page-concepts", "?tab=improve&part=concepts", ".concept-parts .finding")
             camera.shoot("page-hand", "?tab=improve&part=shortcuts&spot=cup", ".said .hand-bars li")
             camera.shoot("page-flips", "?tab=improve&part=compare&methods=grad-cam", ".flip canvas[data-drawn]")
             camera.shoot("page-numbers", "?tab=layer&layer=stem.0&tiles=how", ".how-total.value")

@@ -18,6 +18,8 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 # tests read and write no cache of the user's; those of the cache itself say where theirs is
 os.environ["CONVOSCOPE_CACHE"] = "off"
 
+#: files of minutes, which begin first: at the end one of them would keep one worker busy and leave the other idle
+LONG = ("test_ward.py", "test_demo.py", "test_shortcuts_repair.py", "test_stress.py", "test_saved_graphs.py")
 #: of the tests marked slow, one in so many runs for each commit; `make test-all` runs every one
 ROTATION = 7
 
@@ -40,13 +42,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
     if os.environ.get("CONVOSCOPE_ALL") == "1":
         return
     turn = _turn()
     rest = pytest.mark.skip(reason="a long sweep whose turn it is not (make test-all runs every one)")
     for item in items:
+        slow = item.get_closest_marker("slow")
         # by name, so that the turns do not move when tests are added
-        if item.get_closest_marker("slow") and (zlib.crc32(item.nodeid.encode()) + turn) % ROTATION:
+        if slow and (zlib.crc32(item.nodeid.encode()) + turn) % slow.kwargs.get("one_in", ROTATION):
             item.add_marker(rest)
 
 

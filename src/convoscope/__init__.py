@@ -14,9 +14,9 @@ from .version import __version__ as __version__
 #: public name -> the module it lives in
 _PUBLIC = {
     "explain": "explanation",
-    "Explanation": "results", "Explanations": "results", "Heatmap": "results", "Plan": "results",
+    "Explanation": "results", "Explanations": "results", "Heatmap": "heatmap", "Plan": "heatmap",
     "open_model": "models.opening",
-    "wrap": "models.model", "Model": "models.model", "layers": "models.model",
+    "wrap": "models.model", "Model": "models.model", "layers": "models.layers",
     "Picture": "pictures.picture", "Preprocessing": "pictures.picture",
     "filters": "methods.views", "activations": "methods.views",
     "METHODS": "methods", "Method": "methods", "Saliency": "methods", "InputXGradient": "methods",
@@ -53,7 +53,7 @@ _PUBLIC = {
     "evaluate": "trust.evaluate",
     "report": "reports.report",
     "serve": "web.inline", "Served": "web.inline",
-    "explain_folder": "folder",
+    "explain_folder": "folder.run",
     "tune_allocator": "allocator",
     "Instance": "targets", "Segment": "targets", "Likeness": "targets", "Target": "targets",
 }  # fmt: skip
@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from .errors import TargetError as TargetError
     from .errors import UsageError as UsageError
     from .explanation import explain as explain
-    from .folder import explain_folder as explain_folder
+    from .folder.run import explain_folder as explain_folder
+    from .heatmap import Heatmap as Heatmap
+    from .heatmap import Plan as Plan
     from .improve.audit import audit as audit
     from .improve.depth import depth as depth
     from .improve.diagnose import Diagnosis as Diagnosis
@@ -121,8 +123,8 @@ if TYPE_CHECKING:
     from .methods import XGradCAM as XGradCAM
     from .methods.views import activations as activations
     from .methods.views import filters as filters
+    from .models.layers import layers as layers
     from .models.model import Model as Model
-    from .models.model import layers as layers
     from .models.model import wrap as wrap
     from .models.opening import open_model as open_model
     from .pictures.picture import Picture as Picture
@@ -130,8 +132,6 @@ if TYPE_CHECKING:
     from .reports.report import report as report
     from .results import Explanation as Explanation
     from .results import Explanations as Explanations
-    from .results import Heatmap as Heatmap
-    from .results import Plan as Plan
     from .surveys.gather.driver import survey as survey
     from .surveys.store.store import Store as Store
     from .targets import Instance as Instance

@@ -23,7 +23,7 @@ from .targets import Scorer, TargetLike, Unit, parse
 from .targets.units import layer_of, parse_unit
 
 if TYPE_CHECKING:
-    from .engine.fields.watch import Layer
+    from .engine.fields.trace import Layer
 
 
 @dataclass(eq=False)

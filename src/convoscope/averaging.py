@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .heatmap import Heatmap
 from .pictures.picture import ModelInput
-from .results import Explanation, Heatmap
+from .results import Explanation
 
 Fuse = Literal["mean", "max"]
 #: what the picture's values are multiplied by, mirrored and not

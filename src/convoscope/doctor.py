@@ -107,7 +107,7 @@ def device() -> dict[str, Any]:
     """The device that would be used, the CPU threads of torch, and what becomes of memory between passes."""
     import torch
 
-    from .models.opening import choose_device
+    from .models.device import choose_device
 
     chosen = choose_device(None)
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine() or "unknown"

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .engine.fields.watch import NetworkTrace
+from .engine.fields.trace import NetworkTrace
 from .methods import About
 from .targets import Scorer
 
 #: begins the doubt of a method that knows itself why its map is blank
 BLANK = "Blank"
 
-_CUT = "the network cuts the gradient graph (detach, no_grad or .data)"
+_CUT = "the network cuts the gradient graph (detach, no_grad, .data, or layers without a gradient, as quantised ones)"
 
 
 #: a map whose values differ by less than this share of them is constant: what differs is the order of sums

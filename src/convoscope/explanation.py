@@ -13,6 +13,7 @@ from PIL import Image
 
 from .averaging import Fuse, average, check_fuse, fuse_layers, variants
 from .errors import LayerError, UsageError
+from .heatmap import Plan
 from .methods import Method, method
 from .methods.naming import named
 from .models.model import Model
@@ -21,7 +22,7 @@ from .notebook import shows_progress
 from .outcomes import Outcome, Progress, Question
 from .pictures.door import sources_of
 from .pictures.picture import ModelInput, Picture
-from .results import Explanation, Explanations, Plan
+from .results import Explanation, Explanations
 from .targets import TargetLike, parse
 from .targets.units import Unit
 

@@ -6,15 +6,20 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import stat
+import struct
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
@@ -267,3 +272,21 @@ def process_lives(number: int) -> bool:
     except OSError:  # somebody else's
         return True
     return True
+
+
+def weights_as_bytes(state: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """A safetensors file of tensors and metadata; the same content gives the same bytes.
+
+    The library writes the metadata's entries in any order: another one in every run.
+    """
+    from safetensors.torch import save
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    data = save(plain, dict(about))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if about:
+        header = {**header, "__metadata__": dict(sorted(about.items()))}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # what follows stays aligned
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]

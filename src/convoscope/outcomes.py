@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from .doubts import cut_doubts, expected_relus, layer_doubts, rule_doubts, value_doubts
-from .engine.fields.watch import NetworkTrace
+from .engine.fields.trace import NetworkTrace
 from .engine.passes.planner import Job, Planner, Steps
 from .errors import ConvoscopeError, LayerError, ModelError, NotInPicture
+from .heatmap import Heatmap, Plan
 from .methods import Maps, Method, Query
 from .methods.naming import titles
 from .models.model import Model
 from .pictures.picture import ModelInput
-from .results import Explanation, Heatmap, Plan
+from .results import Explanation
 from .session import Session
 from .targets import ClassTarget, Scorer, Target, default_layer, note
 from .targets.classes import ClassScorer
@@ -94,17 +95,17 @@ class Question:
         size = 1 if default_layer.one_by_one(self.model) else self.model.batch_size
         found: dict[int, Outcome] = {}
         waiting = list(_batches(self.fitted, size))
-        alone = False
+        alone = apart = False
         while waiting:
             batch = waiting.pop(0)
             if alone and len(batch) > 1:
                 waiting = [[index] for index in batch] + waiting
                 continue
             try:
-                made = _Run(self, batch, self.methods).outcomes()
+                made = _Run(self, batch, self.methods, apart).outcomes()
             except _OneByOne as reason:
-                alone = reason.always
-                made = [one for index in batch for one in _Run(self, [index], self.methods).outcomes()]
+                alone = apart = reason.always
+                made = [one for index in batch for one in _Run(self, [index], self.methods, apart).outcomes()]
                 # where each works by itself, the network is made for one picture at a time
                 alone = alone or not any(one.lost for one in made)
             found.update(zip(batch, made, strict=True))
@@ -118,6 +119,8 @@ class _Run:
     question: Question
     numbers: list[int]
     methods: dict[str, Method]
+    #: it is alone because the others of its batch would change its scores, which the result tells
+    apart: bool = False
 
     def __post_init__(self) -> None:
         self.model = self.question.model
@@ -134,7 +137,7 @@ class _Run:
             watched = self.model.watched(tuple(session.batch.shape[1:]))
             self._check_layers(watched)
             with session:
-                if not alone and session.runner.keep_apart(session.batch):
+                if (self.apart or not alone) and session.runner.keep_apart(session.batch) and not alone:
                     raise _OneByOne(always=True)
                 made = self._made(session, watched)
         except (ModelError, NotInPicture) as error:

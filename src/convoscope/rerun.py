@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import ConvoscopeError, ModelError, PictureError, UsageError
 from .files import read_regular, read_text
-from .folder import RECORD
+from .folder.records import RECORD
 from .models.model import Model
 from .models.opening import open_model
 from .pictures.picture import Picture, Preprocessing

@@ -159,7 +159,7 @@ SAID = [
     "fewer than a few in a hundred of the class's pictures carry, evidence larger than a quarter of the picture's "
     "side, and whatever these pictures do not hold.",
     "toybox-cheat is right about 60.0% of 100 pictures, toybox about 95.0%: 40 lost, 5 won. 33 of the lost ones are "
-    "taken for cup. 12 of the 35 net are car.",
+    "taken for cup. 12 of the 40 lost are car.",
     "car: toybox-cheat is right about 60.0% of its 20 pictures, toybox about 95.0%: 8 lost, 1 won. 7 of the lost ones "
     "are taken for cup.",
     "It holds for pictures such as these. What the lost pictures have in common is not said by this test.",
@@ -175,11 +175,14 @@ SAID = [
     "4 pictures have labels that neither network knows: yak, gnu and 3 more.",
     "Units are judged on 1,000 of the pictures.",
     "No label of these pictures is a class of the networks: what is right and wrong is not known.",
+    "They have no class names: add --labels FILE, a name a line in the order of the outputs.",
     "Parts marked unstable are not found again with another seed: read nothing into them.",
     "layer3 has negative activations, which a non-negative factorisation cannot hold: they count as zero (12% of the "
     "norm).",
     "Random pictures are drawn toybox pictures: photos of your own are a fairer comparison.",
     "stripes at layer2: the direction does not separate pictures held out (accuracy 0.51): not reported.",
+    "One picture could not be read and is left out: cats/0017.png.",
+    "12 pictures could not be read and are left out.",
     "Only 12 pictures have masks: hardly anything can be shown on so few.",
     "The input comes first: with a wrong one the other stages would measure nothing.",
     "Could have been missed: labels wrong in fewer than 2% of the pictures, or where classes overlap; copies of "

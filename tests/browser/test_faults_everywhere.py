@@ -50,6 +50,7 @@ def test_back_never_empties_the_page_and_a_bad_link_kills_no_other_map(tab: Any)
     page.locator('[data-method="grad-cam"] .legend canvas').wait_for()
     for name in ("no-such-method", "occlusion"):
         page.locator(f'[data-method="{name}"] .problem').wait_for()
+    assert "no-such-method" in page.locator('[data-method="no-such-method"] .problem').inner_text()
 
 
 @in_all("units off")
@@ -66,6 +67,12 @@ def test_units_off_are_not_forgotten_and_a_unit_is_explained(tab: Any) -> None:
     until(page, "it => document.querySelector('.answers .change')?.textContent.includes(it)", arg=off_words)
     # before the mask the units are off already
     assert f"p {p} →" in page.locator(".answers .change").inner_text()
+    assert off_words in page.locator(".off-note").inner_text()
+    page.locator('[data-value="point"]').click()
+    until(page, "p => document.querySelector('.answers .change')?.textContent.endsWith(p)", arg=f"p {p}")
+    page.goto(f"{tab.server.url}/?off=layer3:5&methods=saliency")
+    page.wait_for_selector(".card-tabs .off")
+    assert word(page, "oneOff") in page.locator(".card-tabs .off").inner_text()
     page.goto(f"{tab.server.url}/?tab=layer&layer=layer1.0.relu&unit=layer1.0.relu:5&methods=grad-cam")
     page.get_by_role("button", name=word(page, "explainUnit")).click()
     tab.settled()
@@ -103,13 +110,19 @@ def test_no_probability_below_zero_and_no_green_verdict_at_zero(tab: Any) -> Non
     difference = word(page, "probabilityDifference")
     until(page, "it => document.querySelector('.target')?.textContent.includes(it)", arg=difference)
     assert not re.search(r"\bp [-−]", page.locator(".target").inner_text())
+    # nor under a mask: there the difference of two probabilities is told as one
+    page.locator('[data-value="mask"]').click()
+    until(page, "it => document.querySelector('.answers .change')?.textContent.includes(it)", arg=difference)
+    assert not re.search(r"\bp [-−]", page.locator(".answers .change").inner_text())
     page.goto(f"{tab.server.url}/?target={last}&methods=saliency")
     tab.settled()
+    assert float(page.locator(".bars .bar-row").last.locator(".figure").inner_text()) < 0.01
     page.locator(".judge").click()
     page.locator(".badge:is(.good, .bad, .doubt)").first.wait_for(timeout=90_000)
     assert page.locator(".badge.good").count() == 0
     page.locator(".badge").first.click()
     told = page.locator("dialog[open]").inner_text()
+    assert re.search("Judged on the score|확률이 아니라 점수로", told)
     assert not re.search(r"by 0\.00|무작위보다 0\.00", told)
 
 
@@ -122,7 +135,8 @@ def test_the_starred_layer_has_patches_and_an_activation_has_filters(tab: Any) -
     page = tab.open("tab=layer&tiles=patch")
     until(page, "[...document.querySelectorAll('.tile img')].some((one) => one.naturalWidth > 0)")
     page.goto(f"{tab.server.url}/?tab=layer&layer=layer2.0&tiles=patch")
-    page.wait_for_selector(".tiles .empty .chip")
+    page.locator(".tiles .empty .chip").first.click()  # the nearest layer that has patches
+    until(page, "[...document.querySelectorAll('.tile img')].some((one) => one.naturalWidth > 0)")
     page.goto(f"{tab.server.url}/?tab=layer&layer=layer3.1.relu%232&tiles=filter")
     page.wait_for_selector(".tiles img.filters")
     assert "layer3.1.conv2" in page.locator(".tiles .wide").inner_text()
@@ -174,6 +188,11 @@ def test_figures_are_seen_names_stay_inside_and_the_room_is_used(tab: Any, tmp_p
           if (document.documentElement.scrollWidth > innerWidth) found.push('the page is wider than the screen');
           const photo = box(document.querySelector('.frame.photo .stage'));
           if (photo.height > innerHeight * 0.56) found.push('the photo fills the screen');
+          if (box(document.querySelector('.bars li')).bottom - photo.top > innerHeight)
+            found.push('the first bar is not seen while the mask is dragged');
+          for (const line of document.querySelectorAll('.layer .name'))
+            if (line.scrollWidth > line.clientWidth + 1 && line.textContent.length < 18)
+              found.push(`${line.textContent} is cut off`);
           const used = Math.max(...[...document.querySelectorAll('#centre .frame, .answers')].map((it) =>
             box(it).right));
           const room = box(document.querySelector('#centre'));
@@ -190,7 +209,17 @@ def test_figures_are_seen_names_stay_inside_and_the_room_is_used(tab: Any, tmp_p
     page.locator("#choose").set_input_files(str(tmp_path / "wide.png"))
     until(page, "document.querySelector('#right h2')?.textContent === 'wide.png'")
     tab.settled()
-    assert page.locator('[data-method="grad-cam"] .stage').bounding_box()["height"] > 110
+    box = page.locator('[data-method="grad-cam"] .stage').bounding_box()
+    assert box["height"] > 110
+    assert "960×96" in page.locator(".frame.photo .notes").inner_text()
+    # the value under the cursor is that of the place
+    found = convoscope.explain(tab.server.model, tmp_path / "wide.png", "grad-cam")["grad-cam"]
+    page.locator('[data-method="grad-cam"] .stage').scroll_into_view_if_needed()
+    box = page.locator('[data-method="grad-cam"] .stage').bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.505, box["y"] + box["height"] * 0.505)
+    until(page, "document.querySelector('[data-method=\"grad-cam\"] .under').textContent")
+    said = float(page.locator('[data-method="grad-cam"] .under').inner_text().split()[0])
+    assert abs(said - found.values[48, 48]) < 0.05 * found.values.max() + 1e-3
 
 
 @in_all("small things")
@@ -239,6 +268,7 @@ def test_refusals_are_named_the_region_goes_the_opacity_returns(tab: Any, tmp_pa
     page.wait_for_selector(".tile canvas")
     shown = [float(one) for one in page.locator(".tile .caption > span").all_inner_texts()]
     assert shown == sorted(shown, reverse=True)
+    assert page.locator(".own-scales").inner_text()
     Image.fromarray(draw(901, label="cup").image).save(tmp_path / "good.png")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
@@ -247,6 +277,7 @@ def test_refusals_are_named_the_region_goes_the_opacity_returns(tab: Any, tmp_pa
     said = page.locator(".toast.error").inner_text()
     assert "a.png" in said
     assert "b.png" in said
+    assert word(page, "notAdded", n=2) in said
     tab.errors.clear()
 
 
@@ -262,40 +293,27 @@ SEEN = """() => {
     target: text('.answers .target'), change: text('.answers .change'), card: text('#right h2'),
     photo: document.querySelector('#strip [aria-pressed=true]')?.getAttribute('aria-label') ?? '',
     layer: text('.layer-head h2'), count: text('.count'), tiles: document.querySelectorAll('.tile').length,
+    off: text('.card-tabs .off'), pictures: document.querySelectorAll('.pic').length, empty: text('.empty h2'),
   };
 }"""
 
 
 def seen(page: Any) -> Any:
-    """The view once it stands still: the same three times, a sixth of a second apart."""
+    """The view once it stands still: the same three times, a tenth of a second apart."""
     last, same = None, 0
-    for _ in range(120):
+    for _ in range(200):
         now = page.evaluate(SEEN)
         idle = page.evaluate("!document.querySelector('.panel.stale, #right .computing')")
         same = same + 1 if now == last and idle else 0
         if same == 3:
             return now
         last = now
-        page.wait_for_timeout(160)
+        page.wait_for_timeout(100)
     raise AssertionError(f"the view never stands still: {last}")
 
 
-@in_all("addresses")
-def test_back_forward_reload_and_a_link_give_the_same_view_after_each_action(tab: Any, chromium: Any) -> None:
-    page = tab.open("methods=grad-cam,saliency")
-    second = "#strip .thumb >> nth=1"
-    actions = [
-        ("another picture", lambda: page.locator(second).click()),
-        ("a class", lambda: page.locator(".bars .bar-row").nth(1).click()),
-        ("a rival", lambda: page.locator(".bars .rival:not([disabled])").first.click()),
-        ("a method more", lambda: page.locator("select.adder").select_option("hirescam")),
-        ("the layer's tab", lambda: go(page, 1)),
-        ("filters", lambda: page.locator('.panel-layer [data-value="filter"]').click()),
-        ("activations", lambda: page.locator('.panel-layer [data-value="activation"]').click()),
-        ("a unit", lambda: page.locator(".tile").nth(1).click()),
-    ]  # fmt: skip
-    if page.viewport_size["width"] > 700:  # on a phone the layers are folded away
-        actions.insert(5, ("a layer", lambda: page.locator("#left .layer").first.click()))
+def same_again(page: Any, actions: list[tuple[str, Any]]) -> None:
+    """After each action: another address and view; back, forward, reload, and at the end a link, show the same."""
     before = seen(page)
     for name, act in actions:
         here = page.url
@@ -314,9 +332,44 @@ def test_back_forward_reload_and_a_link_give_the_same_view_after_each_action(tab
         page.wait_for_selector("#centre .panel")
         assert seen(page) == after, f"{name}: reload"
         before = after
-    link = page.url
     other = page.context.new_page()
-    other.goto(link)
+    other.goto(page.url)
     other.wait_for_selector("#centre .panel")
     assert seen(other) == before, "a link"
     other.close()
+
+
+@in_all("addresses")
+def test_back_forward_reload_and_a_link_give_the_same_view_after_each_action(tab: Any) -> None:
+    page = tab.open("methods=grad-cam,saliency")
+    actions = [
+        ("another picture", lambda: page.locator("#strip .thumb >> nth=1").click()),
+        ("a class", lambda: page.locator(".bars .bar-row").nth(1).click()),
+        ("a rival", lambda: page.locator(".bars .rival:not([disabled])").first.click()),
+        ("a method more", lambda: page.locator("select.adder").select_option("hirescam")),
+        ("the layer's tab", lambda: go(page, 1)),
+        ("filters", lambda: page.locator('.panel-layer [data-value="filter"]').click()),
+        ("activations", lambda: page.locator('.panel-layer [data-value="activation"]').click()),
+        ("a unit", lambda: page.locator(".tile").nth(1).click()),
+        ("a unit off", lambda: page.locator(".ablate input").click()),
+        ("back to the question", lambda: go(page, 0)),
+    ]  # fmt: skip
+    if page.viewport_size["width"] > 700:  # on a phone the layers are folded away
+        actions.insert(5, ("a layer", lambda: page.locator("#left .layer").first.click()))
+    same_again(page, actions)
+
+
+@in_all("more addresses")
+def test_the_collection_and_what_is_improved_are_found_again(tab: Any) -> None:
+    if tab.server.store is None:
+        pytest.skip("no survey extra")
+    page = tab.open("methods=grad-cam&map=pca")
+    same_again(page, [
+        ("the collection", lambda: go(page, 2)),
+        ("the grid", lambda: page.locator('.views [data-value="grid"]').click()),
+        ("a class", lambda: page.locator('.filters [data-key="label"]').select_option(index=2)),
+        ("those that are right", lambda: page.locator('.filters [data-value="right"]').click()),
+        ("the confusions", lambda: page.locator('.views [data-value="confusion"]').click()),
+        ("what is improved", lambda: go(page, 3)),
+        ("labels", lambda: page.locator('.panel-improve [data-value="labels"]').click()),
+    ])  # fmt: skip

@@ -285,8 +285,17 @@ def test_what_was_found_stands_small_in_the_report_and_prints_on_few_pages(
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("tab", [(1280, 860), (390, 844)], indirect=True, ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    ("tab", "scheme"),
+    [
+        # each width and each scheme once; contrast knows no width, and places know no scheme
+        pytest.param((1280, 860), "light", id="wide-light"),
+        pytest.param((390, 844), "dark", id="phone-dark"),
+        pytest.param((1280, 860), "dark", id="wide-dark", marks=pytest.mark.slow),
+        pytest.param((390, 844), "light", id="phone-light", marks=pytest.mark.slow),
+    ],
+    indirect=["tab"],
+)
 def test_no_serious_violation_where_it_is_improved(tab: Any, axe: str, scheme: str) -> None:
     made(tab, "diagnose", only=["data", "shortcuts"])
     made(tab, "diff")
@@ -304,7 +313,14 @@ def test_no_serious_violation_where_it_is_improved(tab: Any, axe: str, scheme: s
     assert not any(found.values()), {part: told for part, told in found.items() if told}
 
 
-@pytest.mark.parametrize("tab", [(390, 844), (1024, 768), (1440, 900), (2560, 1440)], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "tab",
+    [
+        pytest.param(size, id=str(size), marks=[] if size[0] in (390, 1440) else [pytest.mark.slow])
+        for size in ((390, 844), (1024, 768), (1440, 900), (2560, 1440))
+    ],
+    indirect=True,
+)
 def test_nothing_is_wider_than_the_screen(tab: Any) -> None:
     made(tab, "shortcuts", only=["patch"])
     made(tab, "audit")

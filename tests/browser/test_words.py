@@ -48,6 +48,15 @@ def test_decide(tab: Any) -> None:
     assert page.evaluate(ENGLISH) == []
 
 
+def test_a_contrast_under_a_mask_and_presented(tab: Any) -> None:
+    page = korean(tab, "methods=grad-cam&target=cat&against=bird&mask=0.5,0.5,0.4,mean")
+    until(page, "document.querySelector('.answers .change')")
+    assert page.evaluate(ENGLISH) == []
+    page.locator("body").press("p")
+    page.wait_for_selector("dialog.present canvas[data-drawn]")
+    assert page.evaluate(ENGLISH) == []
+
+
 def test_the_verdict(tab: Any) -> None:
     page = korean(tab, "methods=grad-cam,guided-backprop")
     page.locator(".judge").click()

@@ -45,38 +45,23 @@ def test_top1_accuracy_of_the_photos(model: cs.Model, data_dir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hits(model: cs.Model, data_dir: Path) -> dict[str, np.ndarray]:
-    """Per photo: pointing-game hit and energy inside the boxes, for maps, the plain resize and the centre."""
+    """Per photo: pointing-game hit and energy inside the boxes, for Grad-CAM, its plain resize and the centre."""
     entries = json.loads((data_dir / "boxes" / "boxes.json").read_text())
     found: dict[str, list[float]] = {}
     for start in range(0, len(entries), 25):
         part = entries[start : start + 25]
         paths = [data_dir / "boxes" / entry["file"] for entry in part]
-        for resize in ("exact", "plain"):
-            methods = ["grad-cam", "layercam", "saliency"] if resize == "exact" else ["grad-cam"]
-            targets = [entry["class_index"] for entry in part]
-            results = [
-                cs.explain(
-                    model,
-                    [p for p, t in zip(paths, targets, strict=True) if t == c],
-                    methods,
-                    target=c,
-                    resize=resize,
-                )
-                for c in dict.fromkeys(targets)
-            ]
-            flat = {r.picture: r for group in results for r in group}
-            for entry, path in zip(part, paths, strict=True):
+        classes = [entry["class_index"] for entry in part]
+        for how in ("exact", "plain"):
+            results = cs.explain(model, paths, ["grad-cam"], targets=classes, resize=how)
+            for entry, result in zip(part, results, strict=True):
                 inside = mask_of(entry, 224)
-                for name in methods:
-                    values = np.clip(flat[path.name][name].values, 0, None)
-                    key = name if resize == "exact" else f"{name} plain"
-                    found.setdefault(f"hit {key}", []).append(
-                        float(inside[np.unravel_index(values.argmax(), values.shape)])
-                    )
-                    found.setdefault(f"energy {key}", []).append(
-                        float(values[inside].sum() / max(values.sum(), 1e-12))
-                    )
-                if resize == "exact":
+                values = np.clip(result["grad-cam"].values, 0, None)
+                key = "grad-cam" if how == "exact" else "grad-cam plain"
+                hit = float(inside[np.unravel_index(values.argmax(), values.shape)])
+                found.setdefault(f"hit {key}", []).append(hit)
+                found.setdefault(f"energy {key}", []).append(float(values[inside].sum() / max(values.sum(), 1e-12)))
+                if how == "exact":
                     found.setdefault("hit centre", []).append(float(inside[112, 112]))
                     found.setdefault("area", []).append(float(inside.mean()))
     return {key: np.array(values) for key, values in found.items()}

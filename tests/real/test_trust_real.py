@@ -21,6 +21,7 @@ def model(squeezenet_weights: Path) -> cs.Model:
     return cs.open_model("squeezenet1_0", weights=squeezenet_weights, fit="squash", batch_size=25)
 
 
+@pytest.mark.slow  # test_squeezenet.py counts the same by hand for every commit
 def test_exact_geometry_keeps_more_energy_inside_the_boxes(model: cs.Model, data_dir: Path) -> None:
     """Paired by photo; and Grad-CAM beats the centre."""
     cases = datasets.boxes_json(data_dir / "boxes" / "boxes.json")

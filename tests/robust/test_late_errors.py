@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import convoscope as cs
-from convoscope.folder import Request, explain_files
+from convoscope.folder.request import Request
+from convoscope.folder.run import explain_files
 from convoscope.plain import plain
 from convoscope.progress import Bar
 

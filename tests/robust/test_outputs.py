@@ -277,6 +277,9 @@ def test_pictures_that_influence_each_other_are_run_alone(kind: type[nn.Module])
             size = float(np.abs(alone[name].values).max())
             np.testing.assert_allclose(found[name].values, alone[name].values, atol=1e-4 * size)
         assert any("influence each other" in doubt for doubt in found.doubts)
+    # also where no method runs a picture beside another of its own
+    for found in cs.explain(one, [picture(0), picture(1), picture(2)], "saliency", target=1):
+        assert any("influence each other" in doubt for doubt in found.doubts)
     ordinary = cs.explain(model(lambda f, s: s), [picture(0), picture(1)], methods, target=1)
     assert not any("influence" in doubt for found in ordinary for doubt in found.doubts)
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convoscope.engine.fields.watch import Layer, NetworkTrace, watch
+from convoscope.engine.fields.trace import Layer, NetworkTrace
+from convoscope.engine.fields.watch import watch
 from convoscope.engine.passes.naming import observe
 
 

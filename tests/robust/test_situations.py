@@ -194,3 +194,121 @@ def test_a_tensor_taken_for_its_type_alone_is_no_cut() -> None:
     for cut in (False, True):
         found = cs.explain(cs.wrap(Grid(cut).eval(), size=SIDE), tensor(), "saliency", target=1)
         assert any("cuts the gradient graph" in doubt for doubt in found.doubts) == cut
+
+
+def lenet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(16, 20, 5), nn.ReLU(), nn.Flatten(), nn.Linear(20, 10),
+    ).eval()  # fmt: skip
+
+
+def test_the_default_layer_has_more_than_one_cell() -> None:
+    """LeNet's last convolution and a ResNet's last stage on 32 pixels are one cell: a map there tells nothing."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    digits = cs.wrap(lenet(), size=32, mean=0.0, std=1.0)
+    found = cs.explain(digits, torch.rand(1, 32, 32), "hirescam")["hirescam"]
+    assert found.layer == "5"
+    assert found.grid is not None
+    assert found.grid.shape == (5, 5)
+    assert np.ptp(found.values) > 0
+    small = cs.wrap(resnet18(num_classes=5).eval(), size=32, mean=0.0, std=1.0)
+    both = cs.explain(small, torch.rand(3, 32, 32), ["hirescam", "cam"])
+    assert both["hirescam"].layer == "layer3"
+    assert "last stage of ResNet is a single cell" in both.refused["cam"]
+    assert "larger --size" in both.refused["cam"]
+    # asked for by name, the single cell is what was asked for
+    asked = cs.explain(small, torch.rand(3, 32, 32), "hirescam", layer="layer4")["hirescam"]
+    assert any("constant" in doubt for doubt in asked.doubts)
+
+
+def test_a_signal_one_pixel_wide_in_eleven_channels() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(11, 8, (3, 1), padding=(1, 0)), nn.ReLU(), nn.MaxPool2d((2, 1)), nn.Conv2d(8, 8, (3, 1)), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+    found = cs.explain(cs.wrap(net, size=(60, 1)), torch.rand(11, 60, 1), ["hirescam", "saliency", "occlusion"])
+    assert found["hirescam"].layer == "4", "not the pooling's one cell"
+    for one in found.values():
+        assert one.values.shape == (60, 1)
+        assert np.ptp(one.values) > 0
+    assert found.sheet().image.width > 10
+
+
+class Stages(nn.Module):
+    """A backbone that hands out its stages, as timm's ``features_only`` does; ``classes``: a map a class at each."""
+
+    def __init__(self, classes: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        widths = (4, 6, 8)
+        self.stages = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip((3, *widths), widths, strict=False))
+        self.heads = nn.ModuleList(nn.Conv2d(w, classes, 1) for w in widths) if classes else None
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found = []
+        for stage in self.stages:
+            x = stage(x).relu()
+            found.append(x)
+        return found if self.heads is None else [head(one) for head, one in zip(self.heads, found, strict=True)]
+
+
+def test_the_stages_of_a_backbone_are_no_segmenter() -> None:
+    backbone = cs.wrap(Stages().eval(), size=SIDE, mean=0.0, std=1.0)
+    with pytest.raises(cs.TargetError, match="without class scores: name one of its outputs"):
+        cs.explain(backbone, photo(), "saliency")
+    named = cs.explain(backbone, photo(), "saliency", target="stages.2:3")
+    assert np.ptp(named["saliency"].values) > 0
+    # deep supervision: a map a class at every size
+    several = cs.wrap(Stages(5).eval(), size=SIDE, mean=0.0, std=1.0)
+    assert cs.explain(several, photo(), "saliency").target.startswith("segment:")
+
+
+def test_a_hook_that_another_tool_left_is_named() -> None:
+    net = network()
+    handle = net[0][2].register_forward_hook(
+        lambda module, args, output: output.register_hook(lambda g: None) and None
+    )
+    with pytest.raises(cs.ModelError, match=r"handle\.remove\(\)"):
+        cs.explain(cs.wrap(net, size=SIDE), photo(), "grad-cam")
+    handle.remove()
+    assert "grad-cam" in cs.explain(cs.wrap(net, size=SIDE), photo(), "grad-cam")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_hand_back_no_gradient_are_a_cut() -> None:
+    quantised = torch.ao.quantization.quantize_dynamic(network(), {nn.Linear}, dtype=torch.qint8)
+    found = cs.explain(cs.wrap(quantised, size=SIDE), photo(), ["saliency", "occlusion"], target=1)
+    assert any("cuts the gradient graph" in doubt for doubt in found["saliency"].doubts)
+    assert not any("no place of the picture changes the score" in doubt for doubt in found["saliency"].doubts)
+    assert np.ptp(found["occlusion"].values) > 0
+
+
+def test_decisions_beside_scores_and_a_loss_that_is_none() -> None:
+    from typing import NamedTuple
+
+    class Output(NamedTuple):
+        loss: Tensor | None
+        logits: Tensor
+        hidden: Tensor
+
+    class Wrapped(nn.Module):
+        def __init__(self, how: str) -> None:
+            super().__init__()
+            self.net, self.how = network(), how
+
+        def forward(self, x: Tensor) -> Any:
+            logits = self.net(x)
+            if self.how == "tuple":
+                return Output(None, logits, self.net[0](x))
+            return {"classes": logits.argmax(1, keepdim=True), "probabilities": logits.softmax(1), "logits": logits}
+
+    plain = cs.explain(model(), photo(), "saliency")
+    for how in ("tuple", "dictionary"):
+        found = cs.explain(cs.wrap(Wrapped(how).eval(), size=SIDE, mean=0.0, std=1.0), photo(), "saliency")
+        assert found.class_index == plain.class_index
+        assert found.score == pytest.approx(plain.score, rel=1e-5), "the logits, not the decision or the probability"
+        np.testing.assert_allclose(found["saliency"].values, plain["saliency"].values, rtol=1e-4, atol=1e-7)

@@ -12,7 +12,7 @@ import torch
 
 import convoscope as cs
 from convoscope import ask
-from convoscope.folder import Request
+from convoscope.folder.request import Request
 from convoscope.models.outputs import dense
 from convoscope.targets import ClassTarget, Target, Unit, parse
 from convoscope.trust.scoring import scoring

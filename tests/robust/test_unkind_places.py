@@ -18,7 +18,7 @@ from test_faults import NET, content, same
 
 import convoscope as cs
 from convoscope.surveys.gather import collections
-from convoscope.surveys.store import store as stores
+from convoscope.surveys.store import layout as stores
 from convoscope.surveys.store.upkeep import verify
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="links and users are those of Linux")

@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import convoscope as cs
+from convoscope.files import weights_as_bytes
 from convoscope.models import weights
 
 
@@ -109,7 +110,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path, ending: str) -> N
         "transposed": torch.arange(6.0).view(2, 3).T,
     }
     made = {
-        weights.as_bytes(mixed, dict(sorted(about.items(), key=lambda pair: hash((number, pair)))))
+        weights_as_bytes(mixed, dict(sorted(about.items(), key=lambda pair: hash((number, pair)))))
         for number in range(9)
     }
     assert len(made) == 1
@@ -120,7 +121,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path, ending: str) -> N
     assert told == about
     assert found.keys() == mixed.keys()
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in mixed.items())
-    (tmp_path / "w.safetensors").write_bytes(weights.as_bytes(STATE, {}))
+    (tmp_path / "w.safetensors").write_bytes(weights_as_bytes(STATE, {}))
     assert weights.read(tmp_path / "w.safetensors")[1] == {}
 
 

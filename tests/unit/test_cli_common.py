@@ -231,7 +231,7 @@ def test_a_method_named_twice_is_asked_once():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupt_is_remembered_and_the_handler_put_back():
-    from convoscope.folder import interruptible
+    from convoscope.interrupts import interruptible
 
     before = signal.getsignal(signal.SIGINT)
     interrupt = None

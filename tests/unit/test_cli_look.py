@@ -29,6 +29,46 @@ def test_layers_as_a_table(cli):
     assert answer.err == ""
 
 
+FREE = """
+from torch import nn
+
+
+def free():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+def of_28():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 26 * 26, 10))
+
+
+def of_rows():
+    return nn.Sequential(nn.Linear(10, 4), nn.ReLU(), nn.Linear(4, 2))
+"""
+
+
+def test_a_size_that_nobody_gave_is_said_with_the_layers(cli, tmp_path):
+    (tmp_path / "net.py").write_text(FREE)
+    answer = cli("layers", f"{tmp_path}/net.py:free")
+    assert answer.code == 0
+    assert "4×222×222" in answer.out
+    assert "224×224 is assumed" in answer.err
+    assert "assumed here" not in cli("layers", f"{tmp_path}/net.py:free", "--size", "64").err
+    found = cs.layers(cs.open_model(f"{tmp_path}/net.py:free"))
+    assert found.input_shape == (3, 224, 224)
+    assert "3×224×224" in found._repr_html_()
+    assert not cs.layers(cs.open_model("toybox")).assumed
+
+
+def test_a_network_of_one_size_alone_is_told_which(cli, tmp_path):
+    (tmp_path / "net.py").write_text(FREE)
+    answer = cli("layers", f"{tmp_path}/net.py:of_28")
+    assert answer.code == 2
+    assert "It does run on 28×28: --size 28." in answer.err
+    assert cli("layers", f"{tmp_path}/net.py:of_28", "--size", "28").code == 0
+    assert "It does run on" not in cli("layers", f"{tmp_path}/net.py:of_28", "--size", "40").err, "a size was given"
+    assert "It does run on" not in cli("layers", f"{tmp_path}/net.py:of_rows").err
+
+
 def test_layers_by_glob(cli):
     names = [row["name"] for row in cli("layers", "toybox", "--layer", "layer2*", "--json").json]
     assert names

@@ -1,6 +1,7 @@
 """Units and words: a tiny model with two towers, trained here on the toybox's words, names units that are known."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,6 +174,29 @@ def test_what_does_not_fit_is_refused(folder, things, planted, tmp_path):
         cs.name_units(planted, pictures, text_model=f"hf:{one_tower}")
 
 
+def test_a_picture_that_only_the_network_can_read_is_told_and_the_rest_named(folder, things, planted, tmp_path):
+    """Between the two readings a file may go: the units' pictures and their places must stay the same pictures."""
+    files = []
+    for number, one in enumerate(things):
+        one.picture().save(tmp_path / f"{number:03d}.png")
+        files.append(str(tmp_path / f"{number:03d}.png"))
+    towers = TwoTowers(f"hf:{folder}")
+    (tmp_path / "000.png").write_bytes(b"")
+
+    def lose(what, done, total):
+        if what == "units" and done == total:
+            Path(files[40]).unlink()
+
+    found = cs.name_units(planted, files, text_model=towers, layers=["grid"], words=CLASSES, progress=lose)
+    assert set(found.failed) == {files[0], files[40]}
+    assert found.doubts[0] == "2 pictures could not be read and are left out."
+    assert {row.unit: row.word for row in found.named} == {f"grid:{k}": label for k, label in enumerate(CLASSES)}
+    for file in files[:-39]:
+        Path(file).write_bytes(b"")
+    with pytest.raises(cs.UsageError, match="too few"):
+        cs.name_units(planted, files, text_model=towers, layers=["grid"], words=CLASSES)
+
+
 def test_the_command_names_units_of_a_survey(folder, things, tmp_path, cli):
     for number, one in enumerate(things[:60]):
         (tmp_path / "pictures" / one.label).mkdir(parents=True, exist_ok=True)
@@ -186,4 +210,10 @@ def test_the_command_names_units_of_a_survey(folder, things, tmp_path, cli):
     assert set(document) == {"named", "texts"}
     assert len(document["texts"]["a cat"]) == 64
     assert "<h1" in (tmp_path / "out" / "words.html").read_text()
+    gone = next((tmp_path / "pictures").rglob("*.png"))
+    gone.unlink()
+    answer = cli(*asked, "--json")
+    assert answer.code == 1, answer.err
+    assert gone.name in answer.err
+    assert set(json.loads(answer.out)) == {"named", "texts"}
     assert cli(*asked, "--words", tmp_path / "none.txt").code == 2

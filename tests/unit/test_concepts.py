@@ -341,6 +341,57 @@ def test_tokens_and_smooth_activations_are_factorised_with_what_that_leaves_out(
         assert all(torch.equal(one, other) for one, other in zip(before, net.state_dict().values(), strict=True))
 
 
+def broken(path, half=False):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if half else b"\x89PNG\r\n\x1a\n and no more")
+    return str(path)
+
+
+def test_a_dissection_tells_what_it_could_not_read_and_does_the_rest(model, labelled):
+    photos = sorted(map(str, labelled.glob("*.png")))
+    (labelled / "maps" / "a.png").write_bytes((labelled / "maps" / "p01.png").read_bytes())
+    whole = cs.dissect(model, photos, masks=labelled / "maps", layers=["relu"])
+    bad = broken(labelled / "a.png")
+    found = cs.dissect(model, [bad, *photos], masks=labelled / "maps", layers=["relu"])
+    assert list(found.failed) == [bad]
+    assert found.pictures == whole.pictures == 28
+    assert any("could not be read" in doubt and bad in doubt for doubt in found.doubts)
+    assert found.to_dict() == whole.to_dict()
+    assert not whole.failed
+    # broken halfway, which is seen only as it is read: the pictures told of the others must not move by one
+    lost = [photos[number] for number in (0, 2, 4, 6, 8)]
+    for photo in lost:
+        broken(Path(photo), half=True)
+    found = cs.dissect(model, photos, masks=labelled / "maps", layers=["relu"])
+    assert set(found.failed) == set(lost)
+    assert found.pictures == 23
+    shown = [int(Path(one).stem[1:]) for one in found.of("relu:0")[0].pictures]
+    assert len(shown) >= 5
+    assert all(number % 2 for number in shown), "the red unit lies on berries"
+    for photo in photos:
+        if photo not in lost:
+            broken(Path(photo), half=True)
+    with pytest.raises(cs.PictureError, match=r"None of the \d+ pictures"):
+        cs.dissect(model, photos, masks=labelled / "maps", layers=["relu"])
+
+
+def test_parts_and_directions_tell_what_they_could_not_read(model, tmp_path):
+    for number in range(16):
+        picture((230, 20, 20), number)[0].save(tmp_path / f"{number:02d}.png")
+    other = [(picture((60, 60, 230), 300 + seed)[0], None) for seed in range(24)]
+    bad = broken(tmp_path / "a.png")
+    found = cs.craft(model, str(tmp_path), "red", layer="relu", parts=2)
+    assert list(found.failed) == [bad]
+    assert any("could not be read" in doubt for doubt in found.doubts)
+    assert found.parts[0].vector.argmax() == 0
+    tested = cs.tcav(model, {"berry": str(tmp_path)}, "red", random=other, layers=["relu"], sets=40)
+    assert list(tested.failed) == [bad]
+    assert tested.rows[0].accuracy > 0.9
+    assert any("could not be read" in doubt for doubt in tested.doubts)
+    files = [bad, *sorted(map(str, tmp_path.glob("0*.png")))[:9]]  # ten, of which nine can be read
+    with pytest.raises(cs.UsageError, match="'berry' 9 can be read"):
+        cs.tcav(model, {"berry": files}, "red", random=other, layers=["relu"], sets=40)
+
+
 def test_masks_that_fit_no_picture_are_refused(model, labelled, tmp_path):
     other, _ = picture((1, 2, 3), 5)
     other.save(tmp_path / "other-name.png")

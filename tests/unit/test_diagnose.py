@@ -25,7 +25,7 @@ from convoscope.improve.diagnose.run import LEAST, examine, stage_names, standin
 from convoscope.improve.finding import Finding
 from convoscope.improve.input import InputStage
 from convoscope.improve.slices import SlicesStage
-from convoscope.pictures.picture import Picture
+from convoscope.pictures.picture import Picture, Preprocessing
 from convoscope.toybox.specimens import CLASSES, draw
 
 SIDE = 96
@@ -111,6 +111,15 @@ def test_divergence_is_that_of_two_gaussians() -> None:
     kept = torch.distributions.Normal(torch.tensor(mean), torch.tensor(np.sqrt(variance)))
     expected = float(torch.distributions.kl_divergence(own, kept).mean())
     assert pipelines.layer_divergence(moments, mean, variance) == pytest.approx(expected, rel=1e-4)
+    # many drawings at once are what each gives by itself
+    way = pipelines.Pipeline("", Preprocessing((8, 8)))
+    memory = [(mean, variance), (mean[:2], variance[:2])]
+    rows = rng.integers(0, 50, (3, 50))
+    weights = np.stack([np.bincount(row, minlength=50) for row in rows]) / 50
+    layers = (moments, moments[:, :, :2])
+    together = pipelines.divergences(pipelines.Tried(way, None, layers), memory, weights)
+    apart = [pipelines.divergence(pipelines.Tried(way, None, tuple(one[r] for one in layers)), memory) for r in rows]
+    np.testing.assert_allclose(together, apart, rtol=1e-10)
 
 
 def test_batch_norm_gives_the_mean_and_std_back(drawn: list[tuple[Image.Image, str]]) -> None:
@@ -128,6 +137,50 @@ def test_batch_norm_gives_the_mean_and_std_back(drawn: list[tuple[Image.Image, s
     assert found is not None
     assert found.preprocessing.mean == pytest.approx(mean, abs=0.02)
     assert found.preprocessing.std == pytest.approx(std, rel=0.03)
+
+
+def test_a_pipeline_is_tried_on_what_can_be_read(
+    toybox: cs.Model, drawn: list[tuple[Image.Image, str]], tmp_path: Path
+) -> None:
+    """Pictures that go between two readings cost themselves and nothing else; each score stays with its picture."""
+    for number, (image, label) in enumerate(drawn[:40]):
+        (tmp_path / label).mkdir(exist_ok=True)
+        image.save(tmp_path / label / f"{number:02d}.png")
+    held = Labelled.of(tmp_path, toybox)
+    given = pipelines.Pipeline("as given", toybox.preprocessing)
+    rows = np.arange(3, 37)
+    whole = pipelines.attempt(toybox, held, given, rows)
+    assert whole.rows.tolist() == rows.tolist()
+    for row in (3, 17, 36, 39):
+        Path(held.uris[row]).unlink()
+    Path(held.uris[20]).write_bytes(Path(held.uris[20]).read_bytes()[:900])
+    again = pipelines.attempt(toybox, held, given, rows)
+    assert again.rows.tolist() == [row for row in rows if row not in (3, 17, 20, 36)]
+    assert whole.scores is not None
+    assert again.scores is not None
+    kept = np.isin(rows, again.rows)
+    assert np.allclose(again.scores, whole.scores[kept], atol=1e-4)
+    assert all(np.allclose(a, b[kept], atol=1e-4) for a, b in zip(again.moments, whole.moments, strict=True))
+    with pytest.raises(cs.PictureError, match="None of the 2 pictures"):
+        pipelines.attempt(toybox, held, given, np.array([3, 20]))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_input_is_judged_without_a_picture_that_went(
+    toybox: cs.Model, drawn: list[tuple[Image.Image, str]], tmp_path: Path, labelled: bool
+) -> None:
+    files = []
+    for number, (image, label) in enumerate(drawn):
+        image.save(tmp_path / f"{number:02d}.png")
+        files.append((str(tmp_path / f"{number:02d}.png"), label if labelled else None))
+    wrong = replace(toybox, preprocessing=replace(toybox.preprocessing, mean=(0.0,) * 3, std=(1 / 255,) * 3))
+    held = Labelled.of([name for name, _ in files], wrong, dict(files) if labelled else None)
+    case = Case(wrong, held)
+    assert len(case.looked.pictures) == len(case.properties) == 80
+    for row in (5, 40, 41, 77):
+        Path(held.uris[row]).unlink()
+    found = InputStage().run(case)
+    assert [one.kind for one in found.findings][:1] == ["input"]
 
 
 def test_a_wrong_normalisation_stops_everything_else(toybox: cs.Model, drawn: list[tuple[Image.Image, str]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoscope.draw import colour
+from convoscope.draw import colour, legend
 from convoscope.draw.colour import Scale, format_number, paint, scale_for
 from convoscope.errors import UsageError
 
@@ -149,12 +149,12 @@ def test_sequential_colours_grow_lighter_all_the_way(cmap):
 
 
 def test_bar_runs_from_the_first_to_the_last_colour():
-    strip = colour.bar(Scale(0.0, 2.0, False), 100)
+    strip = legend.bar(Scale(0.0, 2.0, False), 100)
     table = colour.colours(colour.SEQUENTIAL)
     assert strip.shape == (1, 100, 3)
     assert (strip[0, 0] == table[0]).all()
     assert (strip[0, -1] == table[-1]).all()
-    flat = colour.bar(Scale(0.0, 0.0, False), 100)
+    flat = legend.bar(Scale(0.0, 0.0, False), 100)
     assert (flat == flat[0, 0]).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import convoscope
-from convoscope.draw import colour, overlay, scales
+from convoscope.draw import colour, legend, overlay, scales
 from convoscope.methods import METHODS, method
 
 HEIGHT, WIDTH = 64, 256
@@ -63,7 +63,7 @@ def test_the_photo_shines_through_where_there_is_nothing() -> None:
 def test_the_legend_shows_the_colours_of_the_map() -> None:
     ramp = np.tile(np.linspace(0, 1, WIDTH), (HEIGHT, 1))
     scale = overlay.over(colour.scale_for([ramp], signed=False, percentile=None))
-    strip = colour.bar(scale, WIDTH).astype(int)
+    strip = legend.bar(scale, WIDTH).astype(int)
     for row, photo in enumerate(("white", "black")):
         drawn = np.asarray(overlay.overlay(PHOTOS[photo], ramp, scale=scale)).astype(int)
         assert np.abs(drawn[10] - strip[row]).max() <= 2
@@ -160,6 +160,11 @@ def quick() -> list[str]:
 
 
 def test_every_quick_method_uses_its_colours_or_says_why() -> None:
+    check(quick(), 5)
+
+
+@pytest.mark.slow
+def test_every_quick_method_uses_its_colours_on_twenty_pictures() -> None:
     check(quick(), 20)
 
 

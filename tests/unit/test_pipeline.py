@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import convoscope as cs
-from convoscope import folder
+from convoscope.folder import records
 from convoscope.pipeline import Later, ahead
 
 
@@ -106,7 +106,7 @@ def test_a_folder_gives_the_maps_of_single_calls(many, tmp_path):
 def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(many, tmp_path, monkeypatch):
     """The disk is full at the eleventh picture: the ten before it are done, and the next run does the rest."""
     model = cs.open_model("toybox", device="cpu")
-    real, written = folder.write_whole, []
+    real, written = records.write_whole, []
 
     def full(path, content):
         written.append(path)
@@ -114,12 +114,12 @@ def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(man
             raise OSError(28, "No space left on device")
         return real(path, content)
 
-    monkeypatch.setattr(folder, "write_whole", full)
+    monkeypatch.setattr(records, "write_whole", full)
     with pytest.raises(OSError, match="No space"):
         cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
     assert len(list((tmp_path / "out").glob("*/explain.json"))) == 10
     assert not list((tmp_path / "out").glob("*/.making-*"))
-    monkeypatch.setattr(folder, "write_whole", real)
+    monkeypatch.setattr(records, "write_whole", real)
     again = cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
     assert again.skipped == 10
     assert len(again.records) == 18

@@ -327,6 +327,9 @@ def test_a_network_without_a_head_is_refused_with_what_would_work():
     made = cs.wrap(Twisted(), size=SIDE, labels=LABELS)
     with pytest.raises(ModelError, match="--how bn"):
         head_of(made, torch.rand(2, 3, SIDE, SIDE))
+    with pytest.raises(ModelError, match="Divide its scores by") as refused:
+        cs.repair(made, collection(30), how="calibrate")
+    assert "--how calibrate" not in str(refused.value), "what is refused is not what would work"
 
 
 def test_the_fit_is_the_minimum_that_logistic_regression_finds():
@@ -521,6 +524,21 @@ def test_bad_input(cheat, tmp_path):
     regression = cs.wrap(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), size=SIDE, labels=LABELS)
     with pytest.raises((ModelError, UsageError)):
         cs.shortcuts(regression, collection(10))
+
+
+def test_networks_that_tell_no_classes_apart_are_refused_by_that_reason(cheat):
+    """Not by the labels, which can fit no class where there is none."""
+
+    def wrapped(*layers):
+        return cs.wrap(nn.Sequential(nn.Conv2d(3, 2, 3), *layers), size=SIDE)
+
+    regression, segmenter = wrapped(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1)), wrapped()
+    for ask in (cs.repair, cs.shortcuts):
+        for network in (regression, segmenter):
+            with pytest.raises(ModelError, match="no row of class scores"):
+                ask(network, collection(30))
+        with pytest.raises(UsageError, match=r"No label of these pictures \(cyan, .*--labels"):
+            ask(cheat, [(image, {"red": "cyan"}.get(label, label + "ish")) for image, label in collection(30)])
 
 
 def test_twenty_pictures_are_refused(cheat):

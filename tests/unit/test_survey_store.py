@@ -193,7 +193,7 @@ def test_changed_weights_on_disk_are_refused(toys: Path, tmp_path: Path) -> None
 
 
 def test_folding_keeps_the_content(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoscope.surveys.store import store as module
+    from convoscope.surveys.store import commits as module
 
     # one layout for both: "auto" takes the one that is faster at the moment, and the two differ in rounding
     plain = survey(model(), folder, tmp_path / "a", shard_size=2, memory_format="contiguous").state()

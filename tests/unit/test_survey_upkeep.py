@@ -16,8 +16,8 @@ from convoscope import wrap
 from convoscope.errors import StoreError
 from convoscope.surveys import Store, survey
 from convoscope.surveys.store.digests import with_digests
+from convoscope.surveys.store.layout import TABLES
 from convoscope.surveys.store.lock import Lock
-from convoscope.surveys.store.store import TABLES
 from convoscope.surveys.store.upkeep import compact, repair, verify
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "robust"))

@@ -420,6 +420,32 @@ def test_the_robust_network_stands_the_worst_pictures() -> None:
     assert held["toybox"] <= held["toybox-robust"] - 0.3
 
 
+@pytest.mark.slow
+def test_training_gives_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step of both recipes; judged on 32 pictures, so that drawing does not take the time."""
+    import torch
+
+    from convoscope.toybox import train
+
+    monkeypatch.setattr(
+        train, "pictures", lambda count, seed, tag=False: pictures(32 if count == 1000 else count, seed, tag=tag)
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = []
+    try:
+        for number in range(2):
+            monkeypatch.setattr(train, "WEIGHTS", tmp_path / str(number))
+            with torch.random.fork_rng(devices=[]):
+                train.clear("toybox-robust", 4, total=1, pool=64, smooth=1.0, free=train.EDGE, radius=2.0, kernel=7)
+                train.classifier("toybox-twin", 3, widths=(16, 32, 48, 64), total=1)
+            made.append([path.read_bytes() for path in sorted((tmp_path / str(number)).iterdir())])
+    finally:
+        torch.set_num_threads(threads)
+    assert len(made[0]) == 2
+    assert made[0] == made[1]
+
+
 def test_the_last_grid_is_fine() -> None:
     import torch
 

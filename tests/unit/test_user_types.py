@@ -28,7 +28,7 @@ reveal_type(cs.serve(model))
 cs.explain(model, "cat.jpg", colour="red")
 """
 WANTED = [
-    "convoscope.models.model.Model", "convoscope.results.Explanation", "convoscope.results.Heatmap",
+    "convoscope.models.model.Model", "convoscope.results.Explanation", "convoscope.heatmap.Heatmap",
     "convoscope.results.Explanation", "convoscope.results.Explanations", "convoscope.draw.sheet.Sheet",
     "convoscope.surveys.store.store.Store", "convoscope.improve.diff.result.Diff", "convoscope.web.inline.Served",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convoscope.engine.fields.watch import NetworkTrace, watch
+from convoscope.engine.fields.trace import NetworkTrace
+from convoscope.engine.fields.watch import watch
 
 X = torch.randn(1, 3, 32, 24)
 

@@ -11,6 +11,7 @@ import pytest
 
 import convoscope
 from convoscope.methods import METHODS, describe
+from convoscope.methods.formulas import FORMULAS
 
 SOURCE = Path(convoscope.__file__).parent
 TEXT = (SOURCE / "web" / "static" / "js" / "strings" / "server.js").read_text(encoding="utf-8")
@@ -71,6 +72,8 @@ def test_the_search_finds_sentences() -> None:
 def test_every_fact_of_a_method_has_its_korean() -> None:
     facts = {text for one in METHODS.values() for text in (one.about.shows, one.about.unit, one.about.reduction)}
     facts |= {row["help"] for method in describe() for row in method["settings"] if row["help"]}
+    # a formula with words in it; one of signs alone is the same in every language
+    facts |= {text for text in FORMULAS.values() if re.search(r"[a-z]{3,} [a-z]{2,}", text)}
     assert facts <= set(PAIRS), facts - set(PAIRS)
 
 
@@ -113,3 +116,34 @@ def test_settings_and_errors_reach_the_page_through_the_translation() -> None:
         for line in text.splitlines():
             if re.search(r"(?<!told\()\b(verdict\.sentence|verdict\?\.sentence|one\.help|method\.shows)\b", line):
                 assert "told(" in line, (file, line.strip()[:160])
+
+
+#: words that people stumbled over, and what stands in their place now
+GIVEN_UP = {
+    r"(?<![가-힣])지도": "히트맵, 사진 분포도",
+    "이름표|꼬리표": "정답(레이블), 태그",
+    "시야": "수용 영역",
+    "각자 척도|공통 척도": "맵마다 따로, 같은 눈금",
+    "최고 조각": "가장 강하게 반응한 조각",
+    "그 안의 무엇": "반응을 일으킨 부분",
+    "신뢰도 재기": "히트맵 검증하기",
+    "원하는 그림": "가장 좋아하는 그림",
+    "무작위 분류기에서도": "분류기를 무작위로 바꿔도",
+    "가장 확신한 오류": "확신했지만 틀린 사진",
+    "검은 화면에서": "평균색 화면에서",
+    r"죽음 ?\{": "죽은 유닛 {n}개",
+    r"\{n\} k개": "약 29만 9천 개",
+    r"\? trust": "Check this map",
+    "cost nothing to find": "The quick checks found no problem",
+    r"\bfield \{": "one cell sees",
+    r"strongest cell": "row 4, column 12",
+    r"1 units are": "1 unit is off",
+}
+
+
+def test_words_that_people_stumbled_over_are_gone() -> None:
+    scripts = SOURCE / "web" / "static" / "js"
+    for file in (*sorted((scripts / "strings").glob("*.js")), scripts / "words.js"):
+        text = file.read_text(encoding="utf-8")
+        found = [match.group() for word in GIVEN_UP for match in [re.search(word, text)] if match]
+        assert not found, (file.name, found)

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 #: the commands' modules in the order of the help; others follow by name
 _ORDER = (
-    "explain", "rerun", "look", "occlude", "visualize", "survey", "diff", "trust", "diagnose", "serve", "report",
-    "toybox",
-    "demo",
+    "explain", "rerun", "look", "occlude", "visualize", "survey", "browse", "diff", "trust", "diagnose", "serve",
+    "report", "toybox", "demo",
 )  # fmt: skip
 #: bytes of address space that torch and Lance together ask for, most of them never used
 _ADDRESSES = 6 * 2**30

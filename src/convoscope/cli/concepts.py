@@ -14,6 +14,7 @@ from .common import (
     JsonFlag,
     ModelArgument,
     ModelOptions,
+    closing,
     columns,
     open_from,
     out_folder,
@@ -55,7 +56,7 @@ def dissect(
     seed: Seed = 0,
     out: OutFolder = None,
     json: JsonFlag = False,
-) -> None:
+) -> int:
     """Which labelled part or thing each unit's map lies on, on pictures held out (Bau et al. 2017)."""
     from ..concepts.dissection import dissect as run
     from ..concepts.page import page_of_dissection
@@ -79,6 +80,7 @@ def dissect(
         if len(found.rows) > 30:
             where = "--out DIR or --json gives all" if out is None else "the page has all"
             say(f"... and {len(found.rows) - 30} more pairs: {where}.")
+    return closing(found.failed, (), False)
 
 
 @takes_model
@@ -95,7 +97,7 @@ def tcav(
     sets: Annotated[int, typer.Option("--sets", min=20, help="Random sets.")] = 500,
     out: OutFolder = None,
     json: JsonFlag = False,
-) -> None:
+) -> int:
     """Whether a class depends on a concept that you bring as pictures (Kim et al. 2018)."""
     from ..concepts.directions import tcav as run
     from ..concepts.page import page_of_directions
@@ -128,6 +130,7 @@ def tcav(
         say(columns(header, rows) if rows else "No direction separates held-out pictures: nothing to report.")
         if out is not None and written:
             _tell_target(found.rows[0].layer, written[0], model)
+    return closing(found.failed, (), False)
 
 
 @takes_model
@@ -143,7 +146,7 @@ def craft(
     ] = 0,
     out: OutFolder = None,
     json: JsonFlag = False,
-) -> None:
+) -> int:
     """The parts that a class is made of, found without labels (CRAFT, Fel et al. 2023)."""
     from ..concepts.craft import craft as run
     from ..concepts.page import page_of_craft
@@ -178,6 +181,7 @@ def craft(
         say(columns(("part", "importance", "Sobol", "stability", "strongest in"), rows))
         if out is not None:
             _tell_target(found.layer, written[0], model)
+    return closing(found.failed, (), False)
 
 
 def words(
@@ -195,7 +199,7 @@ def words(
     seed: Seed = 0,
     out: OutFolder = None,
     json: JsonFlag = False,
-) -> None:
+) -> int:
     """Units named by words and ranked by texts, where you bring a model such as CLIP (CLIP-Dissect, SemanticLens)."""
     from ..concepts.page import page_of_words
     from ..concepts.words import name_units
@@ -210,8 +214,9 @@ def words(
     if out is not None:
         page_of_words(found, Path(out_folder(out), "words.html"))
     _tell(found, found.doubts, json, out, "words")
+    code = closing(found.failed, (), False)
     if json:
-        return
+        return code
     rows = [(row.unit, row.word, f"{row.score:.2f}", f"{row.p:.2g}") for row in found.named[:30]]
     say(f"{len(found.named)} of {found.units} units have a word that random pictures do not reach.")
     if rows:
@@ -223,6 +228,7 @@ def words(
             if best
             else f"{asked}: no unit is more like it than random pictures are."
         )
+    return code
 
 
 def _lines(file: str) -> list[str]:

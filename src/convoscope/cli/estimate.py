@@ -54,16 +54,16 @@ def estimate(model: Model, methods: list[Method], pictures: int) -> list[str]:
 
 
 def _first(method: Method, model: Model, size: tuple[int, int]) -> str:
-    """What the first map of a network takes besides: its graph is recorded once, and kept on disk."""
+    """What the first map of an unusual network takes besides: its graph is exported once, and kept on disk."""
     import torch
 
-    from ..engine.recompute.incremental import saved
+    from ..engine.recompute.choose import is_quick
     from ..methods import Occlusion
 
     if not isinstance(method, Occlusion):
         return ""
     example = torch.empty((1, model.preprocessing.channels, *size), dtype=model.dtype, device=model.device)
-    if saved.is_kept(model.module, example):
+    if is_quick(model.module, example):
         return ""
     return " The network is prepared first, once: some seconds, which later runs on it are spared."
 

@@ -108,7 +108,8 @@ def explain(
     """
     from ..averaging import check_fuse
     from ..explanation import DEFAULT_METHODS
-    from ..folder import PICTURES, Request, explain_files
+    from ..folder.request import PICTURES, Request
+    from ..folder.run import explain_files
     from ..pictures.picture import find_pictures
 
     methods, left_out = read_methods(method, DEFAULT_METHODS, settings, set_ or ())

@@ -8,7 +8,18 @@ import typer
 
 from ..errors import UsageError
 from . import common
-from .common import JsonFlag, ModelArgument, ModelOptions, columns, open_from, out_file, print_json, say, takes_model
+from .common import (
+    JsonFlag,
+    ModelArgument,
+    ModelOptions,
+    columns,
+    complain,
+    open_from,
+    out_file,
+    print_json,
+    say,
+    takes_model,
+)
 
 OutFile = Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .png, .pdf or .svg.")]
 
@@ -30,13 +41,16 @@ def layers(
     json: JsonFlag = False,
 ) -> None:
     """List the network's layers: output shape, parameters, receptive field."""
-    from ..models.model import layers as rows_of
+    from ..models.layers import layers as rows_of
 
     opened = open_from(model, options)
-    rows = list(rows_of(opened))
+    found = rows_of(opened)
+    rows = list(found)
     if layer is not None:
         chosen = set(match_layers(layer, [row["name"] for row in rows]))
         rows = [row for row in rows if row["name"] in chosen]
+    if found.assumed:
+        complain(f"Note: {found.assumed}. Give --size for another.")
     if json:
         print_json(rows)
         return

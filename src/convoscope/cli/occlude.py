@@ -62,7 +62,8 @@ def occlude(
     Only what each mask changes is recomputed, which gives the same map several times faster. Writes DIR/<picture>/
     with maps.npz, occlusion.png, sheet.png and explain.json. Ctrl-C keeps what is done, the rest marked as unknown.
     """
-    from ..folder import Request, explain_files
+    from ..folder.request import Request
+    from ..folder.run import explain_files
     from ..methods import method
     from ..pictures.picture import find_pictures
 

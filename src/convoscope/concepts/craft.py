@@ -26,6 +26,7 @@ from ..pictures.picture import Picture
 from ..targets.classes import class_index
 from ..targets.combinations import Direction
 from .directions import write_direction
+from .dissection import grids_of, left_out
 from .factors import Floats, cell_rows, encode, factorise, matched
 from .importance import Tell, measure
 
@@ -94,6 +95,7 @@ class Craft:
         doubts: what this cannot tell.
         model: the network.
         source: the class's pictures.
+        failed: URI -> why a picture could not be read; it is left out.
     """
 
     target: str
@@ -104,6 +106,7 @@ class Craft:
     doubts: list[str]
     model: Model = field(repr=False)
     source: Labelled = field(repr=False)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """The parts as plain data."""
@@ -145,7 +148,7 @@ class Craft:
     def maps(self, picture: Any) -> NDArray[np.float32]:
         """How much of each part lies where in a picture: float32 ``[parts, H, W]`` at the input's resolution."""
         listed = Labelled.of([(picture, None)], self.model)
-        grids, query = next(_planes(self.model, self.layer, listed))[1:]
+        grids, query = next(grids_of(self.model, self.layer, listed))[1:]
         basis = np.stack([part.vector for part in self.parts])
         shares = encode(cell_rows(grids), basis)
         height, width = grids.shape[-2:]
@@ -195,7 +198,9 @@ class Craft:
             cells = [(one, "") for one in [*self.patches(part.number, 5), *self.overlays(part.number, 3)]]
             cells += [(one, "wants") for one in wanted[part.number : part.number + 1]]
             mark = ", unstable" if part.unstable else ""
-            rows.append((f"part {part.number + 1}: {part.importance.mean:.0%} of the logit{mark}", cells))
+            low, high = part.importance.low, part.importance.high
+            share = f"{part.importance.mean:.0%} of the logit [{low:.0%}, {high:.0%}]"
+            rows.append((f"part {part.number + 1}: {share}{mark}", cells))
         return grid.patches(
             rows, f"What {self.target} is made of", columns=9 if wanted else 8, size=96.0,
             footnote=f"{self.model.name}, {self.layer}: five patches and three maps of each part.",
@@ -241,13 +246,13 @@ def craft(
     opened = model
     if pictures is None:
         raise UsageError("Give pictures of the class, or the store of a survey.")
-    index, chosen = _of_class(opened, Labelled.of(pictures, opened), target)
+    index, chosen, failed = _of_class(opened, Labelled.of(pictures, opened), target)
     where = layer or opened.watched().last_grid
     if where is None:
         raise MethodRefused(
             f"{opened.name} has no layer whose cells keep a place in the picture: nothing to factorise."
         )
-    doubts: list[str] = []
+    doubts = left_out(failed)
     samples, owners, places = _samples(opened, where, chosen, seed, doubts)
     basis, error = factorise(samples, parts, seed)
     others = [factorise(samples, parts, seed + 1 + run)[0] for run in range(RUNS)]
@@ -268,11 +273,12 @@ def craft(
     if any(part.unstable for part in found):
         doubts.append("Parts marked unstable are not found again with another seed: read nothing into them.")
     return Craft(
-        opened.label(index), where, found, paired(measured.complete, seed=seed), error, doubts, opened, chosen
-    )
+        opened.label(index), where, found, paired(measured.complete, seed=seed), error, doubts, opened, chosen,
+        failed,
+    )  # fmt: skip
 
 
-def _of_class(model: Model, pictures: Labelled, target: Any) -> tuple[int, Labelled]:
+def _of_class(model: Model, pictures: Labelled, target: Any) -> tuple[int, Labelled, dict[str, str]]:
     looked = look(model, pictures)
     classes = looked.probability.shape[1]
     index = (
@@ -287,13 +293,7 @@ def _of_class(model: Model, pictures: Labelled, target: Any) -> tuple[int, Label
             f"{int(own.sum())} of {len(own)} pictures are of the class {model.label(index)} ({how}); at least 10 are "
             "needed to find its parts."
         )
-    return index, looked.pictures.take(own)
-
-
-def _planes(model: Model, layer: str, pictures: Labelled) -> Any:
-    from .dissection import _grids
-
-    return _grids(model, layer, pictures)
+    return index, looked.pictures.take(own), looked.failed
 
 
 def _samples(
@@ -304,7 +304,7 @@ def _samples(
     kept, owners, places = [], [], []
     most = max(8, CELLS // len(pictures))
     lowest = 0.0
-    for rows, planes, _ in _planes(model, layer, pictures):
+    for rows, planes, _ in grids_of(model, layer, pictures):
         width = planes.shape[-1]
         for row, one in zip(rows, planes, strict=True):
             cells = cell_rows(one[None])

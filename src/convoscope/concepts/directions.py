@@ -33,6 +33,7 @@ from ..session import Session
 from ..targets import ClassTarget
 from ..targets.classes import class_index
 from ..targets.combinations import Direction
+from .dissection import left_out
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -94,6 +95,7 @@ class Directions:
     rows: list[Tested]
     refused: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """The rows as plain data."""
@@ -174,16 +176,22 @@ def tcav(
             "With twice as many as the concept has, chance would be known better."
         )
     names = list(layers) or stages(model)
-    activations = {
-        name: look(model, one, names, pool=_pooled(model)).layers for name, one in {**shown, "\0random": pool}.items()
-    }
+    activations = {}
+    for name, one in {**shown, "\0random": pool}.items():
+        looked = look(model, one, names, pool=_pooled(model))
+        found.failed |= looked.failed
+        least, what = (2 * FEW, "the random pictures") if name == "\0random" else (FEW, f"the concept {name!r}")
+        if len(looked.pictures) < least:
+            raise UsageError(f"Of {what} {len(looked.pictures)} can be read; at least {least} are needed.")
+        activations[name] = looked.layers
+        pool = looked.pictures if name == "\0random" else pool
     of_class = pool if pictures is None else Labelled.of(pictures, model)
     index, label = _class(model, of_class, target)
     if pictures is None:
-        scores = look(model, of_class).scores
+        scores = look(model, of_class).scores  # the pool's pictures have been read: none is missing
         assert scores is not None
         of_class = of_class.take(np.argsort(-scores[:, index], kind="stable")[: max(FEW, len(of_class) // 5)])
-    gradients = _gradients(model, of_class, index, names, progress)
+    gradients = _gradients(model, of_class, index, names, progress, found.failed)
     for layer in names:
         base = activations["\0random"][layer].astype(np.float64)
         for name in shown:
@@ -200,7 +208,8 @@ def tcav(
             found.rows.append(
                 Tested(layer, name, label, row.accuracy, row.score, row.low, row.high, row.p, row.vector)
             )
-    return Directions(_corrected(found.rows, len(names) * len(shown)), found.refused, found.doubts)
+    found.doubts += left_out(found.failed)
+    return Directions(_corrected(found.rows, len(names) * len(shown)), found.refused, found.doubts, found.failed)
 
 
 def _corrected(rows: list[Tested], tests: int) -> list[Tested]:
@@ -349,14 +358,14 @@ def _class(model: Model, pictures: Labelled, target: Any) -> tuple[int, str]:
 
 
 def _gradients(
-    model: Model, pictures: Labelled, index: int, layers: Sequence[str], progress: Tell | None
-) -> dict[str, Floats]:
+    model: Model, pictures: Labelled, index: int, layers: Sequence[str], progress: Tell | None,
+    failed: dict[str, str],
+) -> dict[str, Floats]:  # fmt: skip
     """The gradient of the class score with respect to each layer, summed over its grid: ``[B, C]``.
 
     A direction is added at every cell alike, so the slope along it is the sum over cells.
     """
     found: dict[str, list[Floats]] = {name: [] for name in layers}
-    failed: dict[str, str] = {}
     done = 0
     for rows, inputs in batches(model, pictures, failed):
         watched = model.watched(tuple(inputs.shape[1:]))

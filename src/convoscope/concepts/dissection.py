@@ -8,8 +8,9 @@ counts only where it beats the same masks laid on other pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import LayerError, UsageError
+from ..errors import LayerError, PictureError, UsageError
 from ..improve.collection import Labelled
 from ..improve.look import batches
 from ..improve.statistics import LEVEL, halves
@@ -84,6 +85,7 @@ class Dissection:
     concepts: tuple[str, ...]
     pictures: int
     doubts: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """The rows as plain data."""
@@ -143,7 +145,8 @@ def dissect(
         raise UsageError(f"threshold must be best or published, not {threshold!r}.")
     truth = read_truth(masks, parts)
     model, listed, names = _what(store, pictures, layers)
-    known = [row for row, uri in enumerate(listed.uris) if truth.masks(uri) is not None]
+    broken = {uri: why for uri, why in listed.broken.items() if Path(uri).stem in truth.known}
+    known = [row for row, uri in enumerate(listed.uris) if uri not in broken and truth.masks(uri) is not None]
     if not known:
         raise UsageError(
             f"No picture has a mask in {truth.source}: masks are matched by file name "
@@ -157,12 +160,15 @@ def dissect(
             f"on one half and to measure on the other; about {4 * FEW} are needed."
         )
     shares = (PUBLISHED,) if threshold == "published" else QUANTILES
-    result = Dissection([], 0, truth.names, len(known))
+    listed_broken = len(broken)
+    result = Dissection([], 0, truth.names, len(known), failed=broken)
     if len(known) < 4 * FEW:
         result.doubts.append(f"Only {len(known)} pictures have masks: hardly anything can be shown on so few.")
     for at, layer in enumerate(names):
         tell = None if progress is None else _Told(progress, at * len(known), len(names) * len(known))
         _one_layer(model, layer, pictures_known, half_a, truth, shares, seed, result, tell)
+    result.pictures -= len(result.failed) - listed_broken
+    result.doubts += left_out(result.failed)
     result.rows.sort(key=lambda row: -row.iou)
     return result
 
@@ -204,20 +210,23 @@ def _one_layer(
     names = truth.names
     first, second = pictures.take(half_a), pictures.take(~half_a)
     thresholds = _thresholds(model, layer, first, shares, seed)
-    inter_a, on_a, size_a, present = _summed(_counts(model, layer, first, truth, thresholds, progress))
+    failed = result.failed
+    counted = _counts(model, layer, first, truth, thresholds, failed, progress)
+    inter_a, on_a, size_a, present = _summed(one for _, one in counted)
     union_a = on_a[:, :, None] + size_a[None, None] - inter_a
     best = overlap(inter_a, union_a).argmax(1)  # [C, M]
     exchange = Exchange(second, truth, thresholds, best)
     channels = np.arange(len(thresholds))
     pick = best[:, :, None]
-    chosen = [
-        (
+    rows: list[int] = []  # of the second half, without those that cannot be read
+    chosen = []
+    for at, one in _counts(model, layer, second, truth, thresholds, failed, progress, exchange):
+        rows.append(at)
+        chosen.append((
             np.take_along_axis(one.inter.transpose(0, 2, 1), pick, 2)[:, :, 0].astype(np.float32),
             one.on[channels[:, None], best].astype(np.float32),
             one.size,
-        )
-        for one in _counts(model, layer, second, truth, thresholds, progress, exchange)
-    ]
+        ))  # fmt: skip
     inter = np.stack([one[0] for one in chosen])  # [N, C, M]
     on = np.stack([one[1] for one in chosen])
     size = np.stack([one[2] for one in chosen])  # [N, M]
@@ -235,7 +244,7 @@ def _one_layer(
             Dissected(
                 f"{layer}:{channel}", names[at], float(iou[channel, at]), float(low[channel, at]),
                 float(high[channel, at]), float(chance[channel, at]), float(thresholds[channel, best[channel, at]]),
-                tuple(second.uris[row] for row in order),
+                tuple(second.uris[rows[row]] for row in order),
             )
         )  # fmt: skip
 
@@ -246,7 +255,7 @@ def _thresholds(
     """The activation that each of ``shares`` of a unit's cells exceed, ``[C, T]``; cells are drawn of every picture."""
     random = np.random.default_rng([seed, 2])
     drawn: list[NDArray[np.float32]] = []
-    for _, planes, _ in _grids(model, layer, pictures):
+    for _, planes, _ in grids_of(model, layer, pictures):
         cells = planes.flatten(2).transpose(1, 2).numpy()  # [B, cells, C]
         for one in cells:
             drawn.append(one[random.permutation(len(one))[: max(CELLS // len(pictures), 16)]])
@@ -263,10 +272,17 @@ class _Counts:
     size: NDArray[np.float64]
 
 
-def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[int], Tensor, Query]]:
-    """Batches of a layer's activations as ``[B, C, h, w]``, with what raises them to pixels."""
-    failed: dict[str, str] = {}
+def grids_of(
+    model: Model, layer: str, pictures: Labelled, failed: dict[str, str] | None = None
+) -> Iterator[tuple[list[int], Tensor, Query]]:
+    """Batches of a layer's activations as ``[B, C, h, w]``, with what raises them to pixels.
+
+    Pictures that cannot be read are written into ``failed``. Raises :class:`PictureError` where none can.
+    """
+    failed = {} if failed is None else failed
+    read = False
     for rows, inputs in batches(model, pictures, failed):
+        read = True
         kept: list[Tensor] = []
 
         def visit(name: str, output: Tensor, kept: list[Tensor] = kept) -> None:
@@ -286,17 +302,28 @@ def _grids(model: Model, layer: str, pictures: Labelled) -> Iterator[tuple[list[
                 f"Layer {layer!r} has one cell for the whole picture, and so no place: choose one with a grid."
             )
         yield rows, planes, query
+    if not read:
+        reason = next(iter(failed.values()), "there is none")
+        raise PictureError(f"None of the {len(pictures)} pictures can be used: {reason}")
+
+
+def left_out(failed: Mapping[str, str]) -> list[str]:
+    """The doubt that pictures could not be read; none where all could."""
+    if not failed:
+        return []
+    one = f"One picture could not be read and is left out: {next(iter(failed))}."
+    return [one if len(failed) == 1 else f"{len(failed)} pictures could not be read and are left out."]
 
 
 def _counts(
-    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32], progress: _Told | None,
-    exchange: Exchange | None = None,
-) -> Iterator[_Counts]:  # fmt: skip
-    for rows, planes, query in _grids(model, layer, pictures):
+    model: Model, layer: str, pictures: Labelled, truth: Truth, thresholds: NDArray[np.float32],
+    failed: dict[str, str], progress: _Told | None, exchange: Exchange | None = None,
+) -> Iterator[tuple[int, _Counts]]:  # fmt: skip
+    for rows, planes, query in grids_of(model, layer, pictures, failed):
         for row, grid in zip(rows, planes, strict=True):
             masks = _masks(model, pictures, row, truth, query)
             values = _at_places(query.resample(grid, layer)[0], query)
-            yield _count(values, masks, thresholds)
+            yield row, _count(values, masks, thresholds)
             if exchange is not None:
                 exchange.add(row, values, masks)
             if progress is not None:
@@ -342,7 +369,7 @@ def _count(values: Tensor, masks: NDArray[np.float32], thresholds: NDArray[np.fl
     return _Counts(inter, on.double().numpy(), size)
 
 
-def _summed(counts: Iterator[_Counts]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _summed(counts: Iterable[_Counts]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     inter: Any = 0.0
     on: Any = 0.0
     size: Any = 0.0

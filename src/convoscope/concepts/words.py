@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LayerError, UsageError
+from ..errors import LayerError, PictureError, UsageError
 from ..improve.collection import Labelled
 from ..improve.look import look
 from ..improve.statistics import LEVEL, corrected
+from .dissection import left_out
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -94,6 +95,7 @@ class Words:
         units: how many were looked at.
         text_model: what likeness was measured with.
         doubts: what this cannot tell.
+        failed: URI -> why a picture could not be read; it is left out.
     """
 
     named: list[Named]
@@ -101,6 +103,7 @@ class Words:
     units: int
     text_model: str
     doubts: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """All rows as plain data."""
@@ -165,9 +168,12 @@ def name_units(
     if len(vocabulary) < 3 and (words or not texts):
         raise UsageError(f"{len(vocabulary)} words are too few to choose a unit's name from: give at least three.")
     looked = look(model, listed, names, progress=None if progress is None else lambda d, n: progress("units", d, n))
-    listed = looked.pictures
-    placed = _placed(towers, listed, progress)
-    values = {name: looked.layers[name].astype(np.float64) for name in names}
+    failed = dict(looked.failed)
+    placed, read = _placed(towers, looked.pictures, failed, progress)
+    listed = looked.pictures.take(read)
+    if len(listed) < FEWEST:
+        raise UsageError(f"{len(listed)} pictures can be read: too few to name units; at least {FEWEST} are needed.")
+    values = {name: looked.layers[name][read].astype(np.float64) for name in names}
     units = [f"{name}:{channel}" for name in names for channel in range(values[name].shape[1])]
     activations = np.concatenate([values[name] for name in names], 1)
     live = np.ptp(activations, axis=0) > 0
@@ -176,7 +182,7 @@ def name_units(
     random = np.random.default_rng([seed, 6])
     chance = np.stack([random.permutation(len(listed))[:count] for _ in range(DRAWS)], 1)  # [top, DRAWS]
     shown = [tuple(listed.uris[row] for row in best[:9, unit]) for unit in range(len(units))]
-    result = Words([], {}, len(units), towers.name)
+    result = Words([], {}, len(units), towers.name, left_out(failed), failed)
     if len(listed) < 300:
         result.doubts.append(f"Only {len(listed)} pictures: a few of them stand for each unit.")
     if len(vocabulary) >= 3:
@@ -265,12 +271,32 @@ def _what(store: Any, pictures: Any, layers: Sequence[str]) -> tuple[Model, Labe
     return store, Labelled.of(pictures, store), list(layers) or [str(last)]
 
 
-def _placed(towers: TwoTowers, listed: Labelled, progress: Tell | None) -> NDArray[np.float32]:
-    """Each picture's place in the text model's space, ``[N, D]``; read a few at a time."""
-    found = []
+def _placed(
+    towers: TwoTowers, listed: Labelled, failed: dict[str, str], progress: Tell | None
+) -> tuple[NDArray[np.float32], list[int]]:
+    """The pictures' places in the text model's space ``[N, D]``, and the rows of those that can be read.
+
+    A few are read at a time. What the network could read may be gone meanwhile, or be none for the other model: it is
+    written into ``failed``.
+    """
+    found: list[NDArray[np.float32]] = []
+    kept: list[int] = []
+
+    def place(rows: Sequence[int]) -> None:
+        try:
+            found.append(towers.pictures([listed.picture(row) for row in rows]))
+            kept.extend(rows)
+        except (PictureError, OSError) as error:
+            if len(rows) == 1:
+                failed[listed.uris[rows[0]]] = str(error)
+            for row in rows if len(rows) > 1 else ():  # one of them: each by itself
+                place([row])
+
     for start in range(0, len(listed), 32):
         rows = range(start, min(start + 32, len(listed)))
-        found.append(towers.pictures([listed.picture(row) for row in rows]))
+        place(rows)
         if progress is not None:
             progress("pictures", rows[-1] + 1, len(listed))
-    return np.concatenate(found)
+    if not kept:
+        raise PictureError(f"None of the {len(listed)} pictures can be used: {next(iter(failed.values()))}")
+    return np.concatenate(found), kept

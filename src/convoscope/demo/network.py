@@ -50,7 +50,7 @@ def inside(stage: Stage) -> Section:
     """What is inside."""
     from ..html.page import Item, Section
     from ..methods.views import activations, filters
-    from ..models.model import layers
+    from ..models.layers import layers
 
     rows = layers(stage.model)
     convolutions = [row["name"] for row in rows if row["type"] == "Conv2d"]

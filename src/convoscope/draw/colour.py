@@ -33,7 +33,7 @@ HATCH_LIGHT = (214, 214, 214)
 HATCH_DARK = (168, 168, 168)
 HATCH_PERIOD = 8
 
-_LEVELS = 511  # odd, so that zero has a colour of its own in a diverging map
+LEVELS = 511  # odd, so that zero has a colour of its own in a diverging map
 
 Pixels = NDArray[np.uint8]
 
@@ -205,7 +205,7 @@ def paint(values: NDArray[Any], scale: Scale) -> Pixels:
         raise UsageError(f"A map to be painted has two axes (rows, columns), not shape {data.shape}.")
     where = scale.position(data)
     holes = np.isnan(where)
-    levels = np.rint(np.where(holes, 0.0, where) * (_LEVELS - 1)).astype(np.intp)
+    levels = np.rint(np.where(holes, 0.0, where) * (LEVELS - 1)).astype(np.intp)
     picture: Pixels = colours(scale.cmap)[levels]
     if holes.any():
         picture[holes] = hatching(data.shape[0], data.shape[1])[holes]
@@ -217,23 +217,6 @@ def hatching(height: int, width: int) -> Pixels:
     rows, columns = np.ogrid[:height, :width]
     dark = ((rows + columns) % HATCH_PERIOD) < HATCH_PERIOD // 2
     return np.where(dark[..., None], HATCH_DARK, HATCH_LIGHT).astype(np.uint8)
-
-
-def bar(scale: Scale, length: int = 256) -> Pixels:
-    """The scale's colours from low to high, uint8 1×length×3. A scale without extent is one colour.
-
-    Of a scale that is drawn ``over`` a photo, 2×length×3: as the colours look over white, and over black.
-    """
-    if scale.over:
-        from convoscope.draw.overlay import over_bar
-
-        return over_bar(scale, length)
-    if scale.low == scale.high:
-        return paint(np.full((1, length), scale.low), scale)
-    steps = np.linspace(0.0, 1.0, length)
-    levels = np.rint(steps * (_LEVELS - 1)).astype(np.intp)
-    strip: Pixels = colours(scale.cmap)[levels][None]
-    return strip
 
 
 #: brightness (luma, 0 to 1) that a photo keeps at most beneath a map of unsigned values, and at least beneath one of
@@ -264,7 +247,7 @@ def _shipped(name: str) -> Pixels | None:
     file = TABLES / f"{name}.rgb"
     if not name.isidentifier() or not file.is_file():
         return None
-    table: Pixels = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(_LEVELS, 3).copy()
+    table: Pixels = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(LEVELS, 3).copy()
     return table
 
 
@@ -281,7 +264,7 @@ def computed(name: str) -> Pixels:
         raise UsageError(
             f"There is no colour map named {name!r}; use one of matplotlib's, such as viridis."
         ) from None
-    shares = cmap.resampled(_LEVELS)(np.linspace(0.0, 1.0, _LEVELS))[:, :3]
+    shares = cmap.resampled(LEVELS)(np.linspace(0.0, 1.0, LEVELS))[:, :3]
     table: Pixels = np.rint(shares * 255).astype(np.uint8)
     return table
 
@@ -289,7 +272,7 @@ def computed(name: str) -> Pixels:
 def _over(table: Pixels, signed: bool) -> Pixels:
     luma = table @ _LUMA / 255
     if signed:
-        middle = _LEVELS // 2
+        middle = LEVELS // 2
         halves = [_part(table[middle::-1], luma[middle::-1] < ABOVE), _part(table[middle:], luma[middle:] < ABOVE)]
         made = np.concatenate([halves[0][::-1], halves[1][1:]])
     else:

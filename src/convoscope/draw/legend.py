@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image
 
-from convoscope.draw import colour, fonts
+from convoscope.draw import colour, fonts, overlay
 from convoscope.draw.canvas import AMBER, GREY, INK, PALE, Box, Drawing, Picture, block_height
 from convoscope.draw.colour import Scale
 
@@ -54,7 +55,7 @@ def draw(
     """Draw bar, numbers, unit and notes from top ``y`` on, ``room`` points wide. Returns the height taken."""
     top = y
     if scale is not None:
-        image = Image.fromarray(colour.bar(scale))
+        image = Image.fromarray(bar(scale))
         drawing.items.append(
             Picture(x + 0.2, y + 0.2, room - 0.4, BAR - 0.4, image, alt=f"colour scale: {scale.sentence()}")
         )
@@ -87,3 +88,32 @@ def numbers(drawing: Drawing, x: float, y: float, room: float, scale: Scale) -> 
         half = fonts.width(middle, NUMBER_SIZE) / 2
         if zero - half > x + left + air / 2 and zero + half < x + room - right - air / 2:
             drawing.line(zero, y, middle, NUMBER_SIZE, room=room, colour=INK, anchor="middle")
+
+
+def bar(scale: Scale, length: int = 256) -> colour.Pixels:
+    """The scale's colours from low to high, uint8 1×length×3. A scale without extent is one colour.
+
+    Of a scale that is drawn ``over`` a photo, 2×length×3: as the colours look over white, and over black.
+    """
+    if scale.over:
+        return over_bar(scale, length)
+    if scale.low == scale.high:
+        return colour.paint(np.full((1, length), scale.low), scale)
+    steps = np.linspace(0.0, 1.0, length)
+    levels = np.rint(steps * (colour.LEVELS - 1)).astype(np.intp)
+    strip: colour.Pixels = colour.colours(scale.cmap)[levels][None]
+    return strip
+
+
+def over_bar(scale: Scale, length: int) -> colour.Pixels:
+    """The colours of a scale as they look over a white photo (above) and over a black one, uint8 2×length×3."""
+    spread = (
+        np.full((1, 1), scale.low) if scale.low == scale.high else np.linspace(scale.low, scale.high, length)[None]
+    )
+    values = np.broadcast_to(spread, (2, length)).astype(np.float64)
+    photo = np.zeros((2, length, 3), np.uint8)
+    photo[0] = 255
+    dim = overlay.DIM_SIGNED if scale.signed else overlay.DIM
+    whole = np.ones((2, length), np.bool_)
+    made = overlay.blend(Image.fromarray(photo), values, whole, scale, overlay.OPACITY, overlay.MUTE, dim)
+    return np.asarray(made)

@@ -94,7 +94,7 @@ def overlay(
     scale = scale or colour.scale_for([np.asarray(values)], signed=signed)
     if dim is None:
         dim = DIM_SIGNED if scale.signed else DIM
-    return _blend(base, warped, inside, scale, opacity, mute, dim)
+    return blend(base, warped, inside, scale, opacity, mute, dim)
 
 
 def placed(
@@ -137,7 +137,7 @@ def _on_photo(
     return base, warped, inside
 
 
-def _blend(
+def blend(
     base: Image.Image,
     warped: NDArray[np.float64],
     inside: NDArray[np.bool_],
@@ -146,6 +146,7 @@ def _blend(
     mute: float,
     dim: float,
 ) -> Image.Image:
+    """``base`` with the colours of ``warped`` laid over it, where it is ``inside`` and not zero."""
     photo = np.asarray(base, dtype=np.float32)
     grey = (photo @ _LUMA)[..., None]
     scale = over(scale)
@@ -163,18 +164,6 @@ def over(scale: Scale) -> Scale:
     if "@" in scale.cmap:
         return scale
     return replace(scale, cmap=f"{scale.cmap}@over{'-signed' if scale.signed else ''}", over=True)
-
-
-def over_bar(scale: Scale, length: int) -> colour.Pixels:
-    """The colours of a scale as they look over a white photo (above) and over a black one, uint8 2×length×3."""
-    ends = np.full((1, 1), scale.low) if scale.low == scale.high else np.linspace(scale.low, scale.high, length)[None]
-    values = np.broadcast_to(ends, (2, length)).astype(np.float64)
-    photo = np.zeros((2, length, 3), np.uint8)
-    photo[0] = 255
-    dim = DIM_SIGNED if scale.signed else DIM
-    whole = np.ones((2, length), np.bool_)
-    made = _blend(Image.fromarray(photo), values, whole, scale, OPACITY, MUTE, dim)
-    return np.asarray(made)
 
 
 def _faded(grey: NDArray[np.float32]) -> NDArray[np.float32]:

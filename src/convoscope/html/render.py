@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..names import upright
 
 #: what every page that is written to a file allows: its own style and the pictures in it, nothing from outside
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @lru_cache(maxsize=1)
@@ -22,7 +24,7 @@ def _environment() -> Environment:
         loader=PackageLoader("convoscope.html", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
-    made.filters.update(percent=percent, figure=figure)
+    made.filters.update(percent=percent, figure=figure, chance=chance)
     return made
 
 
@@ -50,10 +52,20 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number with as many significant digits, never in exponents above 1e-4."""
+    """A number with as many significant digits; very small and very large ones as 2.7×10⁻⁵."""
     if value is None:
         return "–"
-    return f"{value:.{digits}g}" if value == 0 or 1e-4 <= abs(value) < 10**6 else f"{value:.1e}"
+    if value == 0 or 1e-4 <= abs(value) < 10**6 or not math.isfinite(value):
+        return f"{value:.{digits}g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}×10{str(int(exponent)).translate(_RAISED)}"
+
+
+def chance(p: float | None) -> str:
+    """A p value: whoever reads 2.7×10⁻⁵¹ takes it for more than it is."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def _shown(value: Any) -> Any:

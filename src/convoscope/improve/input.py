@@ -17,7 +17,7 @@ from .compression import compression
 from .diagnose.stage import FEWEST, Case, StageResult
 from .finding import Finding
 from .look import Looked
-from .pipelines import FACTOR, Floats, Pipeline, Tried, attempt, divergence
+from .pipelines import FACTOR, Floats, Pipeline, Tried, attempt, divergence, divergences
 from .statistics import Interval, mcnemar, paired, share
 
 #: pictures of half A on which pipelines are searched
@@ -133,9 +133,11 @@ def _search(case: Case, known: NDArray[np.bool_]) -> _Searched:
     kl = np.array([divergence(one, memory) if memory else np.nan for one in tried])
     if not labelled or any(one.scores is None for one in tried):
         return _Searched(tried, kl, None, None)
-    truth = looked.pictures.truth[rows]
-    right = np.array([float((one.scores.argmax(1) == truth).mean()) for one in tried if one.scores is not None])
-    chance = np.array([float(one.chance[np.arange(len(rows)), truth].mean()) for one in tried])
+    truth = looked.pictures.truth
+    right = np.array(
+        [float((s.argmax(1) == truth[one.rows]).mean()) for one in tried if (s := one.scores) is not None]
+    )
+    chance = np.array([float(one.chance[np.arange(len(one.rows)), truth[one.rows]].mean()) for one in tried])
     return _Searched(tried, kl, right, chance)
 
 
@@ -153,13 +155,14 @@ def _by_labels(case: Case, searched: _Searched, known: NDArray[np.bool_]) -> tup
         return [], 1
     looked = case.looked
     rows = _sample(np.flatnonzero(known & ~case.half_a), looked.pictures.truth, TESTED, case.seed + 1)
-    truth, before = looked.pictures.truth[rows], looked.right[rows]
     found: list[tuple[float, Finding]] = []
     for number, at in enumerate(order):
         one = searched.tried[at].pipeline
         case.progress("Testing pipelines", number, len(order))
         again = attempt(case.model, looked.pictures, one, rows)
         assert again.scores is not None
+        read = again.rows
+        truth, before = looked.pictures.truth[read], looked.right[read]
         after = again.scores.argmax(1) == truth
         won, lost = int((after & ~before).sum()), int((~after & before).sum())
         size = paired(after.astype(float) - before.astype(float), seed=case.seed)
@@ -168,8 +171,8 @@ def _by_labels(case: Case, searched: _Searched, known: NDArray[np.bool_]) -> tup
         if one.group == "geometry":  # another size moves every score a little: what counts is who is right
             p = mcnemar(won, lost)
         else:
-            p = _raised(looked, rows, truth, again)
-        pictures = [looked.pictures.uris[row] for row in rows[after & ~before]]
+            p = _raised(looked, read, truth, again)
+        pictures = [looked.pictures.uris[row] for row in read[after & ~before]]
         agrees = bool(np.isfinite(searched.kl[at]) and searched.kl[at] * FACTOR < searched.kl[0])
         found.append(
             (
@@ -251,12 +254,13 @@ def _by_memory(case: Case, searched: _Searched) -> tuple[list[Finding], int]:
     looked = case.looked
     rows = _sample(np.flatnonzero(~case.half_a), looked.pictures.truth, SEARCHED, case.seed + 1)
     before = attempt(case.model, looked.pictures, Pipeline("as given", case.model.preprocessing), rows)
-    after = attempt(case.model, looked.pictures, one, rows)
+    after = attempt(case.model, looked.pictures, one, before.rows)
+    if len(after.rows) < len(before.rows):  # both are compared picture by picture
+        before = attempt(case.model, looked.pictures, before.pipeline, after.rows)
+    rows = after.rows
     random = np.random.default_rng(case.seed)
-    ratios = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        at = random.integers(0, len(rows), len(rows))
-        ratios[draw] = divergence(before, memory, at) / max(divergence(after, memory, at), 1e-9)
+    weights = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), DRAWS) / len(rows)
+    ratios = divergences(before, memory, weights) / np.maximum(divergences(after, memory, weights), 1e-9)
     size = divergence(before, memory) / max(divergence(after, memory), 1e-9)
     p = float((1 + (ratios < FACTOR).sum()) / (DRAWS + 1))
     low, high = np.quantile(ratios, [0.025, 0.975])

@@ -7,9 +7,10 @@ label is needed to hold one pipeline against another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -89,11 +90,13 @@ class Tried:
         pipeline: what was tried.
         scores: float64 ``[N, K]``; None where the network gives none.
         moments: for each batch norm, the mean and mean square of its input by picture: ``[N, 2, C]``.
+        rows: the pictures it was tried on: those asked for but for what could not be read.
     """
 
     pipeline: Pipeline
     scores: Floats | None
     moments: tuple[Floats, ...]
+    rows: NDArray[np.intp]
 
     @property
     def chance(self) -> Floats:
@@ -197,9 +200,12 @@ def attempt(
         mirror: left and right changed.
         tell: called with how many are done.
 
+    Returns:
+        what came of the pictures that can be read; ``rows`` says which they are.
+
     Raises:
         ModelError: the network cannot run on such an input.
-        PictureError: a picture cannot be read.
+        PictureError: not one picture can be read.
     """
     layers = norms(model)
     seen: dict[int, list[Tensor]] = {at: [] for at in range(len(layers))}
@@ -219,12 +225,16 @@ def attempt(
         return see
 
     order: list[int] = []
+    why = "there is none"
     with protected(model), ThreadPoolExecutor(2) as pool:
         handles = [module.register_forward_pre_hook(hook(at)) for at, (_, module) in enumerate(layers)]
         try:
             for start in range(0, len(rows), model.batch_size):
                 places = range(start, min(start + model.batch_size, len(rows)))
-                ready = list(pool.map(lambda at: _fitted(pictures, pipeline, int(rows[at]), cache, mirror), places))
+                fit = partial(_read, pictures, pipeline, cache, mirror)
+                asked = list(pool.map(fit, (int(rows[at]) for at in places)))
+                why = next((one for one in asked if isinstance(one, str)), why)
+                ready = {at: one for at, one in enumerate(asked) if isinstance(one, Tensor)}
                 for part in _of_one_shape(ready):
                     inputs = torch.stack([ready[at] for at in part]).to(model.device, dtype)
                     found = class_scores(model, forward(model, inputs), len(part))
@@ -240,17 +250,31 @@ def attempt(
         finally:
             for handle in handles:
                 handle.remove()
+    if not order:
+        raise PictureError(f"None of the {len(rows)} pictures can be used: {why}")
     back = np.argsort(order)
     whole = [
-        np.concatenate(parts)[back] if sum(map(len, parts)) == len(rows) else np.zeros((0, 2, 0)) for parts in moments
+        np.concatenate(parts)[back] if sum(map(len, parts)) == len(order) else np.zeros((0, 2, 0))
+        for parts in moments
     ]
-    all_scores = np.concatenate(scores) if scores and sum(map(len, scores)) == len(rows) else None
-    return Tried(pipeline, None if all_scores is None else all_scores[back], tuple(whole))
+    all_scores = np.concatenate(scores) if scores and sum(map(len, scores)) == len(order) else None
+    kept = np.asarray(rows, np.intp)[np.sort(order)]
+    return Tried(pipeline, None if all_scores is None else all_scores[back], tuple(whole), kept)
 
 
-def _of_one_shape(ready: Sequence[Tensor]) -> list[list[int]]:
+def _read(
+    pictures: Labelled, pipeline: Pipeline, cache: dict[Any, Tensor] | None, mirror: bool, row: int
+) -> Tensor | str:
+    """The input, or why the picture cannot be read: it may be gone since it was first looked at."""
+    try:
+        return _fitted(pictures, pipeline, row, cache, mirror)
+    except (PictureError, OSError) as error:
+        return str(error)
+
+
+def _of_one_shape(ready: Mapping[int, Tensor]) -> list[list[int]]:
     groups: dict[tuple[int, ...], list[int]] = {}
-    for at, one in enumerate(ready):
+    for at, one in ready.items():
         groups.setdefault(tuple(one.shape), []).append(at)
     return list(groups.values())
 
@@ -280,26 +304,50 @@ def remembered(model: Model) -> list[tuple[Floats, Floats]]:
     ]
 
 
-def divergence(tried: Tried, memory: Sequence[tuple[Floats, Floats]], rows: NDArray[Any] | None = None) -> float:
+def divergence(tried: Tried, memory: Sequence[tuple[Floats, Floats]]) -> float:
     """How far the pictures are from what batch norm remembers: the median over layers of the mean over channels of
     KL(observed || remembered), both taken as Gaussians. 0 is as in training; NaN where nothing can be compared.
 
     Args:
         tried: the moments.
         memory: of :func:`remembered`.
-        rows: the pictures that count (with repeats: a bootstrap sample); all by default.
     """
-    found = [layer_divergence(moments if rows is None else moments[rows], *kept)
-             for moments, kept in zip(tried.moments, memory, strict=True) if len(moments)]  # fmt: skip
+    found = [layer_divergence(*layer) for layer in _pairs(tried, memory)]
     return float(np.median(found)) if found else float("nan")
+
+
+def divergences(tried: Tried, memory: Sequence[tuple[Floats, Floats]], weights: Floats) -> Floats:
+    """:func:`divergence` of many weightings of the pictures at once: a bootstrap in one product a layer.
+
+    Args:
+        tried: the moments.
+        memory: of :func:`remembered`.
+        weights: float64 ``[D, N]``, rows of sum 1.
+
+    Returns:
+        float64 ``[D]``.
+    """
+    found = [
+        _divergence(weights @ moments[:, 0], weights @ moments[:, 1], mean, variance)
+        for moments, mean, variance in _pairs(tried, memory)
+    ]
+    return np.median(found, 0) if found else np.full(len(weights), np.nan)
 
 
 def layer_divergence(moments: Floats, mean: Floats, variance: Floats) -> float:
     """Mean over channels of the KL of two Gaussians, from moments ``[N, 2, C]`` by picture."""
     first, second = moments.mean(0)
+    return float(_divergence(first, second, mean, variance))
+
+
+def _pairs(tried: Tried, memory: Sequence[tuple[Floats, Floats]]) -> list[tuple[Floats, Floats, Floats]]:
+    return [(moments, *kept) for moments, kept in zip(tried.moments, memory, strict=True) if len(moments)]
+
+
+def _divergence(first: Floats, second: Floats, mean: Floats, variance: Floats) -> Floats:
     observed = np.maximum(second - first**2, 0) + 1e-5
     kl = 0.5 * (np.log(variance / observed) + (observed + (first - mean) ** 2) / variance - 1)
-    return float(kl.mean())
+    return np.asarray(kl.mean(-1))
 
 
 def fitted(model: Model, pictures: Labelled, given: Preprocessing, rows: NDArray[Any]) -> Pipeline | None:
@@ -316,7 +364,8 @@ def fitted(model: Model, pictures: Labelled, given: Preprocessing, rows: NDArray
     if convolution.in_channels != channels:
         return None
     plain = Pipeline("", given)
-    tensors = [_fitted(pictures, plain, int(row), None, False) for row in rows]
+    read = [_read(pictures, plain, None, False, int(row)) for row in rows]
+    tensors = [one for one in read if isinstance(one, Tensor)]
     if len({tuple(one.shape) for one in tensors}) != 1:
         return None
     basis: list[Tensor] = []

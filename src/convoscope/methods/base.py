@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..engine.fields.geometry import Geometry
-    from ..engine.fields.watch import NetworkTrace
+    from ..engine.fields.trace import NetworkTrace
     from ..engine.passes.needs import Need
     from ..engine.recompute.choose import Report
     from ..models.model import Model

@@ -14,6 +14,7 @@ from .base import About, Method, Part, Query, setting
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..engine.fields.trace import Layer
     from .base import Steps
 
 
@@ -87,10 +88,21 @@ class CAM(Method):
                 if self.parts:
                     maps.parts = _parts(products, chosen, self.parts)
                 return maps
+        if any(one.index > query.watched.layers[here].index for one in _single_cells(query)):
+            raise MethodRefused(
+                f"At {'×'.join(map(str, query.size))} pixels the last stage of {query.model.name} is a single cell, "
+                "which tells no place from another, so it has no CAM: give a larger --size, or use grad-cam."
+            )
         raise MethodRefused(
             f"{query.model.name} does not end in global average pooling and one linear layer (or a class "
             "convolution and pooling), so it has no CAM: use grad-cam, which fits any network."
         )
+
+
+def _single_cells(query: Query) -> list[Layer]:
+    """Convolutional stages that this input leaves one cell."""
+    every = query.watched.layers.values()
+    return [one for one in every if one.geometry is not None and one.grid == (1, 1) and one.relu]
 
 
 def _class_maps(query: Query) -> Iterator[str]:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.fields.watch import NetworkTrace, trunk, watch
+from ..engine.fields.trace import NetworkTrace
+from ..engine.fields.watch import trunk, watch
 from ..engine.passes import runner
 from ..engine.passes.untouched import is_scripted, untouched
 from ..errors import ConvoscopeError, ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
 from ..pictures.preprocessing import channel_values, is_whole, read_size
-from ..plain import html_table
 from .calling import Picked, call_for, picking
 from .labels import outputs_of, own_labels, read_labels, without_background
 
 if TYPE_CHECKING:
-    from ..engine.fields.watch import Layer
+    pass
 
 
 @dataclass(eq=False)
@@ -137,10 +137,22 @@ class Model:
                 except ConvoscopeError:
                     raise
                 except Exception as error:
-                    raise ModelError(forward_failed(self, chw, error)) from error
+                    fits = "" if shape is not None or self.preprocessing.size is not None else self._fitting(example)
+                    raise ModelError(forward_failed(self, chw, error) + fits) from error
             if trunk(self.module) is None:  # else the forward ends before the outputs
                 self._check_labels(self._watched[key].output_shapes)
         return self._watched[key]
+
+    def _fitting(self, example: Tensor) -> str:
+        """Which of the usual sizes the network runs on, as a sentence; empty where it is none of them."""
+        for side in _SIDES:
+            try:
+                with torch.no_grad():
+                    self.run(example.new_zeros((*example.shape[:-2], side, side)))
+            except Exception:  # whatever it says, this size is not the one
+                continue
+            return f" It does run on {side}×{side}: --size {side}."
+        return ""
 
     def _check_labels(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """A background's label that is one too many would put every name off by one; other misfits are doubts."""
@@ -310,6 +322,8 @@ def assumed(module: nn.Module, preprocessing: Preprocessing) -> tuple[str, ...]:
     )
 
 
+#: the sides of the inputs that networks are trained on, tried where nobody gave one and 224 is none
+_SIDES = (28, 32, 48, 64, 96, 112, 128, 160, 192, 240, 256, 260, 288, 299, 300, 320, 331, 380, 384, 448, 480, 512)
 #: how the note on assumed preprocessing begins
 ASSUMED = "Nobody gave the preprocessing:"
 
@@ -346,42 +360,6 @@ def takes_volumes(module: nn.Module) -> bool:
     return isinstance(next((one for one in module.modules() if isinstance(one, kinds)), None), nn.Conv3d)
 
 
-class Layers(list[dict[str, Any]]):
-    """A row a layer; a notebook shows a table."""
-
-    def _repr_html_(self) -> str:
-        rows = []
-        for row in self:
-            field = row["rf"]
-            size = "" if field is None else "picture" if field["size"] is None else "×".join(map(str, field["size"]))
-            shape = "×".join(str(n) for n in row["shape"])
-            mark = " ★" if row["default"] else ""
-            rows.append(
-                [row["name"] + mark, row["type"], shape, f"{row['parameters']:,}" if row["parameters"] else "", size]
-            )
-        return html_table(("layer", "type", "output", "parameters", "receptive field"), rows)
-
-
-def layers(model: Model) -> Layers:
-    """The rows of ``convoscope layers``: name, type, output shape, parameters, receptive field, in execution order.
-
-    ``rf`` holds ``size`` (pixels, ``None``: the whole picture), ``stride`` and ``offset`` (centre of the first cell,
-    in input pixels from the first pixel's centre), each (rows, columns); ``None`` where cells have no place.
-    """
-    watched = model.watched()
-    return Layers(
-        {
-            "name": layer.name,
-            "type": layer.kind,
-            "shape": list(layer.shape),
-            "parameters": layer.parameters,
-            "rf": layer.geometry.to_dict() if layer.geometry is not None else None,
-            "default": layer.name in (watched.levels or (watched.last_grid,)),
-        }
-        for layer in watched.layers.values()
-    )
-
-
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -403,9 +381,3 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     with contextlib.suppress(Exception):
         tensor = tensor.dequantize() if tensor.is_quantized else tensor
     return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def module_by_name(model: Model, layer: Layer | str) -> nn.Module | None:
-    """The module behind a layer's name (repeats share it); ``None`` for a functional operation."""
-    name = layer if isinstance(layer, str) else layer.name
-    return dict(model.module.named_modules()).get(name.split("#")[0])

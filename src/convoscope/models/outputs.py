@@ -65,11 +65,25 @@ def dense(output: Any, *, named: bool = True) -> Tensor | None:
             output = output[:, None]
         return output if output.ndim == 4 and output.shape[2] * output.shape[3] > 1 else None
     found = dict(members(output))
+    if _pyramid(found):
+        return None
     for key in (*(k for k in _DENSE if k in found), *(k for k in found if k not in _DENSE)):
         inner = found[key]
         if isinstance(inner, (Tensor, Mapping)) and (maps := dense(inner, named=key in _DENSE)) is not None:
             return maps
     return None
+
+
+def _pyramid(found: Mapping[str, Any]) -> bool:
+    """Whether these are the stages of a backbone, each smaller and with other channels: none is a map of classes."""
+    shapes = [tuple(item.shape[1:]) for item in found.values() if isinstance(item, Tensor) and item.ndim == 4]
+    return (
+        len(shapes) > 2
+        and len(shapes) == len(found)
+        and not any(key in _DENSE for key in found)
+        and len({shape[0] for shape in shapes}) > 1
+        and len({shape[1:] for shape in shapes}) > 1
+    )
 
 
 def element(output: Any, path: str) -> tuple[Any, list[int]]:

@@ -214,24 +214,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return unwrap(state, path), metadata
 
 
-def as_bytes(state: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """A safetensors file of tensors and metadata; the same content gives the same bytes.
-
-    The library writes the metadata's entries in any order: another one in every run.
-    """
-    from safetensors.torch import save
-
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    data = save(plain, dict(about))
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    if about:
-        header = {**header, "__metadata__": dict(sorted(about.items()))}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # what follows stays aligned
-    return struct.pack("<Q", len(text)) + text + data[8 + length :]
-
-
 def unwrap(loaded: Any, path: Path | str) -> dict[str, Tensor]:
     """The mapping name -> tensor inside what a training script saved."""
     for _ in range(4):

@@ -5,8 +5,6 @@ The numbers in it are those of ``explain --json``: the same documents stand in t
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..draw import colour
+from ..draw import colour, legend
 from ..errors import ConvoscopeError, UsageError
 from ..explanation import DEFAULT_METHODS, MethodLike, explain
 from ..files import write_whole
@@ -30,20 +28,21 @@ from ..notebook import shows_progress
 from ..pictures.picture import Picture
 from ..plain import plain
 from ..targets import TargetLike
+from .collection import collection, neighbours, truth, units
+from .figures import figure, number_text, uri
 from .found import links as links_of
 from .found import section
 from .style import STYLE
 
 if TYPE_CHECKING:
     from ..concepts.craft import Craft
+    from ..heatmap import Heatmap
     from ..models.model import Model
-    from ..results import Explanation, Heatmap
+    from ..results import Explanation
     from ..surveys import Store
 
-#: the longer side of photos and maps in the file
-SIDE = 384
-#: of each picture: channels of the layer's sheet, units with their patches, neighbours
-CHANNELS, UNITS, NEIGHBOURS = 24, 3, 8
+#: channels of each picture's sheet of its layer
+CHANNELS = 24
 #: of each class: parts
 PARTS = 3
 
@@ -134,7 +133,7 @@ def report(
     if not records and error is not None:
         raise error
     if store is not None:
-        sections.append(_collection(store))
+        sections.append(collection(store))
     before = dict(found_before or {})
     sections.append(section(before, open_picture))
     if progress is not None:
@@ -151,29 +150,6 @@ def _verdicts(model: Model, found: Explanation, target: TargetLike) -> dict[str,
     return {name: verdict.to_dict() for name, verdict in verdicts(model, found, target).items()}
 
 
-def uri(image: Image.Image, *, side: int = SIDE, sharp: bool = False) -> str:
-    """The picture as a data URI: PNG for pixel art and small pictures, JPEG for photos."""
-    if max(image.size) > side:
-        scale = side / max(image.size)
-        how = Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS
-        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
-    buffer = io.BytesIO()
-    kind = "PNG" if sharp or max(image.size) <= 64 else "JPEG"
-    image.convert("RGB").save(buffer, kind, **({"quality": 88} if kind == "JPEG" else {}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _figure(image: str, caption: str, alt: str, extra: str = "", kind: str = "") -> str:
-    return (
-        f'<figure class="{kind}"><img src="{image}" alt="{escape(alt, quote=True)}"><figcaption>{caption}{extra}'
-        "</figcaption></figure>"
-    )
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else escape(colour.format_number(float(value), digits))
-
-
 def _picture(
     model: Model, found: Explanation, verdicts: dict[str, Any], store: Store | None, number: int, concepts: str
 ) -> str:
@@ -182,11 +158,11 @@ def _picture(
     chance = f", p {found.probability:.3f}" if found.probability is not None else ""
     parts = [
         f'<section id="picture-{number}"><h2>{name}</h2>',
-        f'<p class="soft">Explained: <b>{escape(found.target)}</b>, score {_number(found.score)}{chance}. '
+        f'<p class="soft">Explained: <b>{escape(found.target)}</b>, score {number_text(found.score)}{chance}. '
         f"{found.plan.forwards} forward and {found.plan.backwards} backward passes.</p>",
-        _truth(model, found, store),
+        truth(model, found, store),
         '<div class="question">',
-        _figure(uri(photo), f"{photo.width}×{photo.height} pixels", found.picture),
+        figure(uri(photo), f"{photo.width}×{photo.height} pixels", found.picture),
         _bars(found),
         "</div>",
     ]
@@ -201,7 +177,7 @@ def _picture(
     parts.append("</div></div>")
     parts += [_layer(model, found), concepts]
     if store is not None:
-        parts += [_neighbours(store, found), _units(store, model, found)]
+        parts += [neighbours(store, found), units(store, model, found)]
     parts.append("</section>")
     return "\n".join(parts)
 
@@ -212,13 +188,13 @@ def _bars(found: Explanation) -> str:
         share = row.get("probability")
         share = row.get("share", 0.0) if share is None else share
         chosen = ' class="chosen"' if row["label"] == found.target else ""
-        value = f"{share:.3f}" if share is not None else _number(row.get("score"))
+        value = f"{share:.3f}" if share is not None else number_text(row.get("score"))
         width = 100 * min(1.0, max(0.0, share or 0.0))
         rows.append(
             f"<tr{chosen}><th scope=row>{escape(str(row['label']))}</th>"
             f'<td class="bar"><svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
             f'<rect class="track" width="100" height="10"/><rect width="{width:.2f}" height="10"/></svg></td>'
-            f"<td>{value}</td><td>{_number(row.get('score'))}</td></tr>"
+            f"<td>{value}</td><td>{number_text(row.get('score'))}</td></tr>"
         )
     head = "<tr><th>class</th><th></th><th>probability</th><th>score</th></tr>"
     return f'<table class="bars">{head}{"".join(rows)}</table>'
@@ -227,14 +203,14 @@ def _bars(found: Explanation) -> str:
 def _map(name: str, heatmap: Heatmap, verdict: dict[str, Any] | None) -> str:
     scale = heatmap.scale()
     says = f'<br><span class="says">{escape(scale.note)}</span>' if scale.note else ""
-    strip = uri(Image.fromarray(colour.bar(scale, 64)), sharp=True)
+    strip = uri(Image.fromarray(legend.bar(scale, 64)), sharp=True)
     low, high = (escape(text) for text in colour.format_range(scale.low, scale.high))
-    legend = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}{says}'
+    key = f'<span class="legend">{low} <img src="{strip}" alt=""> {high}</span><br>{escape(heatmap.unit)}{says}'
     layer = f" at {escape(heatmap.layer)}" if heatmap.layer and "cam" in heatmap.method else ""
     doubts = "".join(f'<br><span class="doubt">{escape(d)}</span>' for d in heatmap.doubts)
     judged = f'<br><span class="verdict">{escape(verdict["sentence"])}</span>' if verdict else ""
-    caption = f"<b>{escape(heatmap.title)}</b>{layer}<br>{legend}"
-    return _figure(uri(heatmap.overlay()), caption, f"{heatmap.title} for {heatmap.target}", judged + doubts)
+    caption = f"<b>{escape(heatmap.title)}</b>{layer}<br>{key}"
+    return figure(uri(heatmap.overlay()), caption, f"{heatmap.title} for {heatmap.target}", judged + doubts)
 
 
 def _layer(model: Model, found: Explanation) -> str:
@@ -247,7 +223,7 @@ def _layer(model: Model, found: Explanation) -> str:
         return ""
     name = escape(str(found.provenance.get("last_grid")))
     image = uri(sheet, side=960)
-    return f'<div class="block"><h3>What {name} makes of it</h3><div class="half">' + _figure(
+    return f'<div class="block"><h3>What {name} makes of it</h3><div class="half">' + figure(
         image, "The strongest channels, each on its own scale.", f"Channels of {name}", kind="sheet"
     ) + "</div></div>"  # fmt: skip
 
@@ -273,132 +249,25 @@ def _concepts(model: Model, found: Explanation, store: Store, made: dict[str, Cr
     rows = []
     for part in parts.parts[:PARTS]:
         scale = colour.Scale(0.0, top, False, unit="share of the part")
-        here = _figure(
+        here = figure(
             uri(overlay.overlay(image, maps[part.number], scale=scale), side=192), "here", f"part {part.number + 1}"
         )
-        patches = [_figure(uri(one, side=96), "", "a patch") for one in parts.patches(part.number, 6)]
+        patches = [figure(uri(one, side=96), "", "a patch") for one in parts.patches(part.number, 6)]
         unstable = " Not found again with other seeds." if part.unstable else ""
         rows.append(
             f"<div class=unit><h4>Part {part.number + 1}</h4><p class=soft>Without it {part.importance.mean:.0%} of "
             f"the logit is lost [{part.importance.low:.0%}, {part.importance.high:.0%}].{unstable}</p>"
             f"<div class=thumbs>{here}{''.join(patches)}</div></div>"
         )
-    said = (
-        f"Found without labels at {parts.layer} in the collection's pictures of the class (CRAFT); together the parts "
-        f"give back {parts.completeness.mean:.0%} of the logit."
+    whole = parts.completeness
+    # a share of logits that lie about zero has an interval that says nothing
+    gives = (
+        f"together the parts give back {whole.mean:.0%} of the logit"
+        if whole.low > -1 and whole.high < 2
+        else "what the parts give back of the logit cannot be told: the logits of these pictures lie about zero"
     )
+    said = f"Found without labels at {parts.layer} in the collection's pictures of the class (CRAFT); {gives}."
     return f"<h3>What {escape(name)} is made of</h3><p class=soft>{escape(said)}</p>{''.join(rows)}"
-
-
-def _neighbours(store: Store, found: Explanation) -> str:
-    try:
-        near = store.neighbors(found.fitted.picture, k=NEIGHBOURS)
-    except ConvoscopeError as error:
-        return f'<p class="soft">No neighbours: {escape(str(error))}</p>'
-    figures = []
-    for row, image in zip(near.rows, near.thumbnails, strict=True):
-        label = row["label"] or row["prediction"] or ""
-        figures.append(_figure(uri(image, side=96), f"{escape(label)} {row['similarity']:.2f}", label))
-    made = "".join(figures)
-    return f'<div class="block"><h3>Pictures that it finds alike</h3><div class="thumbs">{made}</div></div>'
-
-
-def _units(store: Store, model: Model, found: Explanation) -> str:
-    """The units of the last surveyed layer that answer this picture most, with what else they fire for."""
-    from ..methods.views import layer_activations
-
-    span = next((s for s in reversed(store.recipe.layers) if s.grid), None)
-    if span is None:
-        return ""
-    try:
-        _, values, _ = layer_activations(model, found.fitted.picture, span.name)
-        state = store.state()
-        usual = np.maximum(state.moments.mean[span.start : span.end], 1e-6)
-        # what is strong here compared with the collection, not what is strong everywhere
-        peaks = np.nan_to_num(values.max((1, 2))) / usual
-        chosen = [int(c) for c in np.argsort(-peaks, kind="stable")[:UNITS]]
-        rows = []
-        for channel in chosen:
-            patches = store.patches(f"{span.name}:{channel}", guided=False)
-            figures = [
-                _figure(
-                    uri(p.crop, side=96), f"{escape(p.label or p.prediction or '')} {_number(p.value, 2)}", "a patch"
-                )
-                for p in patches.of("top")[:6]
-                if p.crop is not None
-            ]
-            here = float(values[channel].max())
-            rows.append(
-                f"<div class=unit><h4>{escape(_unit(model, span.name, span.channels, channel))}</h4>"
-                f"<p class=soft>Here {_number(here)}. "
-                f"{escape(patches.about[channel])}</p><div class=thumbs>{''.join(figures)}</div></div>"
-            )
-    except ConvoscopeError as error:
-        return f'<p class="soft">No units: {escape(str(error))}</p>'
-    return f"<h3>Units that answer it unusually strongly, and what else they fire for</h3>{''.join(rows)}"
-
-
-def _unit(model: Model, layer: str, channels: int, channel: int) -> str:
-    """A unit's name; with its class where the layer has one unit for each class."""
-    named = model.labels is not None and len(model.labels) == channels
-    return f"{layer}:{channel}" + (f" ({model.labels[channel]})" if named and model.labels else "")
-
-
-def _truth(model: Model, found: Explanation, store: Store | None) -> str:
-    """The label, where one is known, and whether the network is right."""
-    label = None
-    if store is not None:
-        rows = store.table(["label"], f"sha256 = '{found.fitted.picture.sha256}'").to_pylist()
-        label = rows[0]["label"] if rows else None
-    path = found.fitted.picture.path
-    if label is None and path is not None and model.labels is not None and path.parent.name in model.labels:
-        label = path.parent.name
-    if label is None:
-        return ""
-    said = str(found.prediction[0]["label"]) if found.prediction else ""
-    if model.labels is None or label not in model.labels:
-        return f"<p>Label: <b>{escape(label)}</b>.</p>"
-    right = said == label
-    word = "right" if right else f"wrong: it says {escape(said)}"
-    return f'<p>Label: <b>{escape(label)}</b>, <span class="{"right" if right else "wrong"}">{word}</span>.</p>'
-
-
-def _collection(store: Store) -> str:
-    parts = [f'<section id="collection"><h2>The collection: {len(store):,} pictures</h2>']
-    try:
-        mistakes = store.mistakes(12)
-        parts.append(
-            f"<p>{mistakes.accuracy:.1%} of {mistakes.pictures:,} labelled pictures are right, "
-            f"{mistakes.wrong} wrong.</p>"
-        )
-        figures = [
-            _figure(
-                uri(mistakes.thumbnails[row["sha256"]], side=96),
-                f"{escape(row['label'])}, taken for {escape(row['prediction'])} {row['probability']:.2f}",
-                "a mistake",
-            )
-            for row in mistakes.confident
-        ]
-        if figures:
-            listed = "".join(figures)
-            parts.append(f"<div class=block><h3>Most confident errors</h3><div class=thumbs>{listed}</div></div>")
-    except ConvoscopeError as error:
-        parts.append(f'<p class="soft">{escape(str(error))}</p>')
-    try:
-        made = store.map("pca" if len(store) < 60 else "tsne")
-        trust = made.metrics.get("trustworthiness")
-        kept = f" Trustworthiness {trust:.3f}." if isinstance(trust, float) else ""
-        image = uri(made.image(80), side=2400)
-        parts.append('<div class="block"><h3>How it arranges them</h3><div class="wide">')
-        parts.append(_figure(image, escape(made.title) + "." + kept, made.title, kind="sheet") + "</div></div>")
-    except (ConvoscopeError, ImportError) as error:
-        parts.append(f'<p class="soft">No map: {escape(str(error))}</p>')
-    dead = [row for row in store.units().summary() if row["dead"]]
-    if dead:
-        listed = ", ".join(f"{escape(row['layer'])} {row['dead']} of {row['units']}" for row in dead)
-        parts.append(f"<p>Units that never answered: {listed}.</p>")
-    parts.append("</section>")
-    return "\n".join(parts)
 
 
 def _document(
@@ -459,7 +328,7 @@ object, nor that it is right.</p>
 </header>
 <main>
 {"".join(sections)}
-<section id="methods"><h2>What am I looking at?</h2><dl>{methods}</dl></section>
+{f'<section id="methods"><h2>What am I looking at?</h2><dl>{methods}</dl></section>' if methods else ""}
 </main>
 <footer class="soft">Every number of this report stands in the file as JSON (in the element <code>numbers</code>),
 the same as <code>convoscope explain --json</code> writes.</footer>

@@ -69,7 +69,7 @@ figure,.unit,tr,.block,dt,dd{break-inside:avoid}h2,h3,h4,dt{break-after:avoid}
 nav{display:none}h1{font-size:18pt}h2{font-size:13pt}h3{margin:4mm 0 2mm}p{margin:0 0 1.5mm}
 .question{grid-template-columns:52mm minmax(0,1fr);gap:6mm;margin-top:2mm}
 .maps{grid-template-columns:repeat(4,1fr);gap:4mm}figcaption,.soft,.doubt,.doubts,.verdict{font-size:8pt}
-.half{max-width:96mm}.wide{max-width:120mm}.thumbs{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none}
+.half{max-width:96mm}.wide{max-width:104mm}.thumbs{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none}
 .pictures{grid-template-columns:repeat(8,1fr);gap:2.5mm;max-width:none;margin:2mm 0}.card{margin:3mm 0}
 pre{font-size:8pt;padding:1.5mm 3mm;margin:1mm 0}section table:not(.bars){font-size:8.5pt}
 .thumbs figcaption,.pictures figcaption{font-size:7pt}.unit{margin:2mm 0}

@@ -24,7 +24,7 @@ from .scores import FunctionTarget
 from .units import Unit, UnitScorer
 
 if TYPE_CHECKING:
-    from ..engine.fields.watch import NetworkTrace
+    from ..engine.fields.trace import NetworkTrace
     from ..engine.passes.runner import Recorded, Runner
     from ..models.model import Model
     from ..pictures.picture import ModelInput

@@ -129,6 +129,8 @@ def predictions(model: Model, output: Any, count: int, size: Sequence[int], best
             .nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
             .argsort(descending=True, stable=True)
         )
+        # the best alone are written out: there may be thousands of classes, and this is done for every picture
+        ranked = order[~unknown[row][order]][:best].tolist()
         rows.append([
             {
                 "index": c,
@@ -137,8 +139,8 @@ def predictions(model: Model, output: Any, count: int, size: Sequence[int], best
                 "probability": None if shares is None or not bool(shares[row, c].isfinite()) else float(shares[row, c]),
                 "target": str(c),
             }
-            for c in order.tolist() if not bool(unknown[row, c])
-        ][:best])  # fmt: skip
+            for c in ranked
+        ])  # fmt: skip
     return Predictions("value" if reading.is_value else "classifier", rows, notes)
 
 

@@ -16,7 +16,7 @@ from ..errors import LayerError, TargetError
 from .base import Scorer, Target
 
 if TYPE_CHECKING:
-    from ..engine.fields.watch import Layer, NetworkTrace
+    from ..engine.fields.trace import Layer, NetworkTrace
     from ..engine.passes.runner import Runner
     from ..models.model import Model
 

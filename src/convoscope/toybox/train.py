@@ -7,52 +7,26 @@ take less than 45 minutes on two cores.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convoscope.files import write_whole
-from convoscope.models.weights import as_bytes
 from convoscope.toybox.loading import MEAN, STD, build, normalize
 from convoscope.toybox.specimens import CLASSES, SIZE, Specimen, draw, pictures
+from convoscope.toybox.train_scenes import RECIPES as SCENE_RECIPES
+from convoscope.toybox.training import UNSEEN, save, steps
 
 EDGE = 0.77
 """The :func:`roughness` of an edge in 7 x 7 weights, one period across and half of one along: (2π/8)² + (π/8)²."""
-WEIGHTS = Path(__file__).parent / "weights"
-UNSEEN = 900
-"""The collection on which the networks are judged; training uses collections far below it."""
 TAGGED = "cup"
 """The class that carries the tag in the cheat's world."""
 FAST = torch.cpu._is_amx_tile_supported()
 """Whether the CPU multiplies bfloat16 fast (three times as fast as float32); weights are float32 either way."""
-
-
-def save(
-    name: str,
-    network: nn.Module,
-    labels: tuple[str, ...],
-    size: int,
-    settings: dict[str, Any],
-    notes: dict[str, Any],
-    kind: str = "classifier",
-) -> None:
-    """Write the weights (float32) with all that is needed to use them."""
-    WEIGHTS.mkdir(exist_ok=True)
-    about = {
-        "labels": json.dumps(labels), "mean": json.dumps(MEAN), "std": json.dumps(STD), "size": str(size),
-        "kind": kind,
-        "settings": json.dumps(settings), "notes": json.dumps(notes),
-    }  # fmt: skip
-    file = WEIGHTS / f"{name}.safetensors"
-    write_whole(file, as_bytes(network.state_dict(), about))
-    print(f"{name}: {file.stat().st_size / 1e6:.2f} MB, {notes}", flush=True)
 
 
 def logits(network: nn.Module, specimens: list[Specimen]) -> Tensor:
@@ -67,21 +41,6 @@ def accuracy(network: nn.Module, specimens: list[Specimen]) -> float:
     """Share of pictures whose class gets the highest score."""
     truth = torch.tensor([s.class_index for s in specimens])
     return float((logits(network, specimens).argmax(1) == truth).float().mean())
-
-
-def steps(total: int, network: nn.Module, rate: float) -> Iterator[tuple[int, torch.optim.Optimizer]]:
-    """Yield once per step, with a one-cycle schedule for AdamW and a line of progress now and then."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total + 1, pct_start=0.2)
-    network.train()
-    network.to(memory_format=torch.channels_last)
-    for step in range(total):
-        optimizer.zero_grad(set_to_none=True)
-        yield step, optimizer
-        optimizer.step()
-        schedule.step()
-    network.to(memory_format=torch.contiguous_format)
-    network.eval()
 
 
 def classifier(name: str, seed: int, *, widths: tuple[int, ...], total: int, tag: str | bool = False) -> nn.Module:
@@ -252,8 +211,6 @@ RECIPES: dict[str, Callable[[], object]] = {
 
 def main(names: list[str]) -> None:
     """Train the named networks, or all (the twin before those for scenes, which start from its trunk)."""
-    from convoscope.toybox.train_scenes import RECIPES as SCENE_RECIPES
-
     recipes = {**RECIPES, **SCENE_RECIPES}
     unknown = [name for name in names if name not in recipes]
     if unknown:

@@ -20,7 +20,7 @@ from convoscope.toybox.loading import build, load, normalize
 from convoscope.toybox.scene_networks import decode_landmarks, decode_panoptic
 from convoscope.toybox.scenes import SCENE_SIZE, Scene, scene
 from convoscope.toybox.specimens import CLASSES, LANDMARKS, SIZE, Specimen, pictures
-from convoscope.toybox.train import UNSEEN, save, steps
+from convoscope.toybox.training import UNSEEN, save, steps
 
 POOL = 3000
 """Scenes drawn for training; each is seen a few times, mirrored or not. Number k is ``scene(k)``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..draw.canvas import GREY, INK, PALE, Box, Drawing, Rule, Text
 from ..draw.sheet import MARGIN, Sheet, footer, header
-from .terms import BASELINES
+from .terms import BASELINES, arrow
 
 if TYPE_CHECKING:
     from .league import Interval, League
@@ -60,8 +60,6 @@ def _names(drawing: Drawing, methods: list[str], x: float, y: float) -> None:
 
 
 def _panel(drawing: Drawing, league: League, measure: str, methods: list[str], x: float, y: float) -> None:
-    from .league import arrow
-
     known = {m: league.interval(measure, m) for m in methods if m in league.cases[measure]}
     low, high = _span(known)
     best = league.best(measure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ..errors import PictureError, UsageError
 from ..explanation import MethodLike, explain
-from ..files import write_whole
 from ..methods import METHODS, Method, method
 from ..methods.naming import named
 from ..models.model import Model
@@ -30,6 +29,7 @@ from ..version import __version__
 from . import faithfulness, localisation
 from .datasets import Case
 from .league import League
+from .ledger import Ledger
 from .scoring import FILLS, Kept, Scoring, scoring
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def evaluate_cases(
     duplicates = len(cases) - len({case.key for case in cases})
     if duplicates:
         raise UsageError(f"{duplicates} cases share a key with another.")
-    ledger = _Ledger.open(out, _header(model, chosen, settings))
+    ledger = Ledger.open(out, _header(model, chosen, settings))
     # a failure is not a result: what could not be read may be back
     wanted = [case for case in cases if "failed" in ledger.rows.get(case.key, {"failed": ""})]
     done = len(cases) - len(wanted)
@@ -348,75 +348,6 @@ def _header(model: Model, methods: dict[str, Method], settings: Settings) -> dic
         "version": __version__,
     }
     return json.loads(json.dumps(header, default=str))  # type: ignore[no-any-return]
-
-
-@dataclass(eq=False)
-class _Ledger:
-    """What is known so far, on disk a line a case: a line cut off by a kill is done again."""
-
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    file: Path | None = None
-
-    @staticmethod
-    def open(out: str | Path | None, header: dict[str, Any]) -> _Ledger:
-        if out is None:
-            return _Ledger()
-        folder = Path(out)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
-        ledger = _Ledger(file=folder / "cases.jsonl")
-        known = folder / "evaluation.json"
-        if known.is_file():
-            ledger._agree(known, header)
-            ledger._read()
-        else:
-            write_whole(known, json.dumps({**header, "digest": _seal(header)}, indent=2) + "\n")
-        return ledger
-
-    def _agree(self, known: Path, header: dict[str, Any]) -> None:
-        try:
-            before = json.loads(known.read_text(encoding="utf-8", errors="replace"))
-        except ValueError:
-            before = None
-        if not isinstance(before, dict) or before.pop("digest", None) not in (None, _seal(before)):
-            raise UsageError(f"{known}: this file is damaged: remove the folder, or choose another one.")
-        other = [name for name in header if before.get(name) != header[name]]
-        if other:
-            raise UsageError(
-                f"{known.parent} holds another evaluation (its {', '.join(other)} differ): choose another folder."
-            )
-
-    def _read(self) -> None:
-        if self.file is None or not self.file.is_file():
-            return
-        kept = []
-        text = self.file.read_text(encoding="utf-8", errors="replace")
-        for line in text.splitlines():
-            try:
-                row = json.loads(line)
-                if row.pop("digest") != _seal(row):
-                    continue  # another bit than was written: measured again
-                self.rows[row.pop("case")] = row
-                kept.append(line)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-        whole = "".join(line + "\n" for line in kept)
-        if whole != text:  # a line that was cut off must not swallow the next one
-            write_whole(self.file, whole)
-
-    def add(self, key: str, row: dict[str, Any]) -> None:
-        self.rows[key] = row
-        if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as file:
-                said = json.loads(json.dumps({"case": key, **row}))
-                file.write(json.dumps({**said, "digest": _seal(said)}) + "\n")
-
-
-def _seal(row: dict[str, Any]) -> int:
-    """A checksum of a line, as it is read back."""
-    return zlib.crc32(json.dumps(row, sort_keys=True).encode())
 
 
 def plainly(settings: Settings) -> Settings:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..files import write_whole
-from .terms import BASELINES, LOWER
+from .terms import BASELINES, LOWER, arrow
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -278,11 +278,6 @@ class League:
         write_whole(files[2], self.markdown() + "\n")
         chart(self).save(files[3])
         return files
-
-
-def arrow(measure: str) -> str:
-    """Which way is better."""
-    return "↓" if measure in LOWER else "↑"
 
 
 def _ordered(measures: set[str]) -> Sequence[str]:

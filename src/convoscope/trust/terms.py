@@ -6,3 +6,8 @@ from __future__ import annotations
 BASELINES = ("centre", "edges", "random", "random-smooth")
 #: measures of which less is better
 LOWER = ("deletion", "infidelity")
+
+
+def arrow(measure: str) -> str:
+    """Which way is better."""
+    return "↓" if measure in LOWER else "↑"

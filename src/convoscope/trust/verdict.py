@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from ..errors import ConvoscopeError
 from ..explanation import explain
+from ..heatmap import Heatmap
 from ..methods import METHODS, Method, method
 from ..models.model import Model
 from ..pictures.picture import Picture
-from ..results import Explanation, Heatmap
+from ..results import Explanation
 from ..targets import ClassTarget, Target, TargetLike, parse
 from .faithfulness import deletion, insertion
 from .sanity import learnt_modules, left, randomised

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..models.model import Model
-from ..models.opening import _override, open_model
+from ..models.opening import open_model, override
 from ..notebook import shows_progress
 from ..targets import TargetLike
 from . import natural
@@ -129,7 +129,7 @@ def visualize_frames(
         Frames with their step and scores.
     """
     given = model if isinstance(model, Model) else open_model(model)
-    preprocessing = _override(given.preprocessing, size, None, None, None)
+    preprocessing = override(given.preprocessing, size, None, None, None)
     if preprocessing is not given.preprocessing:
         given = replace(given, preprocessing=preprocessing)
     chosen = recipe_of(recipe or DEFAULT_RECIPES.get(objective, "maco"), settings)

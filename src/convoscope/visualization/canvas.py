@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ..pictures.picture import Picture, Preprocessing, _placement
@@ -91,3 +92,12 @@ def to_bands(values: Tensor) -> Bands:
     """``[C, H, W]`` in 0..1 (clipped) to 8-bit ``[H, W, C]``."""
     whole = (values.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(whole.movedim(0, -1).numpy())
+
+
+def to_image(bands: Bands) -> Image.Image:
+    """8-bit ``H×W×C`` as PIL: one band is greyscale, of more than three the first three are shown."""
+    if bands.shape[2] == 1:
+        return Image.fromarray(bands[:, :, 0])
+    if bands.shape[2] == 2:
+        bands = np.concatenate([bands, bands[:, :, :1] * 0], 2)
+    return Image.fromarray(np.ascontiguousarray(bands[:, :, :3]))

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..files import write_arrays, write_image
+from .canvas import Bands, to_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ..draw.sheet import Sheet
 
-Bands = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 
@@ -193,17 +193,6 @@ class Frame:
 
         shown = "".join(f'<img src="{inline(one)}" style="margin:2px;width:128px">' for one in self.images[:12])
         return f"<p>{escape(repr(self))}</p>{shown}"
-
-
-def to_image(bands: Bands) -> Image.Image:
-    """8-bit ``H×W×C`` as PIL: one band is greyscale, of more than three the first three are shown."""
-    from PIL import Image
-
-    if bands.shape[2] == 1:
-        return Image.fromarray(bands[:, :, 0])
-    if bands.shape[2] == 2:
-        bands = np.concatenate([bands, bands[:, :, :1] * 0], 2)
-    return Image.fromarray(np.ascontiguousarray(bands[:, :, :3]))
 
 
 def _png(image: Image.Image) -> bytes:

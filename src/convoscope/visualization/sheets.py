@@ -50,7 +50,7 @@ def _cell(one: Visualization, transparent: bool) -> tuple[Any, str]:
 
 
 def _changed(one: Visualization) -> list[tuple[Any, str]]:
-    from .result import to_image
+    from .canvas import to_image
 
     assert one.original is not None
     if one.objective == "invert":

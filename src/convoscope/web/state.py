@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConvoscopeError, MethodRefused, UsageError
+from ..heatmap import Heatmap
 from ..methods import METHODS, Method, method
 from ..models.model import Model
-from ..results import Heatmap
 from ..surveys.marks import Marks
 from ..targets import parse
 from .cache import Cache, key_of

@@ -1,4 +1,4 @@
-"""Finds where a network cuts the gradient graph: detach, no_grad, ``.data``.
+"""Finds where a network cuts the gradient graph: detach, no_grad, ``.data``, operations that have no gradient.
 
 What lies before a cut has no gradient although the score depends on it, so a map of gradients misses it.
 """
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from .relu_rules import nodes_of
 
 #: they take a tensor for its shape and type alone
 _NEW = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
@@ -51,7 +53,11 @@ class Cuts(TorchFunctionMode):
 
     def cut(self, output: Any) -> bool:
         """Whether something was cut that the output depends on."""
-        return self.joined or any(id(one) in self.loose and not one.requires_grad for one in _floats((output,)))
+        if self.joined or any(id(one) in self.loose and not one.requires_grad for one in _floats((output,))):
+            return True
+        # quantised layers and operations of one's own look as if they had a gradient, and hand back nothing
+        roots = [one.grad_fn for one in _floats((output,)) if one.grad_fn is not None]
+        return any(node.name().endswith("NotImplemented") for node in nodes_of(roots))
 
 
 def _floats(values: Any) -> Any:

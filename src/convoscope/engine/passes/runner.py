@@ -160,19 +160,21 @@ class Runner:
         pair = torch.cat([picture, picture.flip(-1) * 2 + 1])
         try:
             with torch.no_grad():
-                alone, again = (_rows(self.call(self.network, picture.clone(), row), 1) for _ in range(2))
+                alone = _rows(self.call(self.network, picture.clone(), row), 1)
                 beside = _rows(self.call(self.network, pair, row.expand(2)), 2)
+                if len(alone) != len(beside):
+                    return False
+                rough = 1e-3 if picture.dtype in (torch.float32, torch.float64) else 3e-2
+                differ = [_differ(one, other, rough) for one, other in zip(alone, beside, strict=True)]
+                if not any(differ):
+                    return False
+                # a network that draws at random differs from itself
+                again = _rows(self.call(self.network, picture.clone(), row), 1)
         except Exception:  # what cannot be run so says so when it is asked
             return False
-        if len(alone) != len(beside) or len(alone) != len(again):
-            return False
-        rough = 1e-3 if picture.dtype in (torch.float32, torch.float64) else 3e-2
-        for one, same, other in zip(alone, again, beside, strict=True):
-            if not one.numel() or one[0].shape != other[0].shape or not torch.equal(one, same):
-                continue  # a network that draws at random differs from itself
-            if float((one[0] - other[0]).abs().max()) > rough * max(float(one.abs().max()), 1e-6):
-                return True
-        return False
+        return len(again) == len(alone) and any(
+            moved and torch.equal(one, same) for moved, one, same in zip(differ, alone, again, strict=True)
+        )
 
     def gradients(
         self, recorded: Recorded, score: Tensor, rule: Rule, at: Sequence[str], *, keep: bool
@@ -223,6 +225,13 @@ def _rows(output: Any, count: int) -> list[Tensor]:
     return [leaf.float() for leaf in leaves if leaf.ndim > 0 and len(leaf) == count]
 
 
+def _differ(one: Tensor, other: Tensor, rough: float) -> bool:
+    """Whether the first row of ``other`` is not the picture alone, ``one``."""
+    if not one.numel() or one[0].shape != other[0].shape:
+        return False
+    return float((one[0] - other[0]).abs().max()) > rough * max(float(one.abs().max()), 1e-6)
+
+
 def _capture(output: Tensor, gradients: bool) -> Captured:
     if output.is_quantized:  # methods compute in floats
         output = output.dequantize()
@@ -251,6 +260,11 @@ def forward_failed(name: str, shape: Sequence[int], error: BaseException, count:
         advice = "Its weights were made under torch.inference_mode(): load the network outside of it."
     elif "BackwardHookFunction" in said:
         advice = "A full backward hook of yours stands before an in-place operation: remove it, or set inplace=False."
+    elif "cannot register a hook on a tensor that doesn't require gradient" in said:
+        advice = (
+            "A hook that is left on it (another tool's, perhaps) wants gradients where none are computed: remove it "
+            "(handle.remove())."
+        )
     elif not _OF_SIZES.search(said):
         advice = ""
     return f"{name} cannot run on an input of {size} (channels×height×width){together}: {said} {advice}".strip()

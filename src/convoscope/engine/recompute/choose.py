@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..passes.needs import Perturbed, Scorer
 from ..passes.runner import Runner, call_plainly
-from ..passes.untouched import innermost
+from ..passes.untouched import innermost, untouched
 from .incremental import Boxes, ExportedGraph, FreeMasks, Incremental, NotIncremental, export, saved
+from .incremental.recording import record
 from .incremental.run import BATCH
 from .incremental.windows import Masks, as_masks
 
@@ -28,6 +29,8 @@ SAMPLED = 16
 #: smaller savings than this share of the multiply-adds are eaten by the book-keeping
 SMALL_GAIN = 0.15
 
+#: networks of which a recording did not tell what they do: they are exported
+_to_export: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _graphs: weakref.WeakKeyDictionary[nn.Module, dict[Any, ExportedGraph | NotIncremental]] = weakref.WeakKeyDictionary()
 
 
@@ -55,7 +58,7 @@ class Report:
 
 
 def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
-    """The exported graph for this input shape, exported once a network, and read from disk after that.
+    """The graph for this input shape, recorded or exported once a network, and read from disk after that.
 
     Raises :class:`NotIncremental`.
     """
@@ -63,7 +66,7 @@ def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
     key = (tuple(example.shape[1:]), example.dtype, example.device)
     if key not in known:
         try:
-            known[key] = saved.load(network, example) or saved.keep(network, example, export(network, example))
+            known[key] = saved.load(network, example) or saved.keep(network, example, _made(network, example))
         except NotIncremental as reason:
             known[key] = reason
     found = known[key]
@@ -72,14 +75,39 @@ def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
     return found
 
 
+def is_quick(network: nn.Module, example: Tensor) -> bool:
+    """Whether :func:`graph_of` takes no seconds: it lies on disk, is known, or could be recorded just now."""
+    if saved.is_kept(network, example):
+        return True
+    if network not in _to_export:
+        with untouched(network, gradients=False):
+            return record(network, example) is not None
+    return False
+
+
+def _made(network: nn.Module, example: Tensor) -> ExportedGraph:
+    if network not in _to_export:
+        # a forward may leave its tensors in the network, and here they have no values
+        with untouched(network, gradients=False):
+            recorded = record(network, example)
+        if recorded is not None:
+            return recorded
+    return export(network, example)
+
+
 class _Stale(NotIncremental):
-    """A graph from disk that does not tell what the network does: the network's code is another now."""
+    """A graph that does not tell what the network does, where another may: from disk, or recorded."""
 
 
-def forget(network: nn.Module, example: Tensor) -> None:
-    """The next :func:`graph_of` exports again."""
+def forget(network: nn.Module, example: Tensor, graph: ExportedGraph) -> bool:
+    """The next :func:`graph_of` makes another; ``False`` where ``graph`` was exported, and no other can be had."""
+    if graph.origin == "exported":
+        return False
+    if graph.origin == "recorded":
+        _to_export.add(network)
     _graphs.get(network, {}).clear()
     saved.forget(network, example)
+    return True
 
 
 def incremental_scores(
@@ -126,9 +154,10 @@ def incremental_scores(
                 estimate = engine.estimate(masks)
                 if need.fast is None and estimate.saved < SMALL_GAIN:
                     return None
-                _check(runner, engine, inputs[b : b + 1], target, b)
+                a_pass = _check(runner, engine, inputs[b : b + 1], target, b)
                 report.engine, report.saved = "incremental", estimate.saved
-                report.estimate = _seconds(network, inputs[b : b + 1], estimate.products, estimate.dense_products)
+                # tiles are a little less efficient than whole maps: the factor is what was measured on six networks
+                report.estimate = 1.3 * a_pass * estimate.products / max(estimate.dense_products, 1)
                 report.estimate *= len(masks) * len(wanted)
                 report.estimate += time.perf_counter() - began
                 if announce is not None:
@@ -228,25 +257,20 @@ def agree(ours: Tensor, truth: Tensor) -> bool:
     return torch.allclose(ours, truth, rtol=1e-3, atol=1e-4 * (1 + size), equal_nan=True)
 
 
-def _check(runner: Runner, engine: Incremental, inputs: Tensor, target: Scorer, row: int) -> None:
-    """The graph's own score of the picture must be the network's: a branch on the data may have been recorded."""
+def _check(runner: Runner, engine: Incremental, inputs: Tensor, target: Scorer, row: int) -> float:
+    """The graph's own score of the picture must be the network's: a branch on the data may have been recorded.
+
+    Returns the seconds of the network's own pass.
+    """
     rows = torch.full((1,), row)
     with torch.inference_mode():
         ours = target.score(engine.program.structure(engine._base_outputs), {}, rows).float()
-    truth = target.score(runner.record(inputs, gradients=False, rows=rows).output, {}, rows).float()
+    began = time.perf_counter()
+    recorded = runner.record(inputs, gradients=False, rows=rows)
+    seconds = time.perf_counter() - began
+    truth = target.score(recorded.output, {}, rows).float()
     if not agree(ours, truth):
-        if engine.graph.kept:
-            forget(innermost(runner.network), inputs)
-            raise _Stale("the graph on disk is another network's")
+        if forget(innermost(runner.network), inputs, engine.graph):
+            raise _Stale("the graph is another network's")
         raise NotIncremental("the exported graph does not reproduce the network's score on this picture")
-
-
-def _seconds(network: nn.Module, inputs: Tensor, products: int, dense: int) -> float:
-    """Seconds a window, from one timed forward and the share of its multiply-adds that a window needs.
-
-    Tiles are a little less efficient than whole maps: the factor 1.3 is what was measured on six networks.
-    """
-    with torch.inference_mode():
-        began = time.perf_counter()
-        network(inputs)
-    return 1.3 * (time.perf_counter() - began) * products / max(dense, 1)
+    return seconds

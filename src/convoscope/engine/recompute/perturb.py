@@ -165,8 +165,7 @@ def _from_the_layer_on(runner: Runner, inputs: Tensor, target: Scorer, need: Rep
             truth = runner.record(inputs[b : b + 1], gradients=False, rows=row, replace={need.layer: need.values[0]})
             whole = _score(target, truth, need.probability)
             if not agree(scores[b, :1], whole):
-                if graph.kept:
-                    forget(network, inputs)
+                forget(network, inputs, graph)
                 return None
     except NotIncremental:
         return None

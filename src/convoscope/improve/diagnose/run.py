@@ -100,6 +100,8 @@ class Diagnosis:
         if self.findings:
             total = len(self.findings) + len(self.further)
             return f"{total} finding{'s' if total != 1 else ''} of {self.tests} tests."
+        if not self.tests:
+            return "Nothing could be tested."
         return f"Nothing found: {self.tests} tests."
 
     def of_stage(self, name: str) -> int:
@@ -251,6 +253,9 @@ def _concluded(
 ) -> Diagnosis:
     looked = case.looked
     kept, tests = concluded(list(results.values()))
+    told = _missed(case, results, stopped, interrupted)
+    if tests and stopped is None and not interrupted:
+        told = f"{told} {false_alarms()}".strip()
     known = looked.pictures.known
     right = (
         share(int(looked.right[known].sum()), int(known.sum()))
@@ -259,7 +264,7 @@ def _concluded(
     )
     return Diagnosis(
         tuple(kept[:MOST]), tuple(kept[MOST:]), tests, stopped,
-        _missed(case, results, stopped, interrupted), results, case.model.name, len(looked.pictures), right,
+        told, results, case.model.name, len(looked.pictures), right,
         looked.failed, interrupted, case,
     )  # fmt: skip
 
@@ -365,8 +370,6 @@ def _missed(case: Case, results: Mapping[str, StageResult], stopped: str | None,
         parts.append(f"Stopped before: {', '.join(interrupted)}.")
     if not parts:
         parts.append("No stage was run.")
-    elif stopped is None and not interrupted:
-        parts.append(false_alarms())
     return " ".join(parts).strip()
 
 

@@ -66,7 +66,7 @@ def _regression(group: Group, a: Side, b: Side, count: int, compared: Comparison
     at_stake = [one for one in compared.classes if _worse(one)] if group.class_name is None else []
     if at_stake:
         worst = max(at_stake, key=lambda one: one.net)
-        sentence += f" {worst.net} of the {group.net} net are {worst.name}."
+        sentence += f" {len(worst.lost)} of the {len(group.lost)} lost are {worst.name}."
     uris = tuple(a.pictures.uris[row] for row in clearest)
     doubt = "It holds for pictures such as these. " + (
         "The slice is a cluster of what both networks predict: what its pictures share is for you to see."

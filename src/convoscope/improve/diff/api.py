@@ -95,6 +95,8 @@ def diff(
     ]
     if not any(len(rows) for rows in known):
         notes.append("No label of these pictures is a class of the networks: what is right and wrong is not known.")
+        if all(side.labels is None for side in sides) and any(any(side.pictures.labels) for side in sides):
+            notes.append("They have no class names: add --labels FILE, a name a line in the order of the outputs.")
     chosen = [(i, i + 1) for i in range(len(sides) - 1)]
     if len(sides) > 2:
         chosen.append((0, len(sides) - 1))

@@ -42,8 +42,9 @@ def film_of(diff: Diff, path: str | Path, progress: Tell | None = None) -> Path:
     known = [one for one in kernels if one is not None]
     top = max((float(np.abs(one).max()) for one in known), default=1.0) or 1.0
     last = diff.sides[-1]
-    truth = last.pictures.truth[last.known]
-    classes = [int(one) for one in np.unique(truth)[:CLASSES]]
+    # without labels: the classes that the last network sees in the pictures
+    shown = last.pictures.truth[last.known] if last.known.any() else last.prediction[last.prediction >= 0]
+    classes = [int(one) for one in np.unique(shown)[:CLASSES]]
     for place, side in enumerate(diff.sides):
         accuracy = diff.run.accuracy[place]
         said = [] if accuracy is None else [f"{accuracy.mean:.1%} right"]

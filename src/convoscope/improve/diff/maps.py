@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...errors import ConvoscopeError, PictureError
 from ...explanation import explain
+from ...heatmap import Heatmap
 from ...models.model import Model
-from ...results import Heatmap
 from ...session import forward, protected
 from .sides import Side, common_classes
 from .units import Unit

@@ -83,6 +83,13 @@ class Side:
         """Whether the prediction is the truth; False where it is not known."""
         return np.asarray((self.prediction == self.pictures.truth) & self.known)
 
+    @property
+    def unscored(self) -> str:
+        """Why accuracy cannot be counted, where it cannot."""
+        if self.probability is None:
+            return "no class scores"
+        return "no labels" if all(one is None for one in self.pictures.labels) else "no labels of its classes"
+
     def label(self, index: int) -> str:
         """The name of a class; ``class 7`` where there are no names."""
         named = self.labels is not None and 0 <= index < len(self.labels)

@@ -22,7 +22,7 @@ def text(diff: Diff) -> str:
                 lines.append(f"  ... {len(diff.sides) - SHOWN - 2} more; --json has all")
             continue
         accuracy, one = diff.accuracy[number], diff.calibrations[number]
-        said = "no labels" if accuracy is None else (
+        said = side.unscored if accuracy is None else (
             f"{accuracy.mean:.1%} right [{accuracy.low:.1%}, {accuracy.high:.1%}]"
         )  # fmt: skip
         if one is not None:

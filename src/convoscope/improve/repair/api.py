@@ -16,7 +16,7 @@ from ...files import read_text
 from ...models.opening import open_model
 from ...notebook import shows_progress
 from ..collection import Labelled
-from ..shortcuts.bench import Bench
+from ..shortcuts.bench import Bench, classifies
 from ..shortcuts.find import search, shortcuts
 from ..shortcuts.result import Shortcuts
 from .attempt import Attempt
@@ -98,6 +98,8 @@ def repair(
     labelled = Labelled.of(pictures, opened, truth)
     known = int(labelled.known.sum())
     if known < FEWEST:
+        if known == 0:
+            classifies(opened, labelled)
         raise UsageError(
             f"{known} pictures of known class are too few: some fit, some choose and the rest must prove, which takes "
             f"at least {FEWEST} (and better some hundreds)."

@@ -39,10 +39,13 @@ def repair_confidence(bench: Bench, part: Ints, seed: int = 0, proof: Bench | No
         seed: of bootstraps.
         proof: other pictures that prove.
     """
-    head = head_of(bench.model, bench.inputs[:4])
     fits, picks = np.isin(part, (0, 2)), part == 1
     held = proof if proof is not None else bench.take(np.flatnonzero(part == PROOF))
     one = temperature(bench.scores[fits], bench.truth[fits])
+    instead = (
+        f"Divide its scores by {one:.3g} where you read them: of all temperatures this one fits these pictures best."
+    )
+    head = head_of(bench.model, bench.inputs[:4], instead)
     size = bench.scores.shape[1]
     factor, offset, way = np.full(size, 1 / one), np.zeros(size), "one temperature"
     enough = len(bench.classes) == size and min(np.bincount(bench.truth[fits], minlength=size)) >= EACH

@@ -59,7 +59,14 @@ class Head:
         return self.pool(maps if bias is None else maps + bias[:, None, None])
 
 
-def head_of(model: Model, example: Tensor) -> Head:
+#: what a network without such a head can be given instead
+INSTEAD = (
+    "`--how bn` works on any network that has batch norm; else train it on with the counterexamples "
+    "(`docs/improve.md` tells how)."
+)
+
+
+def head_of(model: Model, example: Tensor, instead: str = INSTEAD) -> Head:
     """The head of ``model``, proven on ``example`` ``[B, C, H, W]``: its features make the scores.
 
     Raises:
@@ -69,8 +76,7 @@ def head_of(model: Model, example: Tensor) -> Head:
     module = None if name is None else dict(innermost(model.module).named_modules()).get(name.split("#")[0])
     refused = (
         f"{model.name} has no head that can be fitted by itself: its scores must come from one linear layer, or from a "
-        "1×1 convolution that is averaged over the picture. `--how bn` and `--how calibrate` work on any network with "
-        "them; else train it on with the counterexamples (`docs/improve.md` tells how)."
+        f"1×1 convolution that is averaged over the picture. {instead}"
     )
     if name is None or module is None or not _fits(module):
         raise ModelError(refused)

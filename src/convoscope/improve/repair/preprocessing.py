@@ -52,9 +52,10 @@ def repair_input(
     tried = attempt(model, held.pictures, best, np.arange(len(held.truth)))
     if tried.scores is None:
         raise ModelError(f"{model.name} gives no row of class scores: no preprocessing can be held against another.")
-    right = Measured(held.scores.argmax(1) == held.truth, tried.scores.argmax(1) == held.truth)
+    scores, truth = held.scores[tried.rows], held.truth[tried.rows]
+    right = Measured(scores.argmax(1) == truth, tried.scores.argmax(1) == truth)
     proved = judge(
-        "the log likelihood", right, likelihood(held.scores, tried.scores, held.truth), "nats", None,
+        "the log likelihood", right, likelihood(scores, tried.scores, truth), "nats", None,
         {"pipeline": best.name, "p": right.p, "accuracy_gain": right.gain.to_dict()},
         ("What these pictures cannot tell apart (BGR on grey pictures, a slightly larger crop) stays as it was.",),
     )  # fmt: skip
@@ -74,20 +75,22 @@ def repair_input(
 def _best(model: Model, pictures: Labelled, rows: NDArray[np.int64], truth: NDArray[np.int64], seed: int) -> Pipeline:
     random = np.random.default_rng([seed, 11])
     some = np.sort(random.permutation(rows)[:TRIED])
-    sizes = [pictures.picture(int(row)).size for row in some[:16]]
+    sizes = [one.size for one in pictures.readable(some, 16)]
     best = Pipeline("as it is", model.preprocessing)
     cache: dict[Any, torch.Tensor] = {}
     first = attempt(model, pictures, best, some, cache)
     if first.scores is None:
         raise ModelError(f"{model.name} gives no row of class scores: no preprocessing can be held against another.")
+    some = first.rows
     top = float(log_chance(first.scores, truth[some]).mean())
     # values first, then the geometry under the best values: the two hardly depend on each other
     for candidates in (values, lambda now: geometries(now, sizes)):
         base = best
         for one in candidates(base.preprocessing):
             asked = replace(one, bgr=base.bgr) if one.group == "geometry" else one
-            scores = attempt(model, pictures, asked, some, cache if one.group != "geometry" else None).scores
-            value = -np.inf if scores is None else float(log_chance(scores, truth[some]).mean())
+            tried = attempt(model, pictures, asked, some, cache if one.group != "geometry" else None)
+            scores = tried.scores
+            value = -np.inf if scores is None else float(log_chance(scores, truth[tried.rows]).mean())
             if value > top:
                 top, best = value, asked
     return best

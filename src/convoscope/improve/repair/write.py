@@ -13,8 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ...errors import UsageError
-from ...files import write_whole
-from ...models.weights import as_bytes
+from ...files import weights_as_bytes, write_whole
 from ...plain import dump_json
 from .copies import scores_of
 
@@ -39,7 +38,7 @@ def write(result: Repaired, path: Path) -> Path:
     state = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     card = {**result.card, "weights": path.name}
     told = {name: json.dumps(card[name]) for name in ("labels", "how", "why") if card.get(name) is not None}
-    data = as_bytes(state, {**told, **_normalisation(card)})
+    data = weights_as_bytes(state, {**told, **_normalisation(card)})
     _prove_readable(result, data)
     write_whole(path, data)
     result.written, result.card = path, card

@@ -84,6 +84,7 @@ class Bench:
         chosen = _evenly(pictures, per_class, seed)
         few = int(np.unique(pictures.truth[chosen]).size)
         if few < 2:
+            classifies(model, pictures)
             raise UsageError(
                 f"Shortcuts are looked for between classes: these pictures have {few} that the network knows, and at "
                 "least 2 are needed (folders named as the network's labels, or a CSV with --truth)."
@@ -198,6 +199,23 @@ class Bench:
         return torch.minimum(torch.maximum(inputs, self.low), self.high)
 
 
+def classifies(model: Model, pictures: Labelled) -> None:
+    """Ask one picture whether the network tells classes apart: where no label fits, that may be why.
+
+    Raises:
+        ModelError: it gives no row of class scores.
+        UsageError: it does, but no label of the pictures is one of its classes.
+    """
+    [picture] = pictures.readable(range(len(pictures)), 1)
+    _scores(model, model.inputs([model.prepare(picture)]))
+    if pictures.foreign and not pictures.known.any():
+        raise UsageError(
+            f"No label of these pictures ({', '.join(list(pictures.foreign)[:3])}, ...) is a class of the network: "
+            "give its class names in the order of its outputs (--labels), or the pictures' labels as it calls them "
+            "(--truth)."
+        )
+
+
 def _evenly(pictures: Labelled, per_class: int, seed: int) -> Ints:
     """At most ``per_class`` rows of each class, those of the smallest digest: the same whatever the order."""
     import hashlib
@@ -221,7 +239,7 @@ def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
     values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(
-            f"{model.name} gives no row of class scores (a detector, a segmenter, an embedding?): shortcuts and "
+            f"{model.name} gives no row of class scores (a detector, a segmenter, a regression?): shortcuts and "
             "repairs are for classifiers."
         )
     return values[:, 0].numpy()

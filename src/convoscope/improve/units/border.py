@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ...engine.passes.untouched import constant_parameters
-from ...models.model import Model, module_by_name
+from ...models.layers import module_by_name
+from ...models.model import Model
 from ...session import forward, protected
 
 #: layers whose effective field is measured

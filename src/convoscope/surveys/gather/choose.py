@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...engine.fields.watch import Layer
+from ...engine.fields.trace import Layer
 from ...engine.passes.naming import split_name
 from ...engine.passes.relu_rules import nodes_of
 from ...errors import LayerError

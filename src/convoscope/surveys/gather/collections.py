@@ -27,10 +27,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import PictureError, StoreError, UsageError
-from ...extras import need
 from ...files import read_regular
 from ...names import path_of
 from ...pictures.picture import SUFFIXES, Picture
+from ..addresses import allow_plain_http, filesystem, short
 
 #: the columns in which tables keep the labels
 LABEL_COLUMNS = ("label", "class", "class_index", "truth", "target", "category", "class_name", "y")
@@ -98,7 +98,7 @@ def read(uri: str) -> bytes:
     except IsADirectoryError:
         raise PictureError(f"{uri}: this is a folder, not a picture.") from None
     except _FAULTS as error:
-        raise PictureError(f"{uri}: cannot be read ({_short(error)}).") from None
+        raise PictureError(f"{uri}: cannot be read ({short(error)}).") from None
 
 
 def remote(uri: str) -> bool:
@@ -122,18 +122,6 @@ def _local(uri: str) -> str | None:
 def picture(uri: str) -> Picture:
     """The picture at a URI; of a local file, with its path. Raises :class:`PictureError`."""
     return Picture.of(read(uri), uri) if remote(uri) else Picture.of(_local(uri))
-
-
-def filesystem(uri: str) -> tuple[Any, str]:
-    """fsspec's file system for a URI, and the path in it. Raises :class:`MissingExtra`, :class:`UsageError`."""
-    fsspec = need("fsspec", "Reading pictures by URI")
-    try:
-        fs, path = fsspec.core.url_to_fs(uri)
-    except ImportError as error:
-        raise UsageError(f"{uri}: {_short(error)}: install what fsspec asks for.") from None
-    except ValueError as error:
-        raise UsageError(f"{uri}: no such kind of address ({_short(error)}).") from None
-    return fs, str(path)
 
 
 def changed(info: Mapping[str, Any]) -> int:
@@ -175,7 +163,7 @@ def _expand(source: str) -> list[tuple[str, dict[str, Any]]]:
                     raise PictureError(f"{text}: there is no such file, folder or bucket.")
                 listed = [(uri(name), info) for name, info in sorted(infos.items()) if _wanted(name)]
         except (*_FAULTS, ImportError) as error:
-            raise PictureError(f"{text}: cannot be listed ({_short(error)}).") from None
+            raise PictureError(f"{text}: cannot be listed ({short(error)}).") from None
         found += listed
     return found
 
@@ -246,7 +234,7 @@ def _shard(uri: str, info: Mapping[str, Any]) -> list[Listed]:
                     text = inside.read().decode("utf-8", "replace").strip() if inside else ""
                     labels[_key(member.name)] = text
     except _FAULTS as error:
-        raise PictureError(f"{uri}: this shard cannot be read ({_short(error)}).") from None
+        raise PictureError(f"{uri}: this shard cannot be read ({short(error)}).") from None
     number = changed(info)
     return [
         Listed(f"{uri}#{at:013}+{size}/{PurePosixPath(name).name}", size, number, labels.get(_key(name)) or None)
@@ -297,13 +285,11 @@ def _opened(uri: str) -> tuple[Any, int, Callable[[str], list[Any]]]:
         file = parquet.ParquetFile(fs.open(path, "rb"))
         return file.schema_arrow, file.metadata.num_rows, lambda name: file.read([name])[name].to_pylist()
     except _FAULTS as error:
-        raise PictureError(f"{uri}: this table cannot be read ({_short(error)}).") from None
+        raise PictureError(f"{uri}: this table cannot be read ({short(error)}).") from None
 
 
 def _lance(uri: str) -> Any:
     import lance
-
-    from ..store.lance_table import allow_plain_http
 
     allow_plain_http(uri)
     return lance.dataset(uri)
@@ -409,8 +395,4 @@ def read_text(uri: str) -> str | None:
     except FileNotFoundError:
         return None
     except _FAULTS as error:
-        raise StoreError(f"{uri}: cannot be read ({_short(error)}).") from None
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+        raise StoreError(f"{uri}: cannot be read ({short(error)}).") from None

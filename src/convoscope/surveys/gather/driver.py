@@ -17,8 +17,9 @@ from ...models.model import Model
 from ...models.opening import open_model
 from ...notebook import shows_progress
 from ...session import protected
+from ..store.layout import begun
 from ..store.recipe import Recipe, make_recipe, reopen
-from ..store.store import Store, begun
+from ..store.store import Store
 from .collections import is_collection, read_text
 from .shards import Found, Item, Shard, class_of, cut, folder_labels, scan, truth_labels, unreadable
 from .work import ShardResult, compute

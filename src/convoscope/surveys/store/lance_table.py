@@ -19,6 +19,7 @@ from typing import Any
 
 from ...errors import StoreError
 from ...files import disk_trouble
+from ..addresses import allow_plain_http
 from .arrow import lance, pa, write_fragments
 
 _MAGIC = b"LANC"
@@ -257,17 +258,10 @@ def _clear_errors(path: str) -> Iterator[None]:
         raise StoreError(f"{path}: {text[:240]}") from error
 
 
-def allow_plain_http(path: str) -> None:
-    """Let Lance speak to an S3 server whose address the user gave as ``http://``; it would refuse otherwise."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    if path.startswith("s3") and endpoint.startswith("http://"):
-        os.environ.setdefault("AWS_ALLOW_HTTP", "true")
-
-
 def write_json(store: str, name: str, data: Any) -> None:
     """Write a small JSON file into a store so that it is there whole or not at all."""
     if "://" in store:
-        from ..gather.collections import filesystem
+        from ..addresses import filesystem
 
         fs, where = filesystem(f"{store.rstrip('/')}/{name}")
         with _clear_errors(store):

@@ -112,7 +112,7 @@ class Lease:
 
     @staticmethod
     def _file(path: str) -> tuple[Any, str]:
-        from ..gather.collections import filesystem
+        from ..addresses import filesystem
 
         fs, where = filesystem(f"{path.rstrip('/')}/lock")
         fs.invalidate_cache()

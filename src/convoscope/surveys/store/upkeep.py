@@ -17,11 +17,12 @@ from ...errors import StoreError
 from .arrow import lance, pa
 from .digests import COLUMN, wrong_rows
 from .lance_table import Table, _clear_errors, _damage, _version, mend
+from .layout import FOLDED, STATES, TABLES, recipe_of, table_path
 from .ledger import _FILES, _PLAN
 from .lock import Lease, Lock
 from .recipe import Recipe
 from .rows import schema as pictures_schema
-from .store import _FOLDED, _STATES, TABLES, Store, _recipe_of, _table
+from .store import Store
 
 Tell = Callable[[str, int, int], None]
 
@@ -86,7 +87,7 @@ def verify(path: str | Path, *, quick: bool = False, progress: Tell | None = Non
 
 def _look_at(report: Report, name: str, quick: bool) -> Any:
     """The newest whole version of a table, after noting what is wrong with it and with the others."""
-    path = _table(report.path, name)
+    path = table_path(report.path, name)
     local = "://" not in path
     add = report.findings.append
     if local and not Path(path).is_dir():
@@ -255,7 +256,7 @@ def _mend_tables(path: str, report: Report) -> Recipe | None:
     """Every table brought to a state in which it can be opened and all its fragments read."""
     recipe = None
     for name in TABLES:
-        table = _table(path, name)
+        table = table_path(path, name)
         try:
             if "://" not in path:
                 if not Path(table, "_versions").is_dir():
@@ -272,7 +273,7 @@ def _mend_tables(path: str, report: Report) -> Recipe | None:
             _start_anew(path, name, recipe, report)
             continue
         if name == "units":
-            recipe = _recipe_of(opened, path)
+            recipe = recipe_of(opened, path)
         bad = dict(bad_fragments(opened.dataset, None if "://" in path else table, quick=False))
         if bad:
             with _clear_errors(table):
@@ -286,9 +287,9 @@ def _mend_tables(path: str, report: Report) -> Recipe | None:
 
 
 def _start_anew(path: str, name: str, recipe: Recipe, report: Report) -> None:
-    schemas = {"states": _STATES, "folded": _FOLDED, "files": _FILES, "plan": _PLAN}
+    schemas = {"states": STATES, "folded": FOLDED, "files": _FILES, "plan": _PLAN}
     schema = schemas.get(name) or pictures_schema(recipe)
-    table = _table(path, name)
+    table = table_path(path, name)
     if "://" not in path and Path(table).exists():
         aside = Path(path, "set-aside")
         aside.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -181,9 +182,9 @@ def calibrate(network: ToyNet, pictures: Pictures) -> float:
     return best
 
 
+@cache
 def pool() -> Pictures:
-    """The pictures that all bases are trained on."""
-
+    """The pictures that all bases are trained on: 7,000, read once a process."""
     return _kept("pool", lambda: drawn("ward pool", POOL))
 
 

@@ -31,7 +31,7 @@ TILES = 512
 
 def rows_of(app_state: AppState) -> list[dict[str, Any]]:
     """The layers in order, with what the survey knows of them."""
-    from ...models.model import layers
+    from ...models.layers import layers
     from ...surveys.gather.choose import default_layers
 
     watched = app_state.model.watched()

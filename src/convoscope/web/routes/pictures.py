@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ...heatmap import input_image
 from ...names import upright
-from ...results import input_image
 from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded

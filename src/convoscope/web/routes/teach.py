@@ -11,9 +11,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from ... import ask as probe
 from ...errors import UsageError
+from ...heatmap import input_image
 from ...pictures.picture import Picture
 from ...plain import plain
-from ...results import input_image
 from ..cache import key_of
 from ..picture_library import check, encoded
 from ..schemas import REFUSALS, PictureId, Target

@@ -7,7 +7,7 @@ import warnings
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -39,8 +39,8 @@ class ExportedGraph:
     shape: tuple[int, ...]
     owner: Any
     literals: dict[int, Any] = field(default_factory=dict)
-    #: whether it was read from disk (:mod:`.saved`) and not exported in this process
-    kept: bool = False
+    #: *exported* here, *recorded* here (:mod:`.recording`), or read from *disk* (:mod:`.saved`)
+    origin: Literal["exported", "recorded", "disk"] = "exported"
 
 
 def export(network: nn.Module, example: Tensor) -> ExportedGraph:
@@ -56,7 +56,7 @@ def export(network: nn.Module, example: Tensor) -> ExportedGraph:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (pair,), dynamic_shapes=({0: batch},), strict=False)
-            if not _make_functional(program.graph):
+            if not make_functional(program.graph):
                 program = program.run_decompositions({})
     except Exception as error:  # torch.export raises whatever the network or its own passes raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -77,7 +77,7 @@ def export(network: nn.Module, example: Tensor) -> ExportedGraph:
     )  # fmt: skip
 
 
-def _make_functional(graph: fx.Graph) -> bool:
+def make_functional(graph: fx.Graph) -> bool:
     """Replace in-place operations by their functional twins where that is plainly right; say if it was.
 
     Much faster than PyTorch's own pass, which remains the way out when a view of an overwritten value is

@@ -251,20 +251,19 @@ def _read(kept: dict[str, Any], shape: tuple[int, ...], network: nn.Module) -> E
         else:
             args, kwargs = tuple(_argument(one["args"], nodes)), _argument(one["kwargs"], nodes)
             made = graph.create_node("call_function", _operation(one["target"]), args, kwargs, one["name"])
-        if made.name != one["name"]:
-            raise NotKept("a name that is taken")
-        nodes[made.name] = made
+        nodes[one["name"]] = made  # under another name where it is one of Python's own ("input")
         if (value := one["val"]) is not None:
             sides = [side if side is not None else 1 for side in value["shape"]]
             made.meta["val"] = torch.empty(sides, dtype=_DTYPES[value["dtype"]], device="meta")
-    outputs = tuple(kept["outputs"])
-    graph.output(tuple(nodes[name] for name in outputs if name is not None))
+    outputs = tuple(None if name is None else nodes[name].name for name in kept["outputs"])
+    graph.output(tuple(nodes[name] for name in kept["outputs"] if name is not None))
     for name in kept["lifted"].values():  # a parameter or buffer that is not there would be told too late
         path, _, leaf = name.rpartition(".")
         if not isinstance(getattr(network.get_submodule(path), leaf), Tensor):
             raise NotKept(name)
     literals = {int(number): _argument(value, nodes) for number, value in kept["literals"]}
+    lifted = {nodes[one].name: name for one, name in kept["lifted"].items()}
     return ExportedGraph(
-        graph, dict(kept["lifted"]), {}, kept["input"], outputs, pytree.treespec_loads(kept["spec"]), shape, None,
-        literals, kept=True,
+        graph, lifted, {}, nodes[kept["input"]].name, outputs, pytree.treespec_loads(kept["spec"]), shape, None,
+        literals, origin="disk",
     )  # fmt: skip

@@ -1,7 +1,7 @@
 // "What am I looking at?": for every view, in plain words, with its formula and paper.
 import { app, methodOf } from "./app.js";
 import { fill, h, number, percent } from "./dom.js";
-import { lang, t, told } from "./i18n.js";
+import { t, told } from "./i18n.js";
 import { list, set } from "./state.js";
 import { words } from "./words.js";
 
@@ -22,7 +22,7 @@ export function aboutMethod(name, about) {
   const plain = words().methods[method.name];
   open(method.title, plain ? h("p", {}, plain) : null, facts([
     [t("shows"), told(method.shows)],
-    [t("formula"), h("span", { class: "formula" }, method.formula)],
+    [t("formula"), h("span", { class: "formula" }, told(method.formula))],
     [t("unitWord"), [method.unit, method.reduction].filter(Boolean).map(told).join(", ")],
     [t("layer"), about?.layer],
     [t("paper"), h("span", { class: "paper" }, method.paper)],
@@ -61,7 +61,7 @@ export function aboutLayer(layer) {
   const said = words().layer;
   open(layer.name, said.map((text) => h("p", {}, text)), facts([
     [t("layer"), `${layer.type} · ${layer.shape.slice(1).join("×")}`],
-    [t("formula"), h("span", { class: "formula" }, "Aₖ(i, j): the response of channel k at row i, column j")],
+    [t("formula"), h("span", { class: "formula" }, t("formulaLayer"))],
     [t("fieldName"), layer.rf?.size ? t("fieldTitle", { size: layer.rf.size.join("×"), stride: (layer.rf.stride ?? []).join("×") }) : layer.rf ? t("wholePicture") : null],
     [t("paper"), h("span", { class: "paper" }, "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014; Yosinski et al.: Understanding Neural Networks Through Deep Visualization. 2015")],
   ]));
@@ -69,7 +69,7 @@ export function aboutLayer(layer) {
 
 export function aboutUnit(card) {
   open(card.unit, words().unit.map((text) => h("p", {}, text)), facts([
-    [t("formula"), h("span", { class: "formula" }, "r(x) = max over i, j of Aₖ(i, j);  selectivity = (μ_best − μ_rest) / (μ_best + μ_rest)")],
+    [t("formula"), h("span", { class: "formula" }, t("formulaUnit"))],
     [t("selectivity"), card.survey?.selectivity != null ? number(card.survey.selectivity) : null],
     [t("paper"), h("span", { class: "paper" }, "Girshick et al.: Rich feature hierarchies. CVPR 2014; Morcos et al.: On the importance of single directions for generalization. ICLR 2018; Simonyan et al. 2014")],
   ]));
@@ -78,7 +78,7 @@ export function aboutUnit(card) {
 export function aboutCollection(made) {
   open(t("map"), words().collection.map((text) => h("p", {}, text)), facts([
     [t("layer"), made?.layer],
-    [t("formula"), h("span", { class: "formula" }, made?.method === "pca" ? "y = (x − mean) · [v₁ v₂]" : made?.method === "umap" ? "min of the cross-entropy between fuzzy neighbour graphs" : "min over y of KL(P‖Q),  p: neighbours in the embedding,  q ∝ (1 + |yᵢ − yⱼ|²)⁻¹")],
+    [t("formula"), h("span", { class: "formula" }, made?.method === "pca" ? "y = (x − μ) · [v₁ v₂]" : made?.method === "umap" ? t("formulaUmap") : t("formulaTsne"))],
     [t("paper"), h("span", { class: "paper" }, made?.method === "umap" ? "McInnes, Healy, Melville: UMAP. 2018" : made?.method === "pca" ? "Pearson 1901; Hotelling 1933" : "van der Maaten, Hinton: Visualizing Data using t-SNE. JMLR 2008")],
   ]));
 }
@@ -91,7 +91,7 @@ export function openTrust(name, about, verdict, judge) {
       [t("insertion"), number(verdict.insertion)], [t("deletion"), number(verdict.deletion)], [t("beatsRandom"), verdict.gain != null ? number(verdict.gain) : null],
       [words().trust.survives, verdict.survives_randomised_classifier != null ? percent(verdict.survives_randomised_classifier) : null],
       [words().trust.noise, verdict.rank_under_noise != null ? number(verdict.rank_under_noise) : null],
-      [t("formula"), h("span", { class: "formula" }, "gain = ½ [(insertion − deletion) − the same of random maps]")],
+      [t("formula"), h("span", { class: "formula" }, t("formulaGain"))],
       [t("paper"), h("span", { class: "paper" }, "Petsiuk et al.: RISE. BMVC 2018; Adebayo et al.: Sanity Checks for Saliency Maps. NeurIPS 2018; Yeh et al. 2019")],
     ]), verdict.notes?.map((note) => h("p", { class: "soft" }, told(note)))] : [h("p", {}, words().trust.why), h("button", { type: "button", class: "main", onclick: () => { dialog.close(); judge(); } }, t("trust"))]);
 }
@@ -99,7 +99,7 @@ export function openTrust(name, about, verdict, judge) {
 export function openHelp() {
   const keys = [["← →", t("keyArrows")], ["1 2 3 4", t("keyTabs")], ["+ −", t("keyZoom")], ["m", t("keyMask")], ["p", t("keyPresent")], ["n", t("keyMistake")], ["d", t("keyTheme")], ["Esc", t("keyEscape")], ["?", t("keyHelp")]];
   open(t("help"), words().page.map((text) => h("p", {}, text)), h("h3", {}, t("keys")), h("dl", { class: "keys" }, keys.map(([key, what]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, what)])),
-    h("p", { class: "soft" }, `convoscope ${app.model.version} · ${app.model.name} · ${app.model.fingerprint.slice(0, 12)}`), lang() === "en" ? null : null);
+    h("p", { class: "soft" }, `convoscope ${app.model.version} · ${app.model.name} · ${app.model.fingerprint.slice(0, 12)}`));
 }
 
 export { fill };

@@ -2,7 +2,7 @@
 import { app, hear } from "./app.js";
 import { fill, h, keepFocus, number, percent, s } from "./dom.js";
 import { canvas, photoBox } from "./frames.js";
-import { offWords, t, told } from "./i18n.js";
+import { askedWords, offWords, t, told } from "./i18n.js";
 import { set, state } from "./state.js";
 
 let node = null;
@@ -43,7 +43,7 @@ function redraw() {
   const largest = Math.max(1e-9, ...rows.map((row) => Math.abs(row.probability ?? row.share ?? row.score ?? 0)));
   const whole = rows.some((row) => row.probability != null) ? 1 : largest;
   const head = h("div", { class: "head" }, h("h2", {}, t("prediction")),
-    now ? h("p", { class: "target" }, t("target", { target: now.target }), " ", h("span", { class: "soft" }, `${t("score")} ${number(now.score)}${chance(now)} · ${t("passes", { f: now.plan.forwards, b: now.plan.backwards })}`)) : null,
+    now ? h("p", { class: "target" }, t("target", { target: askedWords(now.target) }), " ", h("span", { class: "soft" }, `${t("score")} ${number(now.score)}${chance(now)} · ${t("passes", { f: now.plan.forwards, b: now.plan.backwards })}`)) : null,
     change ? h("p", { class: "change", "aria-live": "polite" }, changeWords()) : null);
   const list = h("ol", { class: "bars", "aria-label": t("prediction") }, rows.map((row, rank) => line(row, rank, rows, whole, after.get(row))));
   fill(node, head, list, reading.kind === "classifier" && (app.model.classes?.length ?? 0) > rows.length ? search() : null,
@@ -55,9 +55,18 @@ function redraw() {
 /** The probability; of a contrast the difference of two, which is no probability: it may be below zero. */
 function chance(found) {
   if (found.probability == null) return "";
-  const value = found.probability;
-  if (!state.against) return ` · p ${value.toFixed(2)}`;
-  return ` · ${t("probabilityDifference")} ${value > 0 ? "+" : ""}${value.toFixed(2).replace("-", "−")}`;
+  if (!state.against) return ` · p ${found.probability.toFixed(2)}`;
+  return ` · ${t("probabilityDifference")} ${signed(found.probability, 2)}`;
+}
+
+const signed = (value, digits) => `${value > 0 ? "+" : ""}${value.toFixed(digits).replace("-", "−")}`;
+
+/** What a mask or a switched-off unit changes, in one line: `key` is the phrase. */
+export function beforeAfter(key, { before, after }) {
+  const probability = before.probability != null;
+  const value = (reading) => (!probability ? number(reading.score) : state.against ? signed(reading.probability, 3) : `p ${reading.probability.toFixed(3)}`);
+  const target = askedWords(before.target) + (probability && state.against ? ` (${t("probabilityDifference")})` : "");
+  return t(key, { target, before: value(before), after: value(after) });
 }
 
 /** Share of the union of two boxes that both cover. */
@@ -91,10 +100,8 @@ export function matched(rows, what) {
 }
 
 function changeWords() {
-  const { before, after, facts } = change;
-  const p = before.probability != null;
-  const value = (reading) => (p ? `p ${reading.probability.toFixed(3)}` : number(reading.score));
-  const words = t(facts.box ? "covered" : "ablated", { target: before.target, before: value(before), after: value(after) });
+  const { facts } = change;
+  const words = beforeAfter(facts.box ? "covered" : "ablated", change);
   return facts.box && facts.units?.length ? `${words} (${offWords(facts.units.length)})` : words;
 }
 

@@ -47,7 +47,9 @@ export async function blocksView(into) {
     return node;
   });
   drawing = s("svg", { class: "blocks", viewBox: `0 0 ${8 + lanes * LANE} ${12 + rows * ROW}`, width: 8 + lanes * LANE, height: 12 + rows * ROW, role: "group", "aria-label": t("asBlocks") }, edges, nodes);
-  into.replaceChildren(h("div", { class: "blocks-box" }, drawing));
+  into.replaceChildren(h("p", { class: "soft" }, t("blocksHint")), h("div", { class: "blocks-box" }, drawing));
+  // a little too wide is drawn a little smaller; many branches are scrolled
+  if (8 + lanes * LANE < 1.5 * into.clientWidth) Object.assign(drawing.style, { maxWidth: "100%", height: "auto" });
   mark();
 }
 

@@ -2,6 +2,7 @@
 import { get, job } from "./api.js";
 import { app, failed, hear, layerOf, say } from "./app.js";
 import { aboutUnit } from "./about.js";
+import { beforeAfter } from "./answers.js";
 import { conceptsOfUnit } from "./concepts.js";
 import { notesOf } from "./notes.js";
 import { unitSheet } from "./unitsheet.js";
@@ -165,11 +166,7 @@ async function ablate(into) {
   if (!off.length || !state.picture) { if (!app.masking) say("change", null); if (into) into.textContent = ""; return; }
   try {
     const found = await get("/api/ablate", { picture: state.picture, units: off, target: state.target, against: state.against });
-    if (into) {
-      const { before, after } = found;
-      const value = (one) => (before.probability != null ? `p ${one.probability.toFixed(3)}` : number(one.score));
-      into.textContent = t("ablated", { target: before.target, before: value(before), after: value(after) });
-    }
+    if (into) into.textContent = beforeAfter("ablated", found);
     if (!app.masking) say("change", found);
   } catch (error) { failed(error); }
 }

@@ -25,12 +25,15 @@ function dissected(found, given, again) {
     found.doubts?.map((one) => h("p", { class: "warning" }, told(one)))] : null, run);
 }
 
+/** A share of the logit says nothing where the logits themselves lie about zero: its interval is then far too wide. */
+const certain = ({ low, high }) => low > -1 && high < 2;
+
 function madeOf(found, again) {
   const classes = app.model.classes ?? [];
   const input = h("input", { list: "classes-made", placeholder: t("classWord"), "aria-label": t("classWord"), value: found?.target ?? app.reading?.classes?.[0]?.label ?? "" });
   const run = h("div", { class: "bar" }, input, h("datalist", { id: "classes-made" }, classes.slice(0, 2000).map((name) => h("option", { value: name }))), worker("craft", t("craftNow"), () => ({ target: input.value || null }), again));
   return h("section", {}, h("h2", {}, t("madeOf")), h("p", { class: "soft" }, t("madeOfNote")),
-    found ? [h("p", {}, t("craftSays", { target: found.target, layer: found.layer, p: percent(found.completeness.mean), low: percent(found.completeness.low), high: percent(found.completeness.high) })),
+    found ? [h("p", {}, t(certain(found.completeness) ? "craftSays" : "craftUnsure", { target: found.target, layer: found.layer, p: percent(found.completeness.mean), low: percent(found.completeness.low), high: percent(found.completeness.high) })),
       h("div", { class: "concept-parts" }, found.parts.map((part) => h("article", { class: `finding ${part.unstable ? "is-unstable" : ""}` }, h("h3", {}, t("partNumber", { n: part.part + 1 })), h("p", { class: "meta" }, t("importanceIs", { p: percent(part.importance.mean), low: percent(part.importance.low), high: percent(part.importance.high) })),
         h("div", { class: "shots" }, part.pictures.map((one, i) => (one.id && part.boxes?.[i] ? h("button", { type: "button", class: "shot", title: one.name, "aria-label": `${t("openPicture")} ${one.name}`, onclick: () => set({ picture: one.id, tab: "decide" }) }, h("img", { src: `/api/piece?picture=${one.id}&box=${part.boxes[i].join(",")}`, alt: "", loading: "lazy" })) : shot(one)))),
         part.unstable ? h("p", { class: "warning" }, t("unstablePart", { s: number(part.stability, 2) })) : null,

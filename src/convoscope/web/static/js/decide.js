@@ -115,6 +115,7 @@ function layout(names) {
     shown.set(name, { frame, about: null, array: null });
   }
   fill(grid, [...shown.values()].map((one) => one.frame.node));
+  grid.style.setProperty("--maps", shown.size);
   const old = panel.querySelector(".adder");
   if (old) old.replaceWith(adder());
 }
@@ -132,7 +133,7 @@ async function redraw() {
   for (const [name, one] of shown) {
     if (!one.array || !one.about) continue;
     await one.frame.map(one.about, one.array, scaleOf(one), opacity);
-    one.frame.node.classList.remove("waiting");
+    one.frame.node.classList.remove("waiting", "refused");
     badge(name);
   }
 }
@@ -171,6 +172,7 @@ function slow(name, mine) {
   const clock = setInterval(() => { if (began && !words.dataset.left) words.textContent = t("seconds", { s: Math.round((performance.now() - began) / 1000) }); }, 1000);
   const stop = h("button", { type: "button", class: "small", onclick: () => work.cancel() }, t("cancel"));
   fill(one.frame.notes, h("div", { class: "work" }, meter, words, stop));
+  one.frame.node.classList.remove("refused");
   one.frame.node.classList.add("waiting");
   const draw = async (about, array) => {
     if (mine !== asked) return;

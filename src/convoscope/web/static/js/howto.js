@@ -134,11 +134,19 @@ async function inputs(found) {
   for (const one of planes.input ?? []) one.mark(Math.max(0, top), Math.max(0, left), found.rows.at(-1) - Math.max(0, top) + 1, found.cols.at(-1) - Math.max(0, left) + 1);
 }
 
-/** A grid of numbers, coloured by their sign. */
+/** All numbers of a grid to the same place after the point, two digits of the largest: columns can be read at a glance. */
+function even(most) {
+  const places = 1 - Math.floor(Math.log10(most || 1));
+  if (places < 0 || places > 4) return (value) => number(value, 2);
+  return (value) => { const text = value.toFixed(places); return Number(text) === 0 ? "0" : text.replace("-", "−"); };
+}
+
+/** A grid of numbers, coloured by their sign; the tip of a cell tells its whole number. */
 function numbers(values, most, kind) {
+  const words = even(most);
   return h("table", { class: `numbers ${kind}` }, values.map((row) => h("tr", {}, row.map((value) => {
     const share = value === null || !most ? 0 : Math.min(1, Math.abs(value) / most);
-    return h("td", { class: value === null ? "edge" : "", style: share ? { background: `color-mix(in srgb, ${value < 0 ? "#2a6fb0" : "#c2402a"} ${Math.round(8 + 42 * share)}%, transparent)` } : {}, title: value === null ? t("beyondEdge") : String(value) }, value === null ? "0" : number(value, 2));
+    return h("td", { class: value === null ? "edge" : "", style: share ? { background: `color-mix(in srgb, ${value < 0 ? "#2a6fb0" : "#c2402a"} ${Math.round(8 + 42 * share)}%, transparent)` } : {}, title: value === null ? t("beyondEdge") : String(value) }, value === null ? "0" : words(value));
   }))));
 }
 
@@ -146,7 +154,7 @@ function sum(found) {
   const into = root.querySelector(".how-sum");
   const most = (key) => Math.max(0, ...found.inputs.flatMap((one) => one[key].flat().map((value) => Math.abs(value ?? 0))));
   const [patches, weights, products] = [most("patch"), most("weights"), most("products")];
-  const small = found.inputs[0].weights.length <= 7;
+  const small = found.inputs[0].weights.length <= 5;
   const lines = [h("div", { class: "how-total" }, h("span", {}, t("sumOfAll")), h("b", {}, number(found.sum, 4)))];
   if (found.others.count) lines.unshift(h("div", { class: "how-total soft" }, h("span", {}, t("otherChannels", { n: found.others.count })), h("b", {}, number(found.others.sum, 3))));
   if (found.bias !== null) lines.push(h("div", { class: "how-total" }, h("span", {}, `+ ${t("biasWord")}`), h("b", {}, number(found.bias, 4))));

@@ -20,6 +20,12 @@ export function speak(next) {
 /** What the server says, in the person's language where that is known: see strings/server.js. */
 export const told = (sentence) => (language === "ko" ? inKorean(String(sentence)) : String(sentence));
 
+/** What was asked, in words: a class against another is a phrase, everything else a name. */
+export function askedWords(target) {
+  const two = / rather than /.test(target) ? target.split(" rather than ") : null;
+  return two?.length === 2 ? t("ratherThan", { one: two[0], other: two[1] }) : target;
+}
+
 /** "1 unit is off", "3 units are off": a language has as many forms as it has. */
 export const offWords = (n) => t(n === 1 ? "oneOff" : "switchedOff", { n });
 

@@ -78,6 +78,13 @@ export function card(one, place, more = null) {
     one.doubt ? h("p", { class: "soft" }, told(one.doubt)) : null, facts(one), more, one.next ? h("div", { class: "next-step" }, h("span", { class: "soft" }, t("nextStep")), one.next.startsWith("convoscope ") ? command(one.next) : h("p", {}, told(one.next))) : null);
 }
 
+/** A stage's name as its findings are called: slices, slice; unknown ones as they are. */
+function stageWord(name) {
+  const key = `kind_${name.replace(/^(slice|shortcut)s$/, "$1")}`;
+  const word = t(key);
+  return word === key ? told(name) : word;
+}
+
 async function findingsPart(into, given, again) {
   const run = (main) => worker("diagnose", given.there.diagnosis ? t("examineAgain") : t("examine"), () => ({}), again, { main });
   if (!given.there.diagnosis) {
@@ -89,12 +96,12 @@ async function findingsPart(into, given, again) {
   const right = found.right;
   fill(into, h("div", { class: "lead" }, h("p", { class: "answer" }, found.findings.length ? t("foundSome", { n: found.findings.length + found.further.length, tests: found.tests }) : t("foundNothing", { tests: found.tests })),
     right ? h("p", { class: "soft" }, t("rightOf", { p: percent(right.mean), low: percent(right.low), high: percent(right.high), n: found.pictures })) : null,
-    found.stopped ? h("p", { class: "warning" }, t("inputFirst")) : null, found.interrupted?.length ? h("p", { class: "warning" }, t("stoppedBefore", { names: found.interrupted.join(", ") })) : null),
+    found.stopped ? h("p", { class: "warning" }, t("inputFirst")) : null, found.interrupted?.length ? h("p", { class: "warning" }, t("stoppedBefore", { names: found.interrupted.map(stageWord).join(", ") })) : null),
   h("div", { class: "findings" }, found.findings.map((one, i) => card(one, i + 1, leads(one)))),
   found.further.length ? h("details", { class: "further" }, h("summary", {}, t("further", { n: found.further.length })), found.further.map((one, i) => card(one, found.findings.length + i + 1, leads(one)))) : null,
   h("section", { class: "missed" }, h("h3", {}, t("couldMiss")), h("p", { class: "soft" }, told(found.missed))),
   found.stages?.length ? h("details", { class: "stages" }, h("summary", {}, t("whatWasAsked")), h("table", {}, h("tr", {}, h("th", {}, t("stage")), h("th", {}, t("tests")), h("th", {}, t("findingsWord")), h("th", {})),
-    found.stages.map((one) => h("tr", {}, h("td", {}, one.name), h("td", {}, one.tests), h("td", {}, one.found), h("td", { class: "soft" }, told(one.refused ?? "")))))) : null,
+    found.stages.map((one) => h("tr", {}, h("td", {}, stageWord(one.name)), h("td", {}, one.tests), h("td", {}, one.found), h("td", { class: "soft" }, told(one.refused ?? "")))))) : null,
   h("div", { class: "bar" }, run(false)));
   const wanted = into.querySelector(`[data-finding="${CSS.escape(state.finding)}"]`);
   wanted?.scrollIntoView({ block: "nearest" });

@@ -35,7 +35,7 @@ function square(layer) {
 }
 
 function row(layer, under = "") {
-  const shape = layer.grid ? `${layer.channels} · ${layer.grid[0]}×${layer.grid[1]}` : (layer.shape.slice(1).join("×") || "1");
+  const shape = layer.grid ? [h("span", { class: "channels" }, `${layer.channels} · `), `${layer.grid[0]}×${layer.grid[1]}`] : (layer.shape.slice(1).join("×") || "1");
   const rf = layer.rf?.size ? t("fieldTitle", { size: fieldWords(layer), stride: layer.rf.stride?.map((v) => (v === null ? "?" : v)).join("×") ?? "?" }) : layer.rf ? t("wholePicture") : "";
   return h("button", {
     type: "button", class: "layer", "aria-current": layer.name === state.layer ? "true" : null, dataset: { layer: layer.name, key: layer.name },

@@ -49,7 +49,7 @@ async function show() {
   const mine = ++asked;
   const layer = layerOf(state.layer);
   if (!panel?.isConnected || !layer || !state.picture) return;
-  if (state.tiles === "filter") { showFilters(layer); return; }
+  if (state.tiles === "filter") { if (app.picture?.id === state.picture) photoFrame.plain().catch(failed); showFilters(layer); return; }
   if (state.tiles === "how") { const node = h("div", { class: "how-root" }); fill(tiles, node); below(); if (app.picture?.id === state.picture) { photoFrame.plain().catch(failed); howtoView(node); } return; }
   if (app.picture?.id !== state.picture) return;
   photoFrame.plain().catch(failed);

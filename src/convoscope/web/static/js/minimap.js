@@ -2,6 +2,7 @@
 import { get, npy } from "./api.js";
 import { overlay, scaled, table } from "./colour.js";
 import { h } from "./dom.js";
+import { told } from "./i18n.js";
 
 /** A photo as ImageData, small ones enlarged by a whole factor. */
 export async function photoOf(id, side = 320) {
@@ -22,7 +23,7 @@ export async function photoOf(id, side = 320) {
 export async function mapOf(api, picture, method, target = "", against = "") {
   const found = await get(`${api}/api/explain`, { picture, methods: method, target, against });
   const about = found.maps[0];
-  if (!about) throw new Error(Object.values(found.refused)[0] ?? "–");
+  if (!about) throw new Error(told(Object.values(found.refused)[0] ?? "–"));
   return { found, about, array: await npy(api + about.values) };
 }
 

@@ -1,7 +1,7 @@
 // For a class: one map fills the screen, the photo stands beside it, large type, one method at a time, keys for all.
 import { app, hear, methodOf, tell } from "./app.js";
 import { fill, h, number } from "./dom.js";
-import { t } from "./i18n.js";
+import { askedWords, t, told } from "./i18n.js";
 import { mapOf, paintMap, photoOf, plain, sheet } from "./minimap.js";
 import { list, on, set, state } from "./state.js";
 import { words } from "./words.js";
@@ -16,7 +16,12 @@ export function present() {
   set({ present: state.present || "1", tab: "decide" });
 }
 
-const methods = () => list("methods").filter((name) => !methodOf(name)?.slow);
+/** Those of a moment, one by one; where only slow ones are chosen, the network's usual ones. */
+function methods() {
+  const quick = (names) => names.filter((name) => methodOf(name) && !methodOf(name).slow);
+  const chosen = quick(list("methods"));
+  return chosen.length ? chosen : quick(app.model.default_methods);
+}
 
 export function drawPresent() {
   if (!state.present) { box?.close(); box?.remove(); box = null; return; }
@@ -43,7 +48,7 @@ async function show() {
   fill(box, h("header", {}, h("h2", {}, method?.title ?? name), h("span", { class: "soft" }, t("of", { done: at + 1, total: names.length })), h("span", { class: "spacer" }),
     h("button", { type: "button", title: t("presentPrevious"), "aria-label": t("presentPrevious"), onclick: () => step(-1) }, "‹"), h("button", { type: "button", title: t("presentNext"), "aria-label": t("presentNext"), onclick: () => step(1) }, "›"), h("button", { type: "button", "aria-label": t("close"), onclick: () => set({ present: "" }) }, "×")),
   h("div", { class: "present-body" }, h("div", { class: "present-side" }, photo, bars), h("div", { class: "present-map" }, map)),
-  h("footer", {}, h("p", { class: "says" }, words().methods[name.split("@")[0]] ?? method?.shows ?? ""), legend, h("p", { class: "soft keys" }, t("presentKeys"))));
+  h("footer", {}, h("p", { class: "says" }, words().methods[name.split("@")[0]] ?? told(method?.shows ?? "")), legend, h("p", { class: "soft keys" }, t("presentKeys"))));
   try {
     const [base, one] = await Promise.all([photoOf(state.picture, 1024), mapOf("", state.picture, name, state.target, state.against)]);
     if (mine !== asked || !box) return;
@@ -51,7 +56,7 @@ async function show() {
     if (veiled) plain(map, base); else await paintMap(map, base, one, app.picture, one.about.scale);
     map.dataset.drawn = name;
     fill(bars, one.found.prediction.slice(0, 5).map((row) => h("li", { class: row.label === one.found.target ? "is-target" : "" }, h("span", { class: "label" }, row.label), h("span", { class: "track" }, h("i", { style: { width: `${100 * Math.max(0, Math.min(1, row.probability ?? row.share ?? 0))}%` } })), h("span", { class: "figure" }, number(row.probability ?? row.score, 2)))));
-    legend.textContent = `${t("target", { target: one.found.target })} · ${number(one.about.scale.low)} … ${number(one.about.scale.high)} ${one.about.unit ?? ""}`;
+    legend.textContent = `${t("target", { target: askedWords(one.found.target) })} · ${number(one.about.scale.low)} … ${number(one.about.scale.high)} ${told(one.about.unit ?? "")}`;
   } catch (error) { if (mine === asked && box) fill(box.querySelector(".says"), error.message); }
 }
 

@@ -24,7 +24,7 @@ export async function labelsPart(into, given, again) {
   at = Math.max(0, found.suspects.findIndex((one) => one.id && !decided(one)));
   deck = h("section", { class: "deck", "aria-label": t("part_labels") });
   fill(into, h("p", { class: "answer" }, t("wrongLabels", { n: wrong.count, p: percent(wrong.wrong.mean), low: percent(wrong.wrong.low), high: percent(wrong.wrong.high), of: found.pictures })),
-    h("p", { class: "soft" }, t("auditKeys")), deck,
+    wrong.count === 0 && found.suspects.length ? h("p", {}, t("noneStands")) : null, h("p", { class: "soft" }, t("auditKeys")), deck,
     found.copies.length ? h("details", {}, h("summary", {}, t("copies", { n: found.copies.length })), h("div", { class: "shots" }, found.copies.map((one) => h("span", { class: "copy-pair" }, shot(one.a), shot(one.b))))) : null,
     found.outliers.length ? h("details", {}, h("summary", {}, t("outliers")), h("div", { class: "shots" }, found.outliers.map((one) => shot(one, number(one.distance, 2))))) : null,
     h("div", { class: "bar" }, run));
@@ -76,7 +76,13 @@ function step(by) {
   draw();
 }
 
-async function decide(kind, value = "") {
+// one decision after the other: who presses y three times has looked at three pictures
+let line = Promise.resolve();
+const queued = (act) => (...given) => { line = line.then(() => act(...given)); };
+const decide = queued(keep);
+const undo = queued(takeBack);
+
+async function keep(kind, value = "") {
   const one = found.suspects[at];
   if (!one?.id) { step(1); return; }
   try {
@@ -86,7 +92,7 @@ async function decide(kind, value = "") {
   } catch (error) { failed(error); }
 }
 
-async function undo() {
+async function takeBack() {
   try {
     const back = await post("/api/collection/undo", {});
     const fresh = await get("/api/improve/audit");

@@ -15,7 +15,7 @@ function large(n) {
   const tens = Math.floor(thousands / 10);
   const rest = thousands % 10;
   const many = tens >= 1e4 ? `${Math.floor(tens / 1e4)}억 ${(tens % 1e4).toLocaleString("ko")}만` : `${tens.toLocaleString("ko")}만`;
-  return `약 ${many}${rest && tens < 1000 ? ` ${rest}천` : ""}`;
+  return `약 ${many}${rest && tens < 1000 ? ` ${rest}천` : ""} `;
 }
 
 export function drawTop() {
