@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,3 +84,26 @@ def test_a_label_map_that_is_none_is_named(place: Path, name: str) -> None:
     (place / name).rename(place / "maps" / name)
     with pytest.raises(UsageError, match=rf"{name}: the label map cannot be read \((it is a pipe|no picture)"):
         read_truth(place / "maps")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "text", "mask"])
+def test_a_mask_that_is_none_is_named(place: Path, kind: str) -> None:
+    from convoscope.errors import UsageError
+    from convoscope.improve.shortcuts.masks import read_masks
+    from convoscope.pictures.preprocessing import Preprocessing
+
+    (place / "m").mkdir()
+    file = place / "m" / "0.png"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "text":
+        file.write_text("no picture")
+    else:
+        Image.new("1", (8, 8), 1).save(file)
+    plain = SimpleNamespace(preprocessing=Preprocessing((8, 8), None, "squash"))
+    bench: Any = SimpleNamespace(model=plain, pictures=SimpleNamespace(uris=[str(place / "p" / "0.png")]))
+    if kind == "mask":
+        assert read_masks(place / "m", bench).all()
+        return
+    with pytest.raises(UsageError, match=r"0\.png: the mask cannot be read \((it is a pipe|no picture)"):
+        read_masks(place / "m", bench)

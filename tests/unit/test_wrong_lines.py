@@ -93,6 +93,9 @@ def test_pairs_are_of_the_same_pictures_and_their_chance_is_fisher_s() -> None:
     never = paired(np.arange(40.0) + 1, np.arange(40.0), flips=999)
     assert never.p == 1 / 1000
     assert paired([1.0, 1.0], [1.0, 1.0], flips=99).p == 1
+    none = paired([float("nan"), 1.0], [1.0, float("nan")])
+    assert none.n == 0
+    assert np.isnan([none.mean, none.low, none.high, none.p]).all()
 
 
 def test_a_league_tells_the_difference_of_two_methods_and_shows_its_table() -> None:

@@ -132,7 +132,9 @@ def test_the_local_model_of_lime_is_scikit_learn_s(width: float) -> None:
     coefficients, fit = weighted_ridge(shown, scores, width, 0.7)
     np.testing.assert_allclose(coefficients, theirs.coef_, rtol=1e-8)
     assert fit == pytest.approx(theirs.score(shown, scores, share))
-    assert weighted_ridge(shown, np.zeros(60), width, 0.7)[1] == 1.0
+    for alike in (0.0, 1.0, 0.1, -3e-7, 7e9):  # nothing is left unexplained of scores that are all alike
+        assert weighted_ridge(shown, np.full(60, alike), width, 0.7)[1] == 1.0
+    assert weighted_ridge(shown, 1 + 1e-6 * scores, width, 0.7)[1] == pytest.approx(fit, abs=1e-4)
 
 
 @pytest.mark.parametrize(

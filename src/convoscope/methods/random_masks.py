@@ -213,7 +213,9 @@ def weighted_ridge(
     coefficients = np.linalg.solve(x.T @ (weights[:, None] * x) + alpha * np.eye(x.shape[1]), x.T @ (weights * y))
     residual = y - x @ coefficients
     spread = float(weights @ y**2)
-    fit = 1.0 if spread == 0 else 1 - float(weights @ residual**2) / spread
+    # of scores that are all alike rounding is left, which nothing explains and nothing need explain
+    alike = spread <= 1e-24 * float(weights @ scores**2)
+    fit = 1.0 if alike else 1 - float(weights @ residual**2) / spread
     return coefficients, fit
 
 
