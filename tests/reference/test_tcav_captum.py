@@ -31,7 +31,9 @@ def test_scores_are_captums_on_the_same_separators(tmp_path: Path) -> None:
             grid = network.layer3[0](network.layer2(network.layer1(network.stem(normalize(images)))))
         return grid.mean((2, 3)).double().numpy()
 
-    gradients = directions._gradients(model, Labelled.of([(one, None) for one in cups], model), index, [LAYER], None)
+    gradients = directions._gradients(
+        model, Labelled.of([(one, None) for one in cups], model), index, [LAYER], None, {}
+    )
     ours = directions.test(pooled(tagged), pooled(plain), gradients[LAYER], SETS, np.random.default_rng(0))
     assert ours is not None
 

@@ -19,7 +19,10 @@ _TAGGED = "cup"
 
 
 def repaired(stage: Stage, count: int = _WORLD, shown: int = 2) -> Section:
-    """The shortcut found, and repaired, from ``count`` pictures; ``shown`` of each kind are drawn before and after."""
+    """The shortcut found, and repaired.
+
+    From ``count`` pictures; ``shown`` of each kind are drawn before and after.
+    """
     from ..draw import sheet
     from ..html.page import Item, Section
     from ..improve.collection import Labelled
