@@ -37,7 +37,7 @@ function madeOf(found, again) {
       h("div", { class: "concept-parts" }, found.parts.map((part) => h("article", { class: `finding ${part.unstable ? "is-unstable" : ""}` }, h("h3", {}, t("partNumber", { n: part.part + 1 })), h("p", { class: "meta" }, t("importanceIs", { p: percent(part.importance.mean), low: percent(part.importance.low), high: percent(part.importance.high) })),
         h("div", { class: "shots" }, part.pictures.map((one, i) => (one.id && part.boxes?.[i] ? h("button", { type: "button", class: "shot", title: one.name, "aria-label": `${t("openPicture")} ${one.name}`, onclick: () => set({ picture: one.id, tab: "decide" }) }, h("img", { src: `/api/piece?picture=${one.id}&box=${part.boxes[i].join(",")}`, alt: "", loading: "lazy" })) : shot(one)))),
         part.unstable ? h("p", { class: "warning" }, t("unstablePart", { s: number(part.stability, 2) })) : null,
-        part.channels?.length ? h("p", { class: "chips" }, part.channels.slice(0, 4).map(([channel, weight]) => h("button", { type: "button", class: "chip", onclick: () => set({ unit: `${found.layer}:${channel}`, layer: found.layer }) }, channel, h("small", {}, ` ${number(weight, 2)}`)))) : null))),
+        part.channels?.length ? h("p", { class: "chips" }, part.channels.slice(0, 4).map(([channel, weight]) => h("button", { type: "button", class: "chip", onclick: () => set({ unit: `${found.layer}:${channel}`, layer: found.layer }) }, channel, h("small", {}, ` ${weight.toFixed(2)}`)))) : null))),
       found.doubts?.map((one) => h("p", { class: "soft" }, told(one)))] : null, run);
 }
 
@@ -58,7 +58,7 @@ export async function conceptsOfUnit(unit) {
   const parts = [];
   if (found.dissection.length) parts.push(h("section", { class: "unit-concepts" }, h("h3", {}, t("liesOn")), h("ul", {}, found.dissection.map((row) => h("li", {}, h("b", {}, row.concept), ` ${number(row.iou, 2)} [${number(row.low, 2)}, ${number(row.high, 2)}]`, h("span", { class: "soft" }, ` · ${t("chanceShort", { c: number(row.chance, 2) })}`))))));
   else if (found.looked) parts.push(h("p", { class: "soft" }, t("liesOnNothing")));
-  if (found.craft.length) parts.push(h("section", {}, h("h3", {}, t("inParts")), h("p", {}, found.craft.map((one) => `${one.target} · ${t("partNumber", { n: one.part + 1 })} (${number(one.weight, 2)})`).join(", "))));
-  if (found.tcav.length) parts.push(h("section", {}, h("h3", {}, t("inDirections")), h("p", {}, found.tcav.map((one) => `${one.concept} → ${one.target} (${number(one.weight, 2)})`).join(", "))));
+  if (found.craft.length) parts.push(h("section", {}, h("h3", {}, t("inParts")), h("p", {}, found.craft.map((one) => `${one.target} · ${t("partNumber", { n: one.part + 1 })} (${one.weight.toFixed(2)})`).join(", "))));
+  if (found.tcav.length) parts.push(h("section", {}, h("h3", {}, t("inDirections")), h("p", {}, found.tcav.map((one) => `${one.concept} → ${one.target} (${one.weight.toFixed(2)})`).join(", "))));
   return parts;
 }
