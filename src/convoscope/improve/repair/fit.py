@@ -98,7 +98,7 @@ def fit(
     truths = torch.arange(len(target))
 
     def linear() -> Tensor:
-        """The same loss of linear features, its gradient by the formula: autograd costs more than the products on small ones."""
+        """The same loss of linear features, its gradient by the formula: autograd costs more than the products."""
         weight, offset = old + change, old_bias + change_bias
         scores = feats @ weight.T + offset
         if fixed is not None:
