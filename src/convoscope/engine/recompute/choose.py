@@ -66,7 +66,9 @@ def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
     key = (tuple(example.shape[1:]), example.dtype, example.device)
     if key not in known:
         try:
-            known[key] = saved.load(network, example) or saved.keep(network, example, _made(network, example))
+            known[key] = saved.load(network, example) or saved.keep(
+                network, example, _recorded(network, example) or export(network, example)
+            )
         except NotIncremental as reason:
             known[key] = reason
     found = known[key]
@@ -76,23 +78,16 @@ def graph_of(network: nn.Module, example: Tensor) -> ExportedGraph:
 
 
 def is_quick(network: nn.Module, example: Tensor) -> bool:
-    """Whether :func:`graph_of` takes no seconds: it lies on disk, is known, or could be recorded just now."""
-    if saved.is_kept(network, example):
-        return True
-    if network not in _to_export:
-        with untouched(network, gradients=False):
-            return record(network, example) is not None
-    return False
+    """Whether :func:`graph_of` takes no seconds: the graph lies on disk, or can be recorded."""
+    return saved.is_kept(network, example) or _recorded(network, example) is not None
 
 
-def _made(network: nn.Module, example: Tensor) -> ExportedGraph:
-    if network not in _to_export:
-        # a forward may leave its tensors in the network, and here they have no values
-        with untouched(network, gradients=False):
-            recorded = record(network, example)
-        if recorded is not None:
-            return recorded
-    return export(network, example)
+def _recorded(network: nn.Module, example: Tensor) -> ExportedGraph | None:
+    if network in _to_export:
+        return None
+    # a forward may leave its tensors in the network, and here they have no values
+    with untouched(network, gradients=False):
+        return record(network, example)
 
 
 class _Stale(NotIncremental):

@@ -95,38 +95,8 @@ def fit(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    truths = torch.arange(len(target))
-
-    def linear() -> Tensor:
-        """The same loss of linear features, its gradient by the formula: autograd costs more than the products."""
-        weight, offset = old + change, old_bias + change_bias
-        scores = feats @ weight.T + offset
-        if fixed is not None:
-            whole = fixed.clone()
-            whole[:, picked] = scores
-            scores = whole
-        chances = F.log_softmax(scores, 1)
-        away, factor = weight - anchor, pull * scale / len(picked)
-        value = -(chances[truths, target] * share).sum() + factor * away.square().sum()
-        slope = chances.exp_()
-        slope[truths, target] -= 1
-        slope = (slope * share[:, None])[:, picked]
-        change.grad = slope.T @ feats + 2 * factor * away
-        if towards:
-            shift = offset - anchor_bias
-            value = value + factor * shift.square().sum() / feats.shape[1]
-        if head.bias is not None:
-            change_bias.grad = slope.sum(0)
-            if towards:
-                change_bias.grad += 2 * factor * shift / feats.shape[1]
-        return value
-
-    if feats.ndim == 2:
-        with torch.no_grad():
-            search.step(linear)  # type: ignore[no-untyped-call]
-    else:
-        with torch.enable_grad():
-            search.step(closure)  # type: ignore[no-untyped-call]
+    with torch.enable_grad():
+        search.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         weight, bias = head.weight.clone(), None if head.bias is None else head.bias.clone()
         weight[picked] = (old + change).float()
