@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 #: seconds that the tests of one mutant take at most, as they are
-BUDGET = 40.0
+BUDGET = 15.0
 #: seconds for one file of tests to be watched
 PATIENCE = 420.0
 
@@ -146,14 +147,19 @@ class Copy:
             shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "mutation"))
         for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
             shutil.copy(ROOT / name, there / name)
-        # no byte code: a mutant of the same size, written within a second, would be taken for the file before
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(there / "src"), str(HERE)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "CONVOSCOPE_ROTATION": "0",
         }
         self._process: subprocess.Popen[str] | None = None
+        self._second = int(time.time())
+
+    def write(self, file: str, text: str) -> None:
+        """Write a file of the program; each time of another second, or byte code of the same size would pass for it."""
+        self._second += 1
+        self.path(file).write_text(text, encoding="utf-8")
+        os.utime(self.path(file), (self._second, self._second))
 
     def path(self, file: str) -> Path:
         """A file of the program in the copy."""
@@ -165,7 +171,7 @@ class Copy:
         rows: list[dict[str, Any]] = []
         for test in tests:
             digest = hashlib.sha256()
-            for one in (self.there / test, *map(self.path, files), Path(__file__).with_name("lines.py")):
+            for one in (self.there / test, *map(self.path, files)):
                 digest.update(one.read_bytes())
             place = kept / f"{room}-{Path(test).stem}-{digest.hexdigest()[:12]}.jsonl"
             if not place.exists():
@@ -176,7 +182,8 @@ class Copy:
                 part.unlink(missing_ok=True)
                 more = {
                     "MUTATION_LINES": str(part),
-                    "MUTATION_FILES": os.pathsep.join(str(self.path(file)) for file in files),
+                    "MUTATION_ROOT": str(self.path("")),
+                    "MUTATION_FILES": os.pathsep.join(files),
                 }
                 command = [self.python, "-m", "pytest", "-q", "-p", "lines", "-p", "no:cacheprovider", test]
                 with open(kept / "watched.txt", "a") as said:
@@ -197,7 +204,7 @@ class Copy:
 
     def asked(self, one: Mutant, rows: list[dict[str, Any]]) -> list[str]:
         """The tests that run the mutant's lines, the quickest first; where none does, those of its file."""
-        file, wanted = str(self.path(one.file)), set(range(one.line, one.end + 1))
+        file, wanted = one.file, set(range(one.line, one.end + 1))
         here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
         if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
             here = [row for row in rows if row["test"] and file in row["lines"]]
@@ -218,7 +225,7 @@ class Copy:
             )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"tests": tests, "timeout": 4 * BUDGET}) + "\n")
+        self._process.stdin.write(json.dumps({"tests": tests, "timeout": 10 * BUDGET}) + "\n")
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
         # a mutant that hangs or ends the process is noticed
@@ -258,13 +265,12 @@ def run(chosen: list[Mutant], done: dict[str, dict[str, Any]], given: argparse.N
                     tests = copied.asked(one, rows[one.room])
                     what = "survived"
                     if tests:
-                        file = copied.path(one.file)
-                        right = file.read_text(encoding="utf-8")
-                        file.write_text(mutated(one.file, one.number), encoding="utf-8")
+                        right = copied.path(one.file).read_text(encoding="utf-8")
+                        copied.write(one.file, mutated(one.file, one.number))
                         try:
                             what, said = copied.outcome(tests)
                         finally:
-                            file.write_text(right, encoding="utf-8")
+                            copied.write(one.file, right)
                 yield {
                     **asdict(one), "key": one.key, "outcome": what, "tests": len(tests),
                     "said": said[-300:], "seconds": round(time.monotonic() - began, 1),
@@ -290,6 +296,7 @@ def main() -> int:
     flags.add_argument("--retry", action="store_true", help="those that had survived are tried again")
     flags.add_argument("--least", type=float, default=0.9, help="share that must be killed")
     given = flags.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves no copy behind
     rooms, there = given.only.split(","), every(list(MIRROR))
     chosen, gone = sample(there)
     for key in gone:
