@@ -1,4 +1,4 @@
-"""The faults: every small change that makes a line of the core wrong, each with a name that outlives edits elsewhere."""
+"""The faults: small changes that make a line of the core wrong, each with a name that outlives edits elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """Its name in ``sample.txt`` and ``equivalent.txt``, without line numbers: file, function, change, which one."""
+        """Its name in ``sample.txt`` and ``equivalent.txt``: file, function, change, and which of several alike."""
         which = f" [{self.alike}]" if self.alike > 1 else ""
         return f"{self.file} :: {self.where} :: {self.before} -> {self.after}{which}"
 

@@ -2,8 +2,8 @@
 
     pytest -p lines ...   with MUTATION_LINES=out.jsonl, MUTATION_ROOT=src/package and MUTATION_FILES=a.py:b.py
 
-One line of JSON a test: its name, seconds, outcome and lines by file, as it is called below the root. What runs while tests are collected (constants,
-default values) stands under the name "".
+One line of JSON a test: its name, seconds, outcome and lines by file, as it is called below the root. What runs while
+tests are collected (constants, default values) stands under the name "".
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults import Mutant, mutated, mutants, shuffled
+from faults import Mutant, mutants, mutated, shuffled
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent

@@ -1,27 +1,35 @@
-"""Lines of the engine, methods, targets and trust that could be wrong and nobody noticed: each held against its truth."""
+"""Lines of engine, methods, targets and trust that could be wrong and nobody noticed: each held against its truth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import convoscope as cs
 from convoscope.engine.passes.naming import observe
 from convoscope.engine.passes.needs import INPUT, Activation, Gradient
 from convoscope.engine.passes.planner import refusal
 from convoscope.engine.passes.runner import Runner, forward_failed
-from convoscope.errors import MethodRefused
+from convoscope.errors import MethodRefused, UsageError
+from convoscope.methods import METHODS
 from convoscope.methods.base import About, Query
+from convoscope.methods.cams import _first_component
+from convoscope.methods.fills import blurred
 from convoscope.pictures.picture import Picture, Preprocessing
+from convoscope.toybox import draw
 
 PLAIN = Preprocessing(None, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def toy(index: int = 3) -> np.ndarray[Any, Any]:
+    return draw(index).image
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -222,3 +230,154 @@ def test_what_a_network_that_does_not_run_is_told(error: Exception, advice: str)
               "full backward hook", "smaller --batch-size")  # fmt: skip
     assert not any(other in said for other in others if other not in advice and advice not in other)
     assert "3×8×8" in said
+
+
+# methods
+
+
+class Volumes(nn.Module):
+    """A convolution over slices, rows and columns, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv3d(1, 4, 3, 2, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().mean((2, 3, 4)))
+
+
+def test_a_map_of_a_volume_lies_at_its_cells_and_between_slices_is_linear() -> None:
+    net = Volumes().eval()
+    slices = noise(6, 16, 12, 1)
+    model = cs.wrap(net, size=(16, 12))
+    found = cs.explain(model, slices.numpy(), "hirescam", layer="relu", target=1)["hirescam"]
+    a = net.conv(slices.movedim(3, 0)[None]).relu()
+    grid = (a * net.head.weight[1].view(1, 4, 1, 1, 1) / a[0, 0].numel()).sum(1).detach()
+    geometry = model.watched((1, 6, 16, 12)).layers["relu"].geometry
+    assert geometry is not None
+    flat = geometry.resample(grid, (16, 12))
+    truth = torch.nn.functional.interpolate(flat[None], (6, 16, 12), mode="trilinear")[0, 0]
+    assert found.values.shape == (6, 16, 12)
+    np.testing.assert_allclose(found.values, truth, atol=1e-6)
+
+
+def test_every_method_s_map_has_the_sign_that_is_told_of_it() -> None:
+    quick = [name for name, kind in METHODS.items() if not kind.about.slow]
+    found = cs.explain("toybox", toy(), quick)
+    assert len(found) > 15
+    for name, heatmap in found.items():
+        assert heatmap.signed == METHODS[name].about.signed, name
+        if not heatmap.signed:
+            assert np.nanmin(heatmap.values) >= 0, name
+
+
+def test_a_method_without_steps_says_so() -> None:
+    @dataclass(frozen=True)
+    class Nothing(cs.Method):
+        about: ClassVar[About] = About("nothing", "Nothing", "", "", "", True, "")
+
+    with pytest.raises(MethodRefused, match="Nothing has no steps"):
+        cs.explain("toybox", toy(), Nothing())
+
+
+class Heats(Own):
+    """A heat map a landmark."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("kc,bchw->bkhw", self.head.weight, self.after(self.conv(x).relu()))
+
+
+def test_methods_that_cannot_tell_one_of_a_kind_say_so_and_the_others_do_not() -> None:
+    found = cs.explain(
+        wrapped(Heats(nn.Identity())), toy(), ["grad-cam", "grad-cam++", "xgrad-cam", "layercam", "hirescam"],
+        target="landmark:1",
+    )  # fmt: skip
+    said = {name for name, one in found.items() if any("weighs a channel alike" in doubt for doubt in one.doubts)}
+    assert said == {"grad-cam", "grad-cam++", "xgrad-cam"}
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 4), (2, 4, 9)])
+def test_the_first_component_has_the_unit_of_what_it_is_made_of(shape: tuple[int, ...]) -> None:
+    x = noise(*shape) - 0.5
+    for scale in (1e-6, 1e4):
+        one, other = _first_component(x) * scale, _first_component(x * scale)
+        torch.testing.assert_close(other.abs(), one.abs(), rtol=1e-4, atol=1e-6 * scale)
+
+
+def test_a_blur_reaches_three_sigmas_and_never_beyond_the_picture() -> None:
+    point = torch.zeros(1, 1, 61, 61)
+    point[..., 30, 30] = 1
+    row = blurred(point, 4.0)[0, 0, 30]
+    assert row[30 - 12 : 30 + 13].min() > 0
+    assert not row[:18].any()
+    assert not row[43:].any()
+    for shape in ((2, 60), (60, 2)):
+        strip = torch.zeros(1, 1, 2, 60)
+        strip[:, :, 1] = 1  # two rows, of which one is lit: with one pixel around each, reflected
+        side = float(torch.exp(torch.tensor(-0.5 / 3.0**2)))
+        lit = 1 / (1 + 2 * side)
+        found = blurred(strip if shape == (2, 60) else strip.transpose(2, 3))
+        found = found if shape == (2, 60) else found.transpose(2, 3)
+        torch.testing.assert_close(found[0, 0, :, 30], torch.tensor([1 - lit, lit]))
+
+
+LIMITS: dict[tuple[str, str], tuple[float | None, float | None]] = {
+    ("integrated-gradients", "nodes"): (1, 5000), ("smoothgrad", "samples"): (1, 5000),
+    ("smoothgrad", "noise"): (0, 10), ("smoothgrad", "nodes"): (1, 5000), ("vargrad", "samples"): (2, 5000),
+    ("vargrad", "noise"): (0, 10), ("grad-cam", "parts"): (0, None), ("cam", "parts"): (0, None),
+    ("occlusion", "window"): (1, None), ("occlusion", "stride"): (1, None), ("occlusion", "segments"): (2, 2000),
+    ("occlusion", "fast"): (0, 1), ("rise", "samples"): (1, 1_000_000), ("rise", "cells"): (1, 64),
+    ("rise", "share"): (0.01, 1), ("lime", "samples"): (10, 1_000_000), ("lime", "segments"): (2, 2000),
+    ("lime", "width"): (0.01, None), ("lime", "alpha"): (0, None), ("score-cam", "parts"): (0, None),
+    ("ablation-cam", "parts"): (0, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "name"), LIMITS)
+def test_settings_are_taken_up_to_their_limits_and_no_further(method: str, name: str) -> None:
+    low, high = LIMITS[method, name]
+    step = 1 if isinstance(getattr(METHODS[method](), name), int | None) else 1e-3
+    for limit, away in ((low, -step), (high, step)):
+        if limit is not None:
+            assert getattr(METHODS[method](**{name: limit}), name) == limit
+            with pytest.raises(UsageError, match=f"{method}.{name} must be"):
+                METHODS[method](**{name: limit + away})
+
+
+def test_what_is_not_set_is_as_published() -> None:
+    """LIME's ridge and kernel are those of its authors' image explainer, SmoothGrad's noise that of the paper."""
+    assert (cs.LIME().alpha, cs.LIME().width, cs.LIME().samples) == (1.0, 0.25, 1000)
+    assert (cs.RISE().cells, cs.RISE().share) == (7, 0.5)
+    assert (cs.SmoothGrad().noise, cs.SmoothGrad().squared) == (0.15, False)
+    assert cs.IntegratedGradients().nodes == 50
+
+
+class Squares(nn.Module):
+    """Scores that are weighted sums of the squared input: integrated gradients from zero are w · x²."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(noise(2, 3 * 6 * 5) - 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square().flatten(1) @ self.weight.T
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@pytest.mark.parametrize("squared", [False, True])
+def test_smoothgrad_of_paths_is_the_mean_over_noisy_copies(squared: bool, batch: int) -> None:
+    net = Squares()
+    x = noise(3, 6, 5, seed=1)
+    method = cs.SmoothGrad(samples=7, noise=0.3, squared=squared, of="integrated-gradients", nodes=3)
+    model = wrapped(net, (6, 5), batch_size=batch)
+    found = cs.explain(model, Picture.from_input(x, model.preprocessing), method, target=1)["smoothgrad"]
+    drawn = [method._noise(SimpleNamespace(seed=model.seed, inputs=x[None]), k) for k in range(7)]
+    assert abs(float(torch.stack(drawn).mean())) < 0.15
+    assert float(torch.stack(drawn).std()) == pytest.approx(1, abs=0.1)
+    spread = 0.3 * float(x.max() - x.min())
+    each = [net.weight[1].view(3, 6, 5).detach() * (x + one * spread).square() for one in drawn]
+    truth = torch.stack([one.square() if squared else one for one in each]).mean(0)
+    np.testing.assert_allclose(found.raw, truth, rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(found.values, truth.sum(0) if not squared else truth.amax(0), rtol=2e-4, atol=1e-6)
+    assert found.signed != squared
