@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,18 +15,24 @@ import torch
 from torch import Tensor, nn
 
 import convoscope as cs
+from convoscope.engine.fields.geometry import Axis, Geometry
 from convoscope.engine.passes.naming import observe
 from convoscope.engine.passes.needs import INPUT, Activation, Gradient
 from convoscope.engine.passes.planner import refusal
 from convoscope.engine.passes.runner import Runner, forward_failed
-from convoscope.errors import MethodRefused, UsageError
+from convoscope.errors import MethodRefused, TargetError, UsageError
 from convoscope.methods import METHODS
-from convoscope.methods.base import About, Query
+from convoscope.methods.base import About, Maps, Query
 from convoscope.methods.cams import _first_component
 from convoscope.methods.fills import blurred
 from convoscope.methods.random_masks import superpixels
 from convoscope.pictures.picture import Picture, Preprocessing
+from convoscope.targets import default_layer, parse
+from convoscope.targets.combinations import CombinationScorer
 from convoscope.toybox import draw
+from convoscope.trust.faithfulness import Curve
+from convoscope.trust.league import paired
+from convoscope.trust.scoring import Kept, Scoring
 
 PLAIN = Preprocessing(None, mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -465,3 +473,193 @@ def test_noise_is_a_share_of_each_picture_s_own_range(method: cs.Method) -> None
         alone = cs.explain(model, picture, method, target=1)
         name = method.about.name
         np.testing.assert_allclose(found[name].values, alone[name].values, rtol=1e-4, atol=1e-7)
+
+
+# what holds arrays
+
+
+@pytest.mark.parametrize("kind", [Axis, Geometry, Curve, Scoring, Kept, CombinationScorer, Maps], ids=str)
+def test_what_holds_arrays_is_compared_by_identity(kind: type[Any]) -> None:
+    """Arrays have no one answer to ``==``, so a comparison field by field would raise, and a set could not hold it."""
+    one, other = object.__new__(kind), object.__new__(kind)
+    for number, each in enumerate((one, other)):
+        for field in dataclasses.fields(kind):
+            object.__setattr__(each, field.name, np.arange(3) + number)
+    assert one == one
+    assert not one == other  # noqa: SIM201
+    assert {one, other} == {other, one}
+
+
+# trust
+
+
+def test_the_sign_flip_test_is_fishers() -> None:
+    rng = np.random.default_rng(1)
+    gaps = rng.normal(0.4, 1, 10)
+    signs = np.array(list(itertools.product((-1, 1), repeat=10)))
+    exact = (np.abs((signs * gaps).mean(1)) >= abs(gaps.mean()) - 1e-12).mean()
+    assert paired(gaps, np.zeros(10)).p == pytest.approx(exact, abs=0.01)
+    # the least that so many flips can tell, and the most
+    assert paired(np.arange(1, 41), np.zeros(40)).p == 1 / 20_001
+    for flips in (1, 5, 2000, 2001):
+        assert paired(np.zeros(4), np.zeros(4), flips=flips).p == 1
+    assert paired(np.ones(30), np.zeros(30), flips=99).p == 0.01
+
+
+# targets
+
+
+@pytest.mark.parametrize("asked", [None, 1, "top2", "cat"])
+@pytest.mark.parametrize("returned", [lambda a: a.flatten(2), lambda a: "nothing"], ids=["rows", "text"])
+def test_an_output_without_class_scores_is_refused_with_what_would_work(returned: Any, asked: Any) -> None:
+    class Other(Own):
+        def forward(self, x: Tensor) -> Any:
+            return returned(self.conv(x).relu())
+
+    with pytest.raises(TargetError, match="give a callable target"):
+        cs.explain(wrapped(Other(nn.Identity())), toy(), "saliency", target=asked)
+
+
+class Mine:
+    """A target of a person's own, without a probability."""
+
+    labels = ("mine",)
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __repr__(self) -> str:
+        return f"Mine({self.weight})"
+
+    def resolve(self, model: Any, output: Any, pictures: Any) -> Mine:
+        return self
+
+    def score(self, output: Tensor, layers: Any, rows: Tensor) -> Tensor:
+        return self.weight * output[:, 0]
+
+
+class MineToo(Mine):
+    """One with a probability."""
+
+    def probability(self, output: Tensor, layers: Any, rows: Tensor) -> Tensor:
+        return output.softmax(1)[:, 0]
+
+
+def test_what_is_done_already_is_known_by_a_key_that_no_other_target_has() -> None:
+    model = wrapped(Own(nn.Identity()), labels=["cat", "dog", "cow"])
+    asked = [
+        "cat", "dog", "top2", "cat - dog", "dog - cat", "cat - 2*dog", "cat + dog", "conv:1", "conv:2", "conv:1@max",
+        "conv:1@2,3", "output:.1", "output:.2", "multilabel:cat+dog", "multilabel:cat+cow", "instance:1", "instance:cat",
+        "instance:cat@1,2", "instance:@1,2", "instance:1@mask", "instance:1@2,3@left", "segment:cat", "segment:@1,2",
+        "segment:cat@1,2", "pixel:cat@1,2", "pixel:@1,2", "landmark:1", "landmark:1@2", "landmark:1@x", "landmark:eye",
+        Mine(1), Mine(2), lambda output: output[:, 0], lambda output: output[:, 1],
+    ]  # fmt: skip
+    keys = [parse(one, model).key() for one in asked]
+    keys += [parse("cat", model, other).key() for other in ("dog", "cow", "top1")]
+    assert all(isinstance(key, str) and key for key in keys)
+    assert len(set(keys)) == len(keys)
+    assert keys[: len(asked)] == [parse(one, model).key() for one in asked]
+    assert parse(None, model).key() == parse("top1", model).key()
+
+
+def test_a_score_of_a_persons_own_and_its_probability() -> None:
+    net = Own(nn.Identity())
+    model = wrapped(net)
+    x = noise(3, 16, 16)
+    scores = net(x[None])[0].detach()
+    for own, weight, chance in ((Mine(2), 2, None), (MineToo(2), 2, float(scores.softmax(0)[0]))):
+        found = cs.explain(model, Picture.from_input(x, model.preprocessing), "saliency", target=own)
+        assert found.score == pytest.approx(weight * float(scores[0]), rel=1e-4)
+        assert found.probability == (None if chance is None else pytest.approx(chance, rel=1e-4))
+
+
+def test_a_contrast_is_a_difference_of_scores_and_of_probabilities() -> None:
+    net = Own(nn.Identity())
+    model = wrapped(net, labels=["cat", "dog", "cow"])
+    x = noise(3, 16, 16)
+    scores = net(x[None])[0].detach()
+    shares = scores.softmax(0)
+    shown = Picture.from_input(x, model.preprocessing)
+    one, two = (cs.explain(model, shown, "saliency", target="cat", against=other) for other in (None, "cow"))
+    assert (one.score, one.probability) == pytest.approx((float(scores[0]), float(shares[0])), rel=1e-4)
+    assert (two.score, two.probability) == pytest.approx(
+        (float(scores[0] - scores[2]), float(shares[0] - shares[2])), rel=1e-4
+    )
+
+
+def test_a_sum_of_values_has_no_probability_and_is_scored_as_it_is() -> None:
+    net = Own(nn.Identity())
+    model = wrapped(net, labels=["cat", "dog", "cow"])
+    x = noise(3, 16, 16)
+    scores = net(x[None])[0].detach()
+    shown, method = Picture.from_input(x, model.preprocessing), cs.RISE(samples=64, cells=2)
+    values = cs.explain(model, shown, method, target="output:.1 + 2*output:.2")
+    assert values.score == pytest.approx(float(scores[1] + 2 * scores[2]), rel=1e-4)
+    one, two = (cs.explain(model, shown, method, target=f"output:.{index}")["rise"].values for index in (1, 2))
+    np.testing.assert_allclose(values["rise"].values, one + 2 * two, rtol=1e-4, atol=1e-6)
+    with pytest.raises(TargetError, match="no probability: use score=logit"):
+        cs.explain(model, shown, method, target="output:.1 + dog")
+
+
+def test_a_score_made_of_a_layer_is_shown_at_that_layer_not_after_it() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                        nn.Flatten(), nn.Linear(5, 3))  # fmt: skip
+    model = wrapped(net, 24)
+    for layer in ("0", "1", "2"):
+        channels = 5 if layer == "2" else 4
+        asked = cs.Direction(layer, np.arange(1.0, channels + 1))
+        one = cs.explain(model, toy()[:24, :24], "hirescam", target=asked)["hirescam"]
+        assert one.layer == layer
+        assert np.ptp(one.values) > 0
+    assert (
+        cs.explain(model, toy()[:24, :24], "hirescam", target=1)["hirescam"].layer == model.watched().last_grid == "3"
+    )
+    assert cs.explain(model, toy()[:24, :24], "hirescam", target="1:2")["hirescam"].layer == "1"
+
+
+def test_of_a_pyramid_the_level_with_the_largest_sum_fed_the_detection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many cells that matter a little each, against few that matter more: what counts is all of it."""
+    monkeypatch.setattr(default_layer, "is_torchvision_detector", lambda network: True)
+    levels = {"fine": torch.ones(1, 1, 8, 8), "coarse": torch.ones(1, 1, 2, 2), "unused": torch.ones(1, 1, 4, 4)}
+    slopes = {"fine": -0.1 * levels["fine"], "coarse": 0.5 * levels["coarse"], "unused": 0 * levels["unused"]}
+    recorded = SimpleNamespace(
+        output=None, rows=None, live=dict,
+        layers={name: SimpleNamespace(value=value, edge=True) for name, value in levels.items()},
+    )  # fmt: skip
+    scorer = SimpleNamespace(score=lambda *_: None, layers=())
+    for factor, fed in ((1.0, "fine"), (0.1, "coarse")):
+        slopes["fine"] = -0.1 * factor * levels["fine"]
+        runner = SimpleNamespace(network=None, gradients=lambda *_, **__: slopes)
+        assert default_layer._fed(runner, SimpleNamespace(), recorded, scorer, list(levels), []) == fed
+
+
+class TwoHeads(nn.Module):
+    """A stem and two branches, each with a head of its own: linear after pooling, or a map of classes."""
+
+    def __init__(self, grids: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.one, self.two = (nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU()) for _ in range(2))
+        self.heads = nn.ModuleList(nn.Conv2d(4, 2, 1) if grids else nn.Linear(4, 2) for _ in range(2))
+        self.grids = grids
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.stem(x)
+        found = [self.one(x), self.two(x)]
+        if not self.grids:
+            found = [one.mean((2, 3)) for one in found]
+        return {name: head(one) for name, head, one in zip("ab", self.heads, found, strict=True)}
+
+
+@pytest.mark.parametrize("grids", [False, True])
+def test_each_head_is_shown_at_its_own_last_grid(grids: bool) -> None:
+    model = wrapped(TwoHeads(grids))
+    shown = Picture.from_input(noise(3, 16, 16), model.preprocessing)
+    for path, layer in (("a.0", "one"), ("b.1", "two")):
+        found = cs.explain(model, shown, "hirescam", target=f"output:{path}")["hirescam"]
+        assert found.layer in (layer, f"{layer}.1")  # the branch's own name, or its ReLU's
+        assert np.ptp(found.values) > 0
+    both = cs.explain(model, shown, "hirescam", target="output:a.0 + output:b.1")["hirescam"]
+    assert both.layer in ("one", "one.1", "two", "two.1")
