@@ -6,13 +6,16 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
 
 import convoscope as cs
 from convoscope.engine.fields.geometry import Axis, Geometry
@@ -20,16 +23,18 @@ from convoscope.engine.passes.naming import observe
 from convoscope.engine.passes.needs import INPUT, Activation, Gradient
 from convoscope.engine.passes.planner import refusal
 from convoscope.engine.passes.runner import Runner, forward_failed
-from convoscope.errors import MethodRefused, TargetError, UsageError
+from convoscope.errors import MethodRefused, PictureError, TargetError, UsageError
 from convoscope.methods import METHODS
 from convoscope.methods.base import About, Maps, Query
 from convoscope.methods.cams import _first_component
 from convoscope.methods.fills import blurred
 from convoscope.methods.random_masks import superpixels
-from convoscope.pictures.picture import Picture, Preprocessing
+from convoscope.pictures.picture import Picture, Preprocessing, find_pictures, unique_stems
 from convoscope.targets import default_layer, parse
+from convoscope.targets.classes import instead
 from convoscope.targets.combinations import CombinationScorer
-from convoscope.toybox import draw
+from convoscope.targets.places import photo_mask
+from convoscope.toybox import draw, write
 from convoscope.trust.faithfulness import Curve
 from convoscope.trust.league import paired
 from convoscope.trust.scoring import Kept, Scoring
@@ -549,8 +554,9 @@ def test_what_is_done_already_is_known_by_a_key_that_no_other_target_has() -> No
     model = wrapped(Own(nn.Identity()), labels=["cat", "dog", "cow"])
     asked = [
         "cat", "dog", "top2", "cat - dog", "dog - cat", "cat - 2*dog", "cat + dog", "conv:1", "conv:2", "conv:1@max",
-        "conv:1@2,3", "output:.1", "output:.2", "multilabel:cat+dog", "multilabel:cat+cow", "instance:1", "instance:cat",
-        "instance:cat@1,2", "instance:@1,2", "instance:1@mask", "instance:1@2,3@left", "segment:cat", "segment:@1,2",
+        "conv:1@2,3", "output:.1", "output:.2", "multilabel:cat+dog", "multilabel:cat+cow", "instance:1",
+        "instance:cat", "instance:cat@1,2", "instance:@1,2", "instance:1@mask", "instance:1@2,3@left",
+        "segment:cat", "segment:@1,2",
         "segment:cat@1,2", "pixel:cat@1,2", "pixel:@1,2", "landmark:1", "landmark:1@2", "landmark:1@x", "landmark:eye",
         Mine(1), Mine(2), lambda output: output[:, 0], lambda output: output[:, 1],
     ]  # fmt: skip
@@ -603,8 +609,8 @@ def test_a_sum_of_values_has_no_probability_and_is_scored_as_it_is() -> None:
 
 def test_a_score_made_of_a_layer_is_shown_at_that_layer_not_after_it() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                        nn.Flatten(), nn.Linear(5, 3))  # fmt: skip
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))  # fmt: skip
     model = wrapped(net, 24)
     for layer in ("0", "1", "2"):
         channels = 5 if layer == "2" else 4
@@ -663,3 +669,144 @@ def test_each_head_is_shown_at_its_own_last_grid(grids: bool) -> None:
         assert np.ptp(found.values) > 0
     both = cs.explain(model, shown, "hirescam", target="output:a.0 + output:b.1")["hirescam"]
     assert both.layer in ("one", "one.1", "two", "two.1")
+
+
+def test_layers_are_found_for_each_target_and_each_method_apart() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))  # fmt: skip
+    model = wrapped(net, 24)
+    direction = cs.Direction("1", np.arange(1.0, 5))
+    both = cs.explain(model, toy()[:24, :24], ["hirescam", "saliency"], target=[1, direction])
+    assert [row["hirescam"].layer for row in both.rows] == ["3", "1"]
+    assert np.ptp(both.rows[1]["hirescam"].values) > 0
+
+
+def test_a_class_costs_no_pass_that_looks_for_a_layer() -> None:
+    net = Own(nn.Identity())
+    model = wrapped(net)
+    model.watched()
+    calls: list[int] = []
+    net.register_forward_pre_hook(lambda *_: calls.append(1))
+    cs.explain(model, toy()[:16, :16], "grad-cam", target=1)
+    assert len(calls) == 1
+
+
+def test_labels_beyond_the_classes_are_no_classes() -> None:
+    model = wrapped(Own(nn.Identity()), labels=["cat", "dog", "cow", "owl"])
+    for asked in ("owl", 3, "3"):
+        with pytest.raises(TargetError, match="the network has 3"):
+            cs.explain(model, toy(), "saliency", target=asked)
+    assert cs.explain(model, toy(), "saliency", target="cow").target == "cow"
+
+
+def test_a_name_that_is_refused_is_answered_with_names_that_are_there() -> None:
+    labels = [f"thing {index}" for index in range(100)]
+    said = instead("zzz", labels)
+    assert [word for word in labels if f"{word}," in said or f"{word}:" in said] == labels[::25]
+    assert instead("zzz", labels[:20]) == f"The names are {', '.join(labels[:20])}."
+    near = instead("think 7", labels)
+    assert near.startswith("Did you mean thing 7, ")
+    assert near.count("thing") == 3
+
+
+def test_a_mask_over_a_tall_photo_ends_at_its_sides() -> None:
+    size = Preprocessing((20, 20), None, "pad", (0,) * 3, (1,) * 3)
+    tall = Picture.of(np.zeros((20, 10, 3), np.uint8)).prepare(size)
+    found = photo_mask(tall, np.ones((20, 10), bool), (20, 20))
+    assert found.sum() == 200
+    assert found[:, 5:15].all()
+
+
+# pictures
+
+
+def test_of_a_folder_the_pictures_are_taken_and_not_what_was_made_of_them(tmp_path: Path) -> None:
+    write(tmp_path / "toys", 2, seed=3)
+    (tmp_path / "toys" / "maps").mkdir()
+    photo = next((tmp_path / "toys").glob("*.png"))
+    (tmp_path / "toys" / "maps" / "explain.json").write_text("{}")
+    (tmp_path / "toys" / "maps" / "saliency.png").write_bytes(photo.read_bytes())
+    (tmp_path / "toys" / ".hidden.png").write_bytes(photo.read_bytes())
+    found = find_pictures([tmp_path / "toys"])
+    assert len(found) == 2
+    assert {one.parent for one in found} == {tmp_path / "toys"}
+    assert (tmp_path / "toys" / "masks").is_dir()
+    (tmp_path / "masks").mkdir()  # a folder of this name without the toybox's list is a folder of pictures
+    (tmp_path / "masks" / "one.png").write_bytes(photo.read_bytes())
+    assert find_pictures([tmp_path / "masks"]) == [tmp_path / "masks" / "one.png"]
+
+
+class Evil:
+    """Runs code when it is read from a pickle."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("code-has-run"),))
+
+
+def test_an_array_file_that_holds_code_is_refused_and_the_code_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("evil.npy", np.array([Evil()], dtype=object), allow_pickle=True)
+    with pytest.raises(PictureError, match=r"not a .npy file of numbers"):
+        Picture.of("evil.npy")
+    assert not Path("code-has-run").exists()
+
+
+def test_pictures_of_few_rows_and_of_none() -> None:
+    assert Picture.of(np.zeros((3, 8, 3), np.uint8)).size == (3, 8)
+    assert Picture.of(np.zeros((1, 8, 4), np.uint8)).size == (1, 8)
+    with pytest.raises(PictureError, match="not C×H×W"):
+        Picture.of(np.zeros((3, 8, 9), np.uint8))
+    for size in ((0, 5), (5, 0)):
+        with pytest.raises(PictureError, match=f"no pixels \\({size[0]}×{size[1]}\\)"):
+            Picture.of(Image.new("RGB", size))
+
+
+def test_what_a_filter_overshoots_is_cut_off() -> None:
+    step = np.zeros((40, 40, 1), np.float32)
+    step[:, 20:] = 1
+    for filter in ("bicubic", "lanczos"):
+        to = Preprocessing((100, 100), None, "squash", (0.0,), (1.0,), filter)
+        found = Picture.of(step).prepare(to).tensor
+        assert (float(found.min()), float(found.max())) == (0, 1)
+        assert len(found.unique()) >= 4  # between the two there is a slope
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    for name in ("a[1].png", "a1.png", "b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert find_pictures([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
+    assert find_pictures([tmp_path / "a[12].png"]) == [tmp_path / "a1.png"]
+    assert find_pictures([tmp_path / "none.png"]) == [tmp_path / "none.png"]  # who reads it says that it is not there
+    with pytest.raises(PictureError, match="no file matches"):
+        find_pictures([tmp_path / "c*.png"])
+
+
+def test_folders_of_results_never_share_a_name() -> None:
+    assert unique_stems([Path(one) for one in ("a/x.png", "b/x.jpg", "c/x.png", "y.png")]) == ["x", "x-2", "x-3", "y"]
+    names = unique_stems([Path(one) for one in ("x.png", "b/x.png", "x-2.png", "d/x.png", ".png")])
+    assert len(set(names)) == 5
+
+
+def test_what_is_not_said_of_preprocessing_is_imagenet_s() -> None:
+    theirs = ResNet18_Weights.DEFAULT.transforms()
+    assert list(Preprocessing().mean) == theirs.mean
+    assert list(Preprocessing().std) == theirs.std
+
+
+def test_values_of_another_range_are_refused_with_the_ones_that_fit() -> None:
+    with pytest.raises(UsageError, match=r"mean=\(0.4867, 0.4588, 0.4078\), std=\(0.2275, 0.2235, 0.2196\)"):
+        Preprocessing(mean=(124.1, 117.0, 104.0), std=(58.0, 57.0, 56.0))
+    with pytest.raises(UsageError, match=r"divide both by 65,535: mean=\(0.5,\)|mean=\(0.5\), std=\(0.25\)"):
+        Preprocessing(mean=(32767.5,), std=(16383.75,))
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3])
+def test_of_several_pages_the_first_is_seen_and_said_to_be(tmp_path: Path, pages: int) -> None:
+    every = [Image.new("RGB", (6, 5), (40 * number, 0, 0)) for number in range(pages)]
+    every[0].save(tmp_path / "a.tif", save_all=True, append_images=every[1:])
+    found = Picture.of(tmp_path / "a.tif")
+    assert found.bands[0, 0, 0] == 0
+    assert any(f"of its {pages} pages" in note for note in found.notes) == (pages > 1)
