@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
@@ -21,13 +24,15 @@ from convoscope.engine.fields.geometry import Axis, Geometry
 from convoscope.errors import PictureError, TargetError, UsageError
 from convoscope.methods.base import Maps
 from convoscope.pictures.picture import Picture, Preprocessing, find_pictures, unique_stems
+from convoscope.surveys.store.accumulators import Sample
 from convoscope.targets import default_layer, parse
 from convoscope.targets.classes import instead
 from convoscope.targets.combinations import CombinationScorer
 from convoscope.targets.places import photo_mask
 from convoscope.toybox import draw, write
-from convoscope.trust.faithfulness import Curve
-from convoscope.trust.league import paired
+from convoscope.trust.faithfulness import Curve, infidelity, subsets
+from convoscope.trust.league import League, paired
+from convoscope.trust.localisation import near
 from convoscope.trust.scoring import Kept, Scoring
 
 PLAIN = Preprocessing(None, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -195,7 +200,7 @@ class TwoHeads(nn.Module):
         torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 4, 3, 2, 1)
         self.one, self.two = (nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU()) for _ in range(2))
-        self.heads = nn.ModuleList(nn.Conv2d(4, 2, 1) if grids else nn.Linear(4, 2) for _ in range(2))
+        self.heads = nn.ModuleList(nn.Sequential(nn.Conv2d(4, 2, 1) if grids else nn.Linear(4, 2)) for _ in range(2))
         self.grids = grids
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -388,3 +393,53 @@ def test_the_sign_flip_test_is_fishers() -> None:
     for flips in (1, 5, 2000, 2001):
         assert paired(np.zeros(4), np.zeros(4), flips=flips).p == 1
     assert paired(np.ones(30), np.zeros(30), flips=99).p == 0.01
+
+
+# surveys
+
+
+def test_typical_pictures_of_a_unit_that_is_mostly_nan_are_those_with_a_value() -> None:
+    values = np.array([[np.nan, 1], [2, 2], [np.nan, 3], [1, 4], [np.nan, 5]], np.float32)
+    places = np.arange(10, dtype=np.uint16).reshape(5, 2)
+    found = Sample(np.arange(11, 16, dtype=np.uint64), values, places, places + 20, 5).typical(4)
+    assert found.values[1].tolist() == [1, 2, 3, 4]
+    assert found.keys[1].tolist() == [11, 12, 13, 14]
+    assert found.values[0, :2].tolist() == [1, 2]
+    assert (found.rows[0, :2].tolist(), found.cols[0, :2].tolist()) == ([6, 2], [26, 22])
+    assert np.isnan(found.values[0, 2:]).all()
+    assert found.rows[0, 2:].tolist() == found.cols[0, 2:].tolist() == [-1, -1]
+    assert found.keys[0, 2:].tolist() == [0, 0]
+
+
+def test_an_empty_map_is_no_better_than_an_empty_map_and_needs_no_division() -> None:
+    masks, drops = subsets((6, 6), 20), noise(20)
+    with np.errstate(all="raise"):
+        found = infidelity(np.stack([np.zeros((6, 6)), np.ones((6, 6))]), masks, drops)
+    assert found[0] == 1
+    assert found[1] <= 1
+
+
+def test_a_row_of_the_league_stays_one_line_however_narrow_the_terminal_is() -> None:
+    rng = np.random.default_rng(0)
+    rows = {
+        f"p{number}": {m: {one: rng.random() for one in ("grad-cam", "saliency")} for m in ("pointing", "iou", "auc")}
+        for number in range(9)
+    }
+    for width in (200, 44):
+        text = io.StringIO()
+        Console(file=text, width=width).print(League.of(rows, model="toybox").table())
+        told = [line for line in text.getvalue().splitlines() if re.search(r"\d\.\d", line)]
+        assert len(told) == 2, text.getvalue()
+        assert width < 200 or ("grad-cam" in told[0] and "saliency" in told[1])
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (1, 6), (6, 1), (2, 2)])
+def test_what_is_near_a_mask_is_what_a_ruler_says(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sum(shape))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    for tolerance in (0, 0.5, 1, 1.2, 2, 2.5, 3, 3.7, 4, 5, 8, 9, 20):
+        mask = np.zeros(shape, bool)
+        mask[tuple(rng.integers(0, side) for side in shape)] = True
+        mask[0, 0] = True
+        away = np.min([np.hypot(y - row, x - col) for row, col in np.argwhere(mask)], 0)
+        assert np.array_equal(near(mask, tolerance), (away < tolerance) | mask), tolerance
