@@ -16,12 +16,14 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
 import convoscope as cs
 from convoscope.engine.fields.geometry import Axis, Geometry
 from convoscope.errors import PictureError, TargetError, UsageError
+from convoscope.improve.statistics import ece
 from convoscope.methods.base import Maps
 from convoscope.pictures.picture import Picture, Preprocessing, find_pictures, unique_stems
 from convoscope.surveys.store.accumulators import Sample
@@ -34,6 +36,7 @@ from convoscope.trust.faithfulness import Curve, infidelity, subsets
 from convoscope.trust.league import League, paired
 from convoscope.trust.localisation import near
 from convoscope.trust.scoring import Kept, Scoring
+from convoscope.trust.similarity import agreement, ssim
 
 PLAIN = Preprocessing(None, mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -443,3 +446,45 @@ def test_what_is_near_a_mask_is_what_a_ruler_says(shape: tuple[int, int]) -> Non
         mask[0, 0] = True
         away = np.min([np.hypot(y - row, x - col) for row, col in np.argwhere(mask)], 0)
         assert np.array_equal(near(mask, tolerance), (away < tolerance) | mask), tolerance
+
+
+def test_maps_of_two_pixels_agree_or_do_not() -> None:
+    names, found = agreement({"a": np.array([[0.0, 2.0]]), "b": np.array([[1.0, 9.0]]), "c": np.array([[3.0, 2.0]])})
+    assert names == ["a", "b", "c"]
+    np.testing.assert_allclose(found, [[1, 1, -1], [1, 1, -1], [-1, -1, 1]], atol=1e-12)
+    assert np.isnan(agreement({"a": np.array([[0.0, 2.0]]), "even": np.ones((1, 2))})[1][0, 1])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.5, 1.0, 2.0, 1e6])
+def test_similarity_has_no_unit(scale: float) -> None:
+    one, other = noise(20, 24).numpy().astype(np.float64), noise(20, 24, seed=1).numpy().astype(np.float64)
+    one, other = one / one.max(), other / other.max()
+    assert ssim(scale * one, one) == pytest.approx(1)
+    assert ssim(scale * one, other) == pytest.approx(ssim(3 * one, 7 * other))
+    assert ssim(scale * one, -other) < 0
+    assert np.isnan(ssim(one, 0 * other))
+
+
+def test_similarity_is_the_same_both_ways_round() -> None:
+    signed, positive = noise(20, 24).numpy() - 0.5, noise(20, 24, seed=1).numpy()
+    assert ssim(signed, positive) == pytest.approx(ssim(positive, signed))
+    theirs = structural_similarity(
+        signed / np.abs(signed).max(), positive / positive.max(), gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, data_range=2.0, full=True,
+    )[1][5:-5, 5:-5].mean()  # fmt: skip
+    assert ssim(signed, positive) == pytest.approx(theirs, abs=1e-6)
+
+
+# statistics
+
+
+def test_the_calibration_error_has_fifteen_bins() -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.random(400)
+    right = rng.random(400) < chance**2
+    inside = np.ceil(chance * 15).astype(int)
+    truth = sum(
+        (inside == one).mean() * abs(chance[inside == one].mean() - right[inside == one].mean())
+        for one in np.unique(inside)
+    )
+    assert ece(chance, right) == pytest.approx(truth)
