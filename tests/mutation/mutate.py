@@ -4,8 +4,8 @@
     python tests/mutation/mutate.py --fresh 60 --seed 7                # others, drawn anew
 
 Random small faults (:mod:`faults`) are put into a temporary copy of the program, one at a time. The tests that mirror
-the module are watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the quickest first,
-until one fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two for a mutant.
+the module are watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the most telling
+first, until one fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two each.
 
 The sample was drawn once and stands in ``sample.txt``, so that figures of today and of last year speak of the same
 faults. A line of the program that is gone takes its mutants with it: the next of the same seed take their places
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -207,13 +208,24 @@ class Copy:
         return [row for row in rows if row["passed"]]
 
     def asked(self, one: Mutant, rows: list[dict[str, Any]]) -> list[str]:
-        """The tests that run the mutant's lines, the quickest first; where none does, those of its file."""
+        """The tests that run the mutant's lines; where none does, those of its file.
+
+        First those that are quick and run what few others run of the mutant's function: its rare branches.
+        """
         file, wanted = one.file, set(range(one.line, one.end + 1))
         here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
         if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
             here = [row for row in rows if row["test"] and file in row["lines"]]
+        first, last = one.around
+        inside = {row["test"]: [line for line in row["lines"][file] if first <= line <= last] for row in here}
+        often = Counter(line for lines in inside.values() for line in lines)
+
+        def worth(row: dict[str, Any]) -> float:
+            rare: float = sum(1 / often[line] for line in inside[row["test"]])
+            return rare / (0.1 + row["seconds"])
+
         chosen, spent = [], 0.0
-        for row in sorted(here, key=lambda row: row["seconds"]):
+        for row in sorted(here, key=worth, reverse=True):
             spent += row["seconds"]
             if spent > BUDGET and chosen:
                 break
