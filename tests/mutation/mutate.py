@@ -208,21 +208,20 @@ class Copy:
         return [row for row in rows if row["passed"]]
 
     def asked(self, one: Mutant, rows: list[dict[str, Any]]) -> list[str]:
-        """The tests that run the mutant's lines; where none does, those of its file.
-
-        First those that are quick and run what few others run of the mutant's function: its rare branches.
+        """The tests that run the mutant's lines, those first that are quick and run what few others run (rare branches
+        of the mutant's function and file). Of what runs when the file is imported, the quickest that use the file.
         """
         file, wanted = one.file, set(range(one.line, one.end + 1))
         here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
+        direct = bool(here)
         if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
             here = [row for row in rows if row["test"] and file in row["lines"]]
         first, last = one.around
-        inside = {row["test"]: [line for line in row["lines"][file] if first <= line <= last] for row in here}
-        often = Counter(line for lines in inside.values() for line in lines)
+        often = Counter(line for row in here for line in row["lines"][file])
 
         def worth(row: dict[str, Any]) -> float:
-            rare: float = sum(1 / often[line] for line in inside[row["test"]])
-            return rare / (0.1 + row["seconds"])
+            rare: float = sum((1 if first <= line <= last else 0.2) / often[line] for line in row["lines"][file])
+            return rare / (0.1 + row["seconds"]) if direct else -row["seconds"]
 
         chosen, spent = [], 0.0
         for row in sorted(here, key=worth, reverse=True):
