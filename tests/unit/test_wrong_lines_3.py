@@ -472,3 +472,17 @@ def test_noise_is_a_share_of_each_picture_s_own_range(method: cs.Method) -> None
         alone = cs.explain(model, picture, method, target=1)
         name = method.about.name
         np.testing.assert_allclose(found[name].values, alone[name].values, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [cs.VarGrad(samples=4), cs.SmoothGrad(samples=4)])
+@pytest.mark.parametrize(("batch", "rows"), [(32, [2, 8]), (4, [2, 4, 4]), (6, [2, 6, 2])])
+def test_noisy_copies_of_all_pictures_run_together_as_far_as_the_batch_allows(
+    method: cs.Method, batch: int, rows: list[int]
+) -> None:
+    net = Own(nn.Identity())
+    model, pictures = wrapped(net, batch_size=batch), [toy(1)[:16, :16], toy(2)[:16, :16]]
+    cs.explain(model, pictures, method, target=1)  # what is looked for once a network has been found
+    seen: list[int] = []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    cs.explain(model, pictures, method, target=1)
+    assert seen == rows
