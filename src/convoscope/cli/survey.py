@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,6 +76,8 @@ def survey(
     check_workers(ray, workers)
     opened = open_from(model, options)
     layers = _layers(opened, layer)
+    if "://" not in out:
+        common.out_folder(Path(out).parent)
     with common.progress("Listing pictures", quiet=json) as bar:
 
         def tell(at: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...errors import StoreError
+from ...errors import ConvoscopeError, StoreError
 from ...models.model import Model
 from ...models.opening import open_model
 from ...notebook import shows_progress
@@ -91,12 +92,19 @@ def survey(
     """
     opened = open_model(model) if not isinstance(model, Model) else model
     recipe = make_recipe(opened, layers, embed, top)
+    ours = "://" not in str(store) and not Path(store).exists()
     target, rate = _open(store, recipe, opened, memory_format)
     try:
-        items, found = _list(target, opened, folder, truth, progress)
-        todo = _missing(target, items)
-        if todo and all(item.error for item in items):
-            raise unreadable(found)
+        try:
+            items, found = _list(target, opened, folder, truth, progress)
+            todo = _missing(target, items)
+            if todo and all(item.error for item in items):
+                raise unreadable(found)
+        except ConvoscopeError:
+            if ours:  # refused before any work: no empty store is left
+                target.close()
+                shutil.rmtree(store, ignore_errors=True)
+            raise
         shards = _units(target, todo, shard_size, rate)
         if ray is None:
             _run(target, opened, shards, progress)
