@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError, PictureError
+from ..models.formats import best_format
 from ..models.model import Model
 from ..session import forward, protected
 from ..surveys.gather.work import class_scores
@@ -77,6 +78,7 @@ def attempt(
         ModelError: the network cannot run on such an input.
         PictureError: not one picture can be read.
     """
+    shape = best_format(model)
     layers = norms(model)
     seen: dict[int, list[Tensor]] = {at: [] for at in range(len(layers))}
     scores: list[Floats] = []
@@ -107,6 +109,8 @@ def attempt(
                 ready = {at: one for at, one in enumerate(asked) if isinstance(one, Tensor)}
                 for part in _of_one_shape(ready):
                     inputs = torch.stack([ready[at] for at in part]).to(model.device, dtype)
+                    if inputs.ndim == 4:
+                        inputs = inputs.contiguous(memory_format=shape)
                     found = class_scores(model, forward(model, inputs), len(part))
                     if found is not None:
                         scores.append(found[:, 0].double().numpy())
