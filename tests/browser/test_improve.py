@@ -179,7 +179,8 @@ def test_a_shortcut_moved_by_hand_flips_the_class_and_is_answered(tab: Any) -> N
     page.wait_for_selector(".said .hand-bars li")
     assert page.locator(".said").get_attribute("data-flipped") == "true"
     assert page.locator(".flip-word").inner_text() == "It flips to cup."
-    # what lies in the opposite corner does not do it
+    # what lies in the opposite corner does not do it (a stage takes its size from its picture, which may come late)
+    until(page, "document.querySelectorAll('.hands .stage canvas[data-drawn]').length === 2")
     stage = page.locator('[data-stage="cut"]')
     x, y = map(int, stage.get_attribute("data-at").split(","))
     box = stage.bounding_box()

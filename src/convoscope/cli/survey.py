@@ -50,7 +50,7 @@ def survey(
         typer.Option("--truth", metavar="CSV", help="File and label of each picture; default: folder names."),
     ] = None,
     shard_size: Annotated[
-        int | None, typer.Option("--shard-size", min=1, help="Pictures in a unit; default: half a minute's work.")
+        int | None, typer.Option("--shard-size", min=1, help="Pictures in a shard; default: half a minute's work.")
     ] = None,
     arrange: Annotated[
         bool | None,

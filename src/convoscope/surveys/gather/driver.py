@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import ConvoscopeError, StoreError
+from ...models.formats import wants_channels_last
 from ...models.model import Model
 from ...models.opening import open_model
 from ...notebook import shows_progress
@@ -241,13 +242,7 @@ def choose_format(model: Model, batch_size: int, memory_format: str = "auto") ->
     inputs = torch.randn((count, model.preprocessing.channels, *size), generator=generator).to(model.device, dtype)
     chosen = memory_format
     if memory_format == "auto":
-        wide = plain = 0
-        for module in model.module.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                work = module.weight.numel()
-                wide += work if module.groups == 1 and module.in_channels >= 16 else 0
-                plain += work
-        chosen = "channels_last" if model.device.type == "cpu" and plain and wide > plain / 2 else "contiguous"
+        chosen = "channels_last" if wants_channels_last(model) else "contiguous"
     with protected(model):
         for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs

@@ -102,6 +102,9 @@ function clamp() {
 }
 
 async function draw(source, target) {
+  // where the two frames lie is known before their pictures are here: whoever reads it need not wait for them
+  source.parentElement.dataset.at = `${hand.x},${hand.y}`;
+  target.parentElement.dataset.at = `${hand.toX},${hand.toY}`;
   const [from, onto] = await Promise.all([input(hand.source), input(hand.onto)]);
   hand.width = from.naturalWidth; hand.height = from.naturalHeight;
   const paint = (canvas, image, x, y, piece) => {
@@ -114,10 +117,9 @@ async function draw(source, target) {
     if (piece) pen.drawImage(from, hand.x, hand.y, hand.side, hand.side, x * grow, y * grow, hand.side * grow, hand.side * grow);
     for (const [width, colour] of [[4, "#fff"], [2, "#d1232a"]]) { pen.lineWidth = width; pen.strokeStyle = colour; pen.strokeRect(x * grow, y * grow, hand.side * grow, hand.side * grow); }
   };
-  source.parentElement.dataset.at = `${hand.x},${hand.y}`;
-  target.parentElement.dataset.at = `${hand.toX},${hand.toY}`;
   paint(source, from, hand.x, hand.y, false);
   paint(target, onto, hand.toX, hand.toY, true);
+  for (const canvas of [source, target]) canvas.dataset.drawn = "1";
 }
 
 const ask = latest(async (said) => {
