@@ -25,6 +25,7 @@ from convoscope.errors import PictureError, TargetError, UsageError
 from convoscope.improve.statistics import ece
 from convoscope.methods.base import Maps
 from convoscope.pictures.picture import Picture, Preprocessing, find_pictures, unique_stems
+from convoscope.pictures.preprocessing import read_size
 from convoscope.surveys.store.accumulators import Sample
 from convoscope.targets import default_layer, parse
 from convoscope.targets.classes import instead
@@ -511,3 +512,11 @@ def test_a_unit_of_a_linear_layer_is_one_number() -> None:
         cs.explain(model, Picture.from_input(x, model.preprocessing), "saliency", target="head:3")
     with pytest.raises(TargetError, match="no neuron at 0,0"):
         cs.explain(model, Picture.from_input(x, model.preprocessing), "saliency", target="head:1@0,0")
+
+
+def test_sides_of_a_picture_are_whole_numbers_below_a_thousand_million() -> None:
+    assert read_size(10**9 - 1) == (10**9 - 1, 10**9 - 1)
+    assert read_size((1, 10**9 - 1)) == read_size("1x999999999") == (1, 10**9 - 1)
+    for bad in (10**9, (5, 10**9), 0, (0, 5), -3, True, 2.5, "1000000000", "5x", (1, 2, 3), {5, 6}):
+        with pytest.raises(UsageError, match="size must be one number of pixels"):
+            read_size(bad)
