@@ -508,7 +508,7 @@ def test_a_unit_of_a_linear_layer_is_one_number() -> None:
     x = noise(3, 16, 16)
     found = cs.explain(model, Picture.from_input(x, model.preprocessing), "saliency", target="head:1")
     assert found.score == pytest.approx(float(net(x[None])[0, 1]), rel=1e-4)
-    with pytest.raises(TargetError, match="3 channels .*no channel 3"):
+    with pytest.raises(TargetError, match=r"3 channels .*no channel 3"):
         cs.explain(model, Picture.from_input(x, model.preprocessing), "saliency", target="head:3")
     with pytest.raises(TargetError, match="no neuron at 0,0"):
         cs.explain(model, Picture.from_input(x, model.preprocessing), "saliency", target="head:1@0,0")
