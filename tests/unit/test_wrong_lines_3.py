@@ -112,7 +112,8 @@ def test_tokens_before_the_grid_are_counted(before: int, grid: tuple[int, int]) 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
 def test_one_row_of_tokens_is_no_grid(before: int) -> None:
-    assert wrapped(Tokens(before), (4, 32)).watched().layers["inner"].geometry is None
+    for height in (4, 7):
+        assert wrapped(Tokens(before), (height, 32)).watched().layers["inner"].geometry is None
 
 
 # what is run, and what is said
@@ -138,7 +139,7 @@ class Asks(cs.Method):
         here = query.layer("conv")
         first = yield Activation(here)
         again, slope = Activation(here), Gradient(here)
-        got = yield again, slope
+        got = yield again, slope, Activation("after")
         assert torch.equal(got[again], first[Activation(here)])
         twice = 2 * query.inputs
         plain, guided, deconvnet = (Gradient(INPUT, rule, twice) for rule in ("plain", "guided", "deconvnet"))
@@ -167,6 +168,17 @@ def test_needs_of_later_rounds_and_of_several_rules_elsewhere_are_those_of_autog
         torch.testing.assert_close(kept[rule], truth)
     once = net.conv(given / 2)
     torch.testing.assert_close(kept["slope"], ((once > 0) * weights).detach())
+
+
+def test_needs_of_one_round_share_a_forward() -> None:
+    """One of the first round, one more where slopes are asked for later, and one for three rules elsewhere."""
+    net = Own(nn.Identity())
+    model = wrapped(net)
+    cs.explain(model, toy()[:16, :16], Asks(), target=1)  # what is looked for once a network has been found
+    seen: list[int] = []
+    net.register_forward_pre_hook(lambda *_: seen.append(1))
+    cs.explain(model, toy()[:16, :16], Asks(), target=1)
+    assert len(seen) == 3
 
 
 def test_a_long_error_is_cut_to_what_can_be_read() -> None:
