@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "convoscope"
 
@@ -37,8 +38,8 @@ class Mutant:
     before: str
     after: str
     alike: int
-    #: the first and the last line of the function
-    around: tuple[int, int]
+    #: the first and the last line of the function; of what runs when the file is imported None
+    around: tuple[int, int] | None
 
     @property
     def key(self) -> str:
@@ -112,10 +113,12 @@ def mutants(rooms: dict[str, list[str]]) -> list[Mutant]:
             places, seen = _places(tree), Counter[tuple[str, str, str]]()
             for number, (node, made) in enumerate(variants(tree)):
                 line, end = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0)
-                first, last, where = _around(places, line)
-                said = (where, _said(node), _said(made))
+                inside = [place for place in places if place.first <= line <= place.last]
+                inner = min(inside, key=lambda place: place.last - place.first, default=None)
+                said = ("(module)" if inner is None else inner.name, _said(node), _said(made))
                 seen[said] += 1
-                found.append(Mutant(room, file, number, line, end, *said, seen[said], (first, last)))
+                around = (inner.first, inner.last) if inner is not None and inner.runs else None
+                found.append(Mutant(room, file, number, line, end, *said, seen[said], around))
     return found
 
 
@@ -124,20 +127,25 @@ def shuffled(every: list[Mutant], seed: int) -> list[Mutant]:
     return sorted(every, key=lambda one: hashlib.sha256(f"{seed} {one.key}".encode()).digest())
 
 
-def _places(tree: ast.AST, above: str = "") -> list[tuple[int, int, str]]:
+class _Place(NamedTuple):
+    """A function or a class, and whether its lines run when it is called."""
+
+    first: int
+    last: int
+    name: str
+    runs: bool
+
+
+def _places(tree: ast.AST, above: str = "") -> list[_Place]:
     found = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = f"{above}.{node.name}" if above else node.name
-            found += [(node.lineno, node.end_lineno or 0, name), *_places(node, name)]
+            runs = not isinstance(node, ast.ClassDef)
+            found += [_Place(node.lineno, node.end_lineno or 0, name, runs), *_places(node, name)]
         else:
             found += _places(node, above)
     return found
-
-
-def _around(places: list[tuple[int, int, str]], line: int) -> tuple[int, int, str]:
-    inside = [place for place in places if place[0] <= line <= place[1]]
-    return min(inside, key=lambda place: place[1] - place[0]) if inside else (0, 10**9, "(module)")
 
 
 def _said(node: ast.AST) -> str:

@@ -212,16 +212,15 @@ class Copy:
         of the mutant's function and file). Of what runs when the file is imported, the quickest that use the file.
         """
         file, wanted = one.file, set(range(one.line, one.end + 1))
-        here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
-        direct = bool(here)
-        if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
-            here = [row for row in rows if row["test"] and file in row["lines"]]
-        first, last = one.around
+        here = [row for row in rows if row["test"] and file in row["lines"]]
+        if one.around is not None:
+            here = [row for row in here if wanted & set(row["lines"][file])]
+        first, last = one.around or (0, 0)
         often = Counter(line for row in here for line in row["lines"][file])
 
         def worth(row: dict[str, Any]) -> float:
             rare: float = sum((1 if first <= line <= last else 0.2) / often[line] for line in row["lines"][file])
-            return rare / (0.1 + row["seconds"]) if direct else -row["seconds"]
+            return rare / (0.1 + row["seconds"]) if one.around is not None else -row["seconds"]
 
         chosen, spent = [], 0.0
         for row in sorted(here, key=worth, reverse=True):
