@@ -15,7 +15,7 @@ export async function blocksView(into) {
   try {
     blocks = blocks ?? await get("/api/blocks");
   } catch (error) { into.replaceChildren(h("p", { class: "problem" }, error.message)); return; }
-  if (!into.isConnected) return;
+  if (!into.isConnected || state.blocks !== "1" || !into.querySelector(":scope > .soft:only-child")) return; // a list was asked for meanwhile
   const lanes = 1 + Math.max(0, ...blocks.map((one) => one.lane));
   const rows = 1 + Math.max(0, ...blocks.map((one) => one.depth));
   const most = Math.max(...blocks.map((one) => one.shape[0] ?? 1));

@@ -160,12 +160,16 @@ function classBars(classes) {
   return h("ol", { class: "mini-bars" }, classes.map((one) => h("li", {}, h("span", { class: "label" }, one.label), h("span", { class: "track" }, h("i", { style: { width: `${(100 * Math.max(0, one.mean)) / most}%` } })), h("span", { class: "figure" }, number(one.mean, 2)))));
 }
 
+const asking = () => [state.picture, state.target, state.against, state.off].join("\n");
+
 /** What the switched-off units change: beside the bars, and in a sentence here. */
 async function ablate(into) {
   const off = list("off");
+  const question = asking();
   if (!off.length || !state.picture) { if (!app.masking) say("change", null); if (into) into.textContent = ""; return; }
   try {
     const found = await get("/api/ablate", { picture: state.picture, units: off, target: state.target, against: state.against });
+    if (question !== asking()) return; // an answer to what is no longer asked
     if (into) into.textContent = beforeAfter("ablated", found);
     if (!app.masking) say("change", found);
   } catch (error) { failed(error); }
@@ -176,7 +180,8 @@ async function ablate(into) {
 async function pictureCard(body) {
   const mine = ++asked;
   const picture = app.picture;
-  if (!picture) { fill(body, h("p", { class: "soft" }, state.picture ? t("computing") : t("noPictures"))); return; }
+  // until the chosen picture's details are here, the former one's would stand under its thumbnail
+  if (!picture || (picture.id !== state.picture && app.failed !== state.picture)) { fill(body, h("p", { class: "soft" }, state.picture ? t("computing") : t("noPictures"))); return; }
   const neighbours = h("section");
   const best = app.reading?.classes?.[0];
   fill(body, h("h2", { class: "wrap" }, picture.name),

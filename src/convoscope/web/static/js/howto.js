@@ -105,8 +105,10 @@ const cell = latest(async () => {
   const given = { picture: state.picture, layer: state.layer, channel, row: at.row, col: at.col, most: about.input[0] <= 3 ? 3 : 4 };
   try {
     const found = await get("/api/convolution/cell", given);
-    if (!root.isConnected || found.row !== at.row || found.col !== at.col || found.channel !== channel) return;
+    const same = () => root.isConnected && found.row === at.row && found.col === at.col && found.channel === channel && given.picture === state.picture && given.layer === state.layer;
+    if (!same()) return;
     await inputs(found);
+    if (!same()) return;
     sum(found);
     marks(found);
   } catch (error) { const into = root.querySelector(".how-sum"); if (into) fill(into, h("p", { class: "problem" }, error.message)); }

@@ -43,13 +43,17 @@ export function layerTab(node) {
   show();
 }
 
+/** A picture was chosen whose answers are not here: what stands here is the former one's. */
+const waiting = () => state.tiles !== "filter" && app.picture?.id !== state.picture && app.failed !== state.picture;
+
 const below = (...parts) => fill(panel.querySelector(".below"), ...parts);
 
 async function show() {
   const mine = ++asked;
   const layer = layerOf(state.layer);
   if (!panel?.isConnected || !layer || !state.picture) return;
-  if (state.tiles === "filter") { if (app.picture?.id === state.picture) photoFrame.plain().catch(failed); showFilters(layer); return; }
+  panel.classList.toggle("stale", waiting());
+  if (state.tiles === "filter") { if (app.picture?.id === state.picture) photoFrame.plain().catch(failed); showFilters(layer, mine); return; }
   if (state.tiles === "how") { const node = h("div", { class: "how-root" }); fill(tiles, node); below(); if (app.picture?.id === state.picture) { photoFrame.plain().catch(failed); howtoView(node); } return; }
   if (app.picture?.id !== state.picture) return;
   photoFrame.plain().catch(failed);
@@ -59,9 +63,10 @@ async function show() {
   try {
     const given = { picture: state.picture, layer: state.layer, order: state.order, limit };
     if (state.order === "likeness" && state.unit.startsWith(`${state.layer}:`)) given.like = state.unit.split(":").at(-1);
-    found = await get("/api/activations", given);
-    values = await npy(found.values);
+    const answer = await get("/api/activations", given);
+    const array = await npy(answer.values);
     if (mine !== asked || !panel.isConnected) return;
+    [found, values] = [answer, array]; // together: what is drawn and what the cursor reads are of one answer
     await draw();
   } catch (error) {
     if (mine === asked) fill(tiles, h("p", { class: "problem" }, error.message));
@@ -224,18 +229,19 @@ function put(unit, uri) {
   if (image) { image.src = uri; image.classList.remove("missing"); }
 }
 
-async function showFilters(layer) {
+async function showFilters(layer, mine) {
   fill(tiles);
   try {
     const filters = await get("/api/filters", { layer: layer.name });
-    if (!panel.isConnected) return;
+    if (mine !== asked || !panel.isConnected) return; // another layer was chosen meanwhile
     fill(tiles, filters.there && filters.feeds ? h("p", { class: "soft wide" }, t("feedingFilters", { layer: layer.name, conv: filters.layer })) : null,
       filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: `/api/filters.png?layer=${encodeURIComponent(layer.name)}` })
         : h("p", { class: "empty" }, t("notConvolution")));
     below();
-  } catch (error) { fill(tiles, h("p", { class: "problem" }, error.message)); }
+  } catch (error) { if (mine === asked) fill(tiles, h("p", { class: "problem" }, error.message)); }
 }
 
+on("picture", () => { if (state.tab === "layer" && panel?.isConnected) panel.classList.toggle("stale", waiting()); });
 on("tiles order", () => { if (state.tab === "layer" && panel?.isConnected) layerTab(panel); });
 on("unit", () => {
   if (state.tab !== "layer" || !tiles?.isConnected) return;
