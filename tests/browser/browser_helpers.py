@@ -85,22 +85,24 @@ def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) ->
 
 
 class Held:
-    """Answers of an address that wait until they are let go."""
+    """Answers of an address that wait until they are let go; those that are asked for afterwards do not wait."""
 
     def __init__(self, page: Any, pattern: str) -> None:
-        self.page, self.pattern, self.waiting = page, pattern, []
-        page.route(pattern, self.waiting.append)
+        self.page, self.pattern, self.holding = page, pattern, True
+        self.waiting: list[Any] = []
+        page.route(pattern, lambda route: self.waiting.append(route) if self.holding else route.continue_())
 
-    def arrived(self, count: int = 1) -> None:
+    def arrived(self) -> None:
+        """Wait until it was asked for; from now on, others pass."""
         for _ in range(600):
-            if len(self.waiting) >= count:
+            if self.waiting:
+                self.holding = False
                 return
             self.page.wait_for_timeout(50)
-        raise AssertionError(f"{self.pattern} was asked {len(self.waiting)} times, not {count}")
+        raise AssertionError(f"{self.pattern} was not asked for")
 
     def let_go(self) -> None:
         """Let the first ones go, and let the page hear their answers."""
-        self.page.unroute(self.pattern)
         for route in self.waiting:
             with self.page.expect_response(route.request.url):
                 route.continue_()

@@ -80,7 +80,6 @@ def test_what_fewer_units_change_does_not_overwrite_what_more_do(tab: Any) -> No
     late = Held(page, "**/api/ablate?*")
     change(page, off="layer3:5")
     late.arrived()
-    page.unroute(late.pattern)
     units = ["layer3:5", "layer3:11", "layer3:23"]
     change(page, off=",".join(units))
     picture = tab.server.app.state.app_state.album.picture(
@@ -99,7 +98,6 @@ def test_a_filter_that_comes_late_does_not_fill_the_matrix(tab: Any) -> None:
     late = Held(page, "**/api/collection/confusion?*")
     page.goto(f"{tab.server.url}/?tab=collection&view=confusion")
     late.arrived()
-    page.unroute(late.pattern)
     change(page, label="boat")
     page.wait_for_selector(".confusion")
     said = page.locator(".collection-view > p").inner_text()
