@@ -303,7 +303,7 @@ def seen(page: Any) -> Any:
     last, same = None, 0
     for _ in range(200):
         now = page.evaluate(SEEN)
-        idle = page.evaluate("!document.querySelector('.panel.stale, #right .computing')")
+        idle = page.evaluate("!document.querySelector('.panel.stale, .computing')")
         same = same + 1 if now == last and idle else 0
         if same == 3:
             return now

@@ -58,6 +58,9 @@ async function serverLost() {
   say("server-back");
 }
 
+/** The address of what another network, or another collection, would answer otherwise: the browser keeps it for this one. */
+export const ours = (url) => `${url}${url.includes("?") ? "&" : "?"}v=${encodeURIComponent(app.model.stamp)}`;
+
 export const methodOf = (name) => app.methods.find((one) => one.name === name.split("@")[0]);
 export const layerOf = (name) => app.layers.find((one) => one.name === name);
 

@@ -272,7 +272,7 @@ function exporter(kind, words, ids) {
 let confusions = 0;
 async function drawConfusion() {
   const mine = ++confusions;
-  fill(body, h("div", { class: "filter-box" }, filters()), h("p", { class: "soft" }, t("computing")));
+  fill(body, h("div", { class: "filter-box" }, filters()), h("p", { class: "soft computing" }, t("computing")));
   try {
     const found = await get("/api/collection/confusion", query({ order: "name" }));
     if (mine !== confusions || !body.isConnected || state.view !== "confusion") return;

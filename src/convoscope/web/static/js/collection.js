@@ -1,6 +1,6 @@
 // The collection: a map of all pictures, drawn by Plotly in a frame of its own that may do nothing else.
 import { get, job } from "./api.js";
-import { app, failed, hear, say } from "./app.js";
+import { app, failed, hear, ours, say } from "./app.js";
 import { aboutCollection } from "./about.js";
 import { near } from "./card.js";
 import { choice, debounce, fill, h, number, percent, upright } from "./dom.js";
@@ -154,7 +154,7 @@ async function thumbs() {
     const number = Math.floor(place / 400);
     if (!sheets.has(number)) {
       const image = new Image();
-      image.src = `/api/collection/atlas/${number}`;
+      image.src = ours(`/api/collection/atlas/${number}`);
       await image.decode();
       sheets.set(number, image);
     }

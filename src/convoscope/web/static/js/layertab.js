@@ -1,6 +1,6 @@
 // A layer as a grid of its channels: what each makes of the picture, wants to see, or fires for most.
 import { get, job, npy } from "./api.js";
-import { app, failed, hear, layerOf, say } from "./app.js";
+import { app, failed, hear, layerOf, ours, say } from "./app.js";
 import { aboutLayer } from "./about.js";
 import { DIVERGING, SEQUENTIAL, bar, paint, scaleFor, table } from "./colour.js";
 import { choice, fill, h, number } from "./dom.js";
@@ -142,7 +142,7 @@ function tile(unit, one, i, scale, colours, rows, columns, from) {
     drawing.classList.add("faint");
     picture = [drawing, h("img", { alt: "", src: wants.get(unit) ?? null, class: wants.has(unit) ? "" : "missing" })];
   } else if (state.tiles === "patch") {
-    picture = one.dead || one.never ? h("span", { class: "nothing" }, t("neverFires")) : h("img", { alt: "", loading: "lazy", src: `/api/top-patch?unit=${encodeURIComponent(unit)}`, onerror: (event) => event.target.classList.add("missing") });
+    picture = one.dead || one.never ? h("span", { class: "nothing" }, t("neverFires")) : h("img", { alt: "", loading: "lazy", src: ours(`/api/top-patch?unit=${encodeURIComponent(unit)}`), onerror: (event) => event.target.classList.add("missing") });
   }
   const cell = h("span", { class: "cell-mark", "aria-hidden": "true" });
   const node = h("button", {
@@ -235,7 +235,7 @@ async function showFilters(layer, mine) {
     const filters = await get("/api/filters", { layer: layer.name });
     if (mine !== asked || !panel.isConnected) return; // another layer was chosen meanwhile
     fill(tiles, filters.there && filters.feeds ? h("p", { class: "soft wide" }, t("feedingFilters", { layer: layer.name, conv: filters.layer })) : null,
-      filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: `/api/filters.png?layer=${encodeURIComponent(layer.name)}` })
+      filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: ours(`/api/filters.png?layer=${encodeURIComponent(layer.name)}`) })
         : h("p", { class: "empty" }, t("notConvolution")));
     below();
   } catch (error) { if (mine === asked) fill(tiles, h("p", { class: "problem" }, error.message)); }

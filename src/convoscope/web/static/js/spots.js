@@ -1,6 +1,6 @@
 // Shortcuts by hand: cut a piece out of one picture, move it over another, and watch what the network says.
 import { get } from "./api.js";
-import { app, failed, hear } from "./app.js";
+import { app, failed, hear, ours } from "./app.js";
 import { choice, fill, h, keepFocus, latest, number, percent } from "./dom.js";
 import { t, told } from "./i18n.js";
 import { on, set, state } from "./state.js";
@@ -56,7 +56,7 @@ function takePlace(spot, place) {
 async function input(id) {
   if (!inputs.has(id)) {
     const image = new Image();
-    image.src = `/api/pictures/${id}/input`;
+    image.src = ours(`/api/pictures/${id}/input`);
     inputs.set(id, image.decode().then(() => image));
     inputs.get(id).catch(() => inputs.delete(id)); // what never came is asked for again
     if (inputs.size > 40) inputs.delete(inputs.keys().next().value);
