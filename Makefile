@@ -64,7 +64,7 @@ $(VENV)/.docs: $(VENV)/.all
 	@touch $@
 
 mutants: $(VENV)/.test
-	$(BIN)/python tests/mutation/mutate.py --count 300 --minutes 240 --retry
+	$(BIN)/python tests/mutation/mutate.py --minutes 240 --retry
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

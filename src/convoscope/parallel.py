@@ -10,6 +10,8 @@ Ray: Moritz et al. 2018, "Ray: A Distributed Framework for Emerging AI Applicati
 from __future__ import annotations
 
 import os
+import re
+import socket
 import statistics
 import time
 from collections import Counter, deque
@@ -164,6 +166,28 @@ def _no_cluster(address: str, error: Exception) -> str:
     return f"--ray {address}: no Ray cluster can be had there ({said[:200]})."
 
 
+def check_cluster(address: str, workers: int | None) -> None:
+    """Refuse what cannot work before anything is written: no Ray, no worker, or an address where nobody listens.
+
+    Raises :class:`UsageError`; :class:`MissingExtra` without Ray. Ray itself would try an address for minutes.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}.")
+    if address == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # read when Ray is imported
+    _ray()
+    found = re.fullmatch(r"(?:ray://)?\[?(?P<host>[^/\[\]]+)\]?:(?P<port>\d+)", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found["host"], int(found["port"])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--ray {address}: nothing answers there ({getattr(error, 'strerror', None) or error}). `ray start --head` "
+            "starts a cluster and says its address; --ray local needs none."
+        ) from None
+
+
 @contextmanager
 def connected(address: str, workers: int | None) -> Iterator[tuple[Any, int, bool]]:
     """Ray, the number of workers to start, and whether each gets a GPU. Leaves a Ray that was there as it was.
@@ -172,12 +196,8 @@ def connected(address: str, workers: int | None) -> Iterator[tuple[Any, int, boo
     interface), else that of a running cluster (``auto``, ``host:6379``, ``ray://host:10001``). One CPU is always left
     free: with all of them in actors Ray's own tasks wait for ever. Raises :class:`UsageError`.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}.")
-    local = address == "local"
-    if local:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # read when Ray is imported
-    ray = _ray()
+    check_cluster(address, workers)
+    ray, local = _ray(), address == "local"
     ours = not ray.is_initialized()
     if ours:
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}

@@ -207,7 +207,7 @@ def contact_sheet(
     Raises:
         UsageError: a width or number of columns that cannot be, or one scale for maps of several units.
     """
-    from .draw import colour, sheet
+    from .draw import colour, contact
 
     named = dict(titles or {})
 
@@ -235,7 +235,7 @@ def contact_sheet(
         for name in names:
             if name not in row:
                 cells.append(
-                    sheet.Cell(
+                    contact.Cell(
                         None, named.get(name) or _title(name), None, "refused: " + row.refused.get(name, "no map")
                     )
                 )
@@ -245,7 +245,7 @@ def contact_sheet(
             note = heatmap.doubts[0] if heatmap.doubts else ""
             alt = f"{heatmap.title} for {row.target}"
             image = there.get(id(heatmap)) or heatmap.overlay(on=on, scale=scale)
-            cells.append(sheet.Cell(image, named.get(name, heatmap.title), scale, note, alt))
+            cells.append(contact.Cell(image, named.get(name, heatmap.title), scale, note, alt))
         photo = (
             row.fitted.picture.image
             if on == "photo"
@@ -253,12 +253,12 @@ def contact_sheet(
         )
         chance = f"p {row.probability:.2f} · " if row.probability is not None else ""
         under = f"{row.picture} · {chance}score {row.score:.3g}"
-        lines.append(sheet.Row(photo, named.get(str(row.target), row.target), under, cells))
+        lines.append(contact.Row(photo, named.get(str(row.target), row.target), under, cells))
     scale_note = "One scale for all." if shared == "all" else "One scale per column." if shared else ""
     scale_note = scale_note or "Each map on its own scale."
     scale_note += " Over a photo, colours fade out towards zero; a legend shows them over white and over black."
     heading, about = _about(explanations)
-    return sheet.contact_sheet(
+    return contact.contact_sheet(
         lines, title=heading if title == "" else title or "", footnote=f"{about} {scale_note}", columns=columns,
         width=width, caption=caption,
     )  # fmt: skip

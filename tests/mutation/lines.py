@@ -1,9 +1,9 @@
 """A plugin of pytest that writes down which lines of some files each test runs, so that a mutant meets only those.
 
-    pytest -p lines ...   with MUTATION_LINES=out.jsonl and MUTATION_FILES=a.py:b.py
+    pytest -p lines ...   with MUTATION_LINES=out.jsonl, MUTATION_ROOT=src/package and MUTATION_FILES=a.py:b.py
 
-One line of JSON a test: its name, seconds, outcome and lines by file. What runs while tests are collected (constants,
-default values) stands under the name "".
+One line of JSON a test: its name, seconds, outcome and lines by file, as it is called below the root. What runs while
+tests are collected (constants, default values) stands under the name "".
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-FILES = frozenset(os.environ.get("MUTATION_FILES", "").split(os.pathsep))
+ROOT = os.environ.get("MUTATION_ROOT", "") + os.sep
+FILES = frozenset(ROOT + name for name in os.environ.get("MUTATION_FILES", "").split(os.pathsep))
 OUT = Path(os.environ.get("MUTATION_LINES", os.devnull))
 
 _seen: dict[str, set[int]] = {}
@@ -54,7 +55,10 @@ def _off() -> None:
 def _write(name: str, seconds: float, passed: bool) -> None:
     row = {"test": name, "seconds": round(seconds, 2), "passed": passed}
     with OUT.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, "lines": {name: sorted(lines) for name, lines in _seen.items()}}) + "\n")
+        file.write(
+            json.dumps({**row, "lines": {name.removeprefix(ROOT): sorted(lines) for name, lines in _seen.items()}})
+            + "\n"
+        )
     _seen.clear()
 
 

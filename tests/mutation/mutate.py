@@ -1,41 +1,43 @@
 """Mutation testing of the core: do the tests notice when a line is wrong?
 
-    python tests/mutation/mutate.py --count 300 --seed 20 --rows rows.jsonl --minutes 8
+    python tests/mutation/mutate.py --rows rows.jsonl --minutes 8      # the sample that is kept: sample.txt
+    python tests/mutation/mutate.py --fresh 60 --seed 7                # others, drawn anew
 
-Random small faults are put into a temporary copy of the program, one at a time. The tests that mirror the module are
-watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the quickest first, until one
-fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two for a mutant.
+Random small faults (:mod:`faults`) are put into a temporary copy of the program, one at a time. The tests that mirror
+the module are watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the quickest first,
+until one fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two for a mutant.
 
-A mutant that no test notices has survived: either a test is missing, or the change makes no difference (then it stands
-in ``equivalent.txt`` with the reason). A seed always chooses the same mutants. Rows that are there are not made again,
-so that a long run goes in pieces; ``--retry`` tries those that had survived once more.
+The sample was drawn once and stands in ``sample.txt``, so that figures of today and of last year speak of the same
+faults. A line of the program that is gone takes its mutants with it: the next of the same seed take their places
+(``--mend`` writes them into the file). A mutant that no test notices has survived: either a test is missing, or the
+change makes no difference (then it stands in ``equivalent.txt`` with the reason). Rows that are there are not made
+again, so that a long run goes in pieces; ``--retry`` tries those that had survived once more.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import copy
 import hashlib
 import json
 import os
-import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from faults import Mutant, mutants, mutated, shuffled
+
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "src" / "convoscope"
 HERE = Path(__file__).resolve().parent
 
 #: seconds that the tests of one mutant take at most, as they are
-BUDGET = 40.0
+BUDGET = 15.0
 #: seconds for one file of tests to be watched
 PATIENCE = 420.0
 
@@ -102,130 +104,38 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
     "statistics": (["improve/statistics.py"], _tests("unit/test_improve_base unit/test_slips unit/test_wrong_lines")),
 }  # fmt: skip
 
-_COMPARE = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-_BINARY = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Add,
-    ast.Pow: ast.Mult,
-}  # fmt: skip
-_CALLS = {"min": "max", "max": "min", "any": "all", "all": "any", "argmax": "argmin", "argmin": "argmax", "mean": "sum",
-          "sum": "mean", "relu": "abs", "sorted": "list"}  # fmt: skip
+#: the seed of ``sample.txt``, and how many it holds
+SEED, COUNT = 20, 300
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One fault: where it is, what it was, what it is."""
-
-    room: str
-    file: str
-    number: int
-    line: int
-    end: int
-    before: str
-    after: str
-
-    @property
-    def name(self) -> str:
-        """What ``equivalent.txt`` calls it: independent of line numbers."""
-        return f"{self.file} :: {self.before} -> {self.after}"
-
-    @property
-    def key(self) -> str:
-        """Which of several mutants of this name it is, as long as the file stays as it is."""
-        return f"{self.file}#{self.number} {self.before} -> {self.after}"
-
-
-def variants(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """Every node that can be made wrong, with what it becomes."""
-    for node in _living(tree):
-        made: list[ast.AST] = []
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-            made.append(ast.Compare(node.left, [_COMPARE[type(node.ops[0])]()], node.comparators))
-        elif isinstance(node, ast.BinOp) and type(node.op) in _BINARY and not _is_text(node):
-            made.append(ast.BinOp(node.left, _BINARY[type(node.op)](), node.right))
-        elif isinstance(node, ast.BoolOp):
-            made.append(ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values))
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
-            made.append(node.operand)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-            made.append(ast.Constant(not node.value))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            made.append(ast.Constant(node.value + 1))
-        elif isinstance(node, ast.IfExp):
-            made.append(ast.IfExp(node.test, node.orelse, node.body))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
-            made.append(ast.Call(ast.Name(_CALLS[node.func.id], ast.Load()), node.args, node.keywords))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CALLS:
-            named = ast.Attribute(node.func.value, _CALLS[node.func.attr], ast.Load())
-            made.append(ast.Call(named, node.args, node.keywords))
-        elif isinstance(node, ast.Return) and node.value is not None and not isinstance(node.value, ast.Constant):
-            made.append(ast.Return(ast.Constant(None)))
-        elif isinstance(node, ast.Raise):
-            made.append(ast.Pass())
-        yield from ((node, one) for one in made)
-
-
-def _living(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that run: no annotations, no docstrings, no text of messages, nothing under TYPE_CHECKING."""
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
-        if isinstance(child, ast.JoinedStr | ast.Import | ast.ImportFrom | ast.arg):
-            continue
-        if isinstance(child, ast.AnnAssign):
-            if child.value is not None:
-                yield child.value
-                yield from _living(child.value)
-            continue
-        if isinstance(child, ast.FunctionDef):
-            for part in [*child.body, *child.args.defaults, *[d for d in child.args.kw_defaults if d is not None]]:
-                yield part
-                yield from _living(part)
-            continue
-        yield child
-        yield from _living(child)
-
-
-def _is_text(node: ast.BinOp) -> bool:
-    return any(isinstance(side, ast.JoinedStr) or (isinstance(side, ast.Constant) and isinstance(side.value, str))
-               for side in (node.left, node.right))  # fmt: skip
-
-
-def mutants(rooms: list[str]) -> list[Mutant]:
-    """Every mutant of the rooms, in order."""
-    found = []
-    for room in rooms:
-        for file in MIRROR[room][0]:
-            tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
-            for number, (node, made) in enumerate(variants(tree)):
-                found.append(Mutant(room, file, number, getattr(node, "lineno", 0), getattr(node, "end_lineno", 0),
-                                    _said(node), _said(made)))  # fmt: skip
-    return found
-
-
-def _said(node: ast.AST) -> str:
-    return " ".join(ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).split())[:90]
-
-
-def mutated(file: str, number: int) -> str:
-    """The file's text with one fault in it."""
-    tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
-    node, made = next(pair for at, pair in enumerate(variants(tree)) if at == number)
-
-    class Swap(ast.NodeTransformer):
-        def visit(self, here: ast.AST) -> ast.AST:
-            return made if here is node else super().visit(here)
-
-    return ast.unparse(ast.fix_missing_locations(Swap().visit(tree)))
+def every(rooms: list[str]) -> list[Mutant]:
+    """Every mutant of some rooms."""
+    return mutants({room: MIRROR[room][0] for room in rooms})
 
 
 def equivalents() -> dict[str, str]:
-    """Mutants that make no difference, with the reason: by name, or by key where others share the name."""
-    lines = (Path(__file__).parent / "equivalent.txt").read_text(encoding="utf-8").splitlines()
+    """Mutants that make no difference, with the reason."""
+    lines = (HERE / "equivalent.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.split(" # ", 1) for line in lines if line.strip() and not line.startswith("#")]
     return {name.strip(): why.strip() for name, why in pairs}
+
+
+def sample(there: list[Mutant]) -> tuple[list[Mutant], list[str]]:
+    """The sample that is kept, of the mutants that there are, and the names that are gone; others take their places."""
+    lines = (HERE / "sample.txt").read_text(encoding="utf-8").splitlines()
+    keys = [line for line in lines if line.strip() and not line.startswith("#")]
+    known = {one.key: one for one in there}
+    found = [known[key] for key in keys if key in known]
+    taken = {one.key for one in found}
+    rest = (one for one in shuffled(there, SEED) if one.key not in taken)
+    found += [one for one, _ in zip(rest, range(COUNT - len(found)), strict=False)]
+    return found, [key for key in keys if key not in known]
+
+
+def written(chosen: list[Mutant]) -> None:
+    """Write the sample down, in the order of the files."""
+    first = f"# {COUNT} mutants drawn once: FILE :: FUNCTION :: BEFORE -> AFTER [which of several alike]"
+    (HERE / "sample.txt").write_text("\n".join([first, *sorted(one.key for one in chosen)]) + "\n", encoding="utf-8")
 
 
 class Copy:
@@ -237,35 +147,43 @@ class Copy:
             shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "mutation"))
         for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
             shutil.copy(ROOT / name, there / name)
-        # no byte code: a mutant of the same size, written within a second, would be taken for the file before
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(there / "src"), str(HERE)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "CONVOSCOPE_ROTATION": "0",
         }
         self._process: subprocess.Popen[str] | None = None
+        self._second = int(time.time())
+
+    def write(self, file: str, text: str) -> None:
+        """Write a file of the program; each time of another second, or byte code of the same size would pass for it."""
+        self._second += 1
+        self.path(file).write_text(text, encoding="utf-8")
+        os.utime(self.path(file), (self._second, self._second))
 
     def path(self, file: str) -> Path:
         """A file of the program in the copy."""
         return self.there / "src" / "convoscope" / file
 
-    def watched(self, room: str, kept: Path) -> list[dict[str, Any]]:
-        """Every test of a room with the lines that it runs; kept until program or tests change."""
+    def watched(self, room: str, kept: Path, until: float) -> list[dict[str, Any]] | None:
+        """Every test of a room with the lines that it runs; kept until program or tests change. None: no time left."""
         files, tests = MIRROR[room]
         rows: list[dict[str, Any]] = []
         for test in tests:
             digest = hashlib.sha256()
-            for one in (self.there / test, *map(self.path, files), Path(__file__).with_name("lines.py")):
+            for one in (self.there / test, *map(self.path, files)):
                 digest.update(one.read_bytes())
             place = kept / f"{room}-{Path(test).stem}-{digest.hexdigest()[:12]}.jsonl"
             if not place.exists():
+                if time.monotonic() > until:
+                    return None
                 print(f"watching {test} for {room}", flush=True)
                 part = place.with_suffix(".part")
                 part.unlink(missing_ok=True)
                 more = {
                     "MUTATION_LINES": str(part),
-                    "MUTATION_FILES": os.pathsep.join(str(self.path(file)) for file in files),
+                    "MUTATION_ROOT": str(self.path("")),
+                    "MUTATION_FILES": os.pathsep.join(files),
                 }
                 command = [self.python, "-m", "pytest", "-q", "-p", "lines", "-p", "no:cacheprovider", test]
                 with open(kept / "watched.txt", "a") as said:
@@ -286,7 +204,7 @@ class Copy:
 
     def asked(self, one: Mutant, rows: list[dict[str, Any]]) -> list[str]:
         """The tests that run the mutant's lines, the quickest first; where none does, those of its file."""
-        file, wanted = str(self.path(one.file)), set(range(one.line, one.end + 1))
+        file, wanted = one.file, set(range(one.line, one.end + 1))
         here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
         if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
             here = [row for row in rows if row["test"] and file in row["lines"]]
@@ -307,7 +225,7 @@ class Copy:
             )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"tests": tests, "timeout": 4 * BUDGET}) + "\n")
+        self._process.stdin.write(json.dumps({"tests": tests, "timeout": 10 * BUDGET}) + "\n")
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
         # a mutant that hangs or ends the process is noticed
@@ -338,21 +256,23 @@ def run(chosen: list[Mutant], done: dict[str, dict[str, Any]], given: argparse.N
                     return
                 began = time.monotonic()
                 what, said, tests = "equivalent", "", []
-                if not {one.name, one.key} & known.keys():
+                if one.key not in known:
                     if one.room not in rows:
-                        rows[one.room] = copied.watched(one.room, kept)
+                        watched = copied.watched(one.room, kept, until)
+                        if watched is None:
+                            return
+                        rows[one.room] = watched
                     tests = copied.asked(one, rows[one.room])
                     what = "survived"
                     if tests:
-                        file = copied.path(one.file)
-                        right = file.read_text(encoding="utf-8")
-                        file.write_text(mutated(one.file, one.number), encoding="utf-8")
+                        right = copied.path(one.file).read_text(encoding="utf-8")
+                        copied.write(one.file, mutated(one.file, one.number))
                         try:
                             what, said = copied.outcome(tests)
                         finally:
-                            file.write_text(right, encoding="utf-8")
+                            copied.write(one.file, right)
                 yield {
-                    **asdict(one), "key": one.key, "name": one.name, "outcome": what, "tests": len(tests),
+                    **asdict(one), "key": one.key, "outcome": what, "tests": len(tests),
                     "said": said[-300:], "seconds": round(time.monotonic() - began, 1),
                 }  # fmt: skip
         finally:
@@ -362,8 +282,9 @@ def run(chosen: list[Mutant], done: dict[str, dict[str, Any]], given: argparse.N
 def main() -> int:
     """Run and report; ends with 1 where fewer are killed than asked."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--count", type=int, default=40)
-    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--fresh", type=int, default=0, help="so many that are not in sample.txt, instead of it")
+    flags.add_argument("--seed", type=int, default=0, help="of --fresh")
+    flags.add_argument("--mend", action="store_true", help="write sample.txt with others for those that are gone")
     flags.add_argument("--only", default=",".join(MIRROR), help=f"of {', '.join(MIRROR)}")
     flags.add_argument("--minutes", type=float, default=60.0, help="no further mutant is begun after so many")
     flags.add_argument(
@@ -375,11 +296,19 @@ def main() -> int:
     flags.add_argument("--retry", action="store_true", help="those that had survived are tried again")
     flags.add_argument("--least", type=float, default=0.9, help="share that must be killed")
     given = flags.parse_args()
-    rooms = given.only.split(",")
-    every = mutants(sorted(rooms, key=list(MIRROR).index))
-    chosen = random.Random(given.seed).sample(every, min(given.count, len(every)))
-    chosen.sort(key=lambda one: rooms.index(one.room))
-    print(f"{len(chosen)} of {len(every)} mutants of {given.only}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves no copy behind
+    rooms, there = given.only.split(","), every(list(MIRROR))
+    chosen, gone = sample(there)
+    for key in gone:
+        print(f"gone: {key}", flush=True)
+    if given.mend:
+        written(chosen)
+    if given.fresh:
+        drawn = {one.key for one in chosen}
+        chosen = [one for one in shuffled(there, given.seed) if one.key not in drawn and one.room in rooms]
+        chosen = chosen[: given.fresh]
+    chosen = sorted((one for one in chosen if one.room in rooms), key=lambda one: list(MIRROR).index(one.room))
+    print(f"{len(chosen)} of {len(there)} mutants", flush=True)
     place = Path(given.rows)
     place.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, dict[str, Any]] = {}
@@ -390,10 +319,9 @@ def main() -> int:
         done[row["key"]] = row
         with place.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        print(f"{row['outcome']:<10} {row['file']}:{row['line']}  {row['before']}  ->  {row['after']}", flush=True)
+        print(f"{row['outcome']:<10} {row['line']:>4} {row['key']}", flush=True)
     known = equivalents()
-    outcomes = [done[one.key]["outcome"] if not {one.name, one.key} & known.keys() else "equivalent"
-                for one in chosen if one.key in done]  # fmt: skip
+    outcomes = ["equivalent" if one.key in known else done[one.key]["outcome"] for one in chosen if one.key in done]
     killed, survived = outcomes.count("killed"), outcomes.count("survived")
     share = killed / max(1, killed + survived)
     print(f"\n{killed} of {killed + survived} killed ({share:.0%}), {outcomes.count('equivalent')} known to make no "

@@ -205,6 +205,7 @@ USAGE: dict[str, tuple[list[str], str, dict[str, Write]]] = {
     "unknown method": (explain("-m", "gradcam"), "grad-cam", {}),
     "no method": (explain("-m", ","), "--method is empty", {}),
     "unknown class": (explain("-t", "catt"), "Did you mean cat", {}),
+    "class like no other": (explain("-t", "zebra"), "The names are house, tree, car", {}),
     "class out of range": (explain("-t", "10"), "0 to 9", {}),
     "negative class": (explain("-t", "-1"), "no class -1", {}),
     "rank out of range": (explain("-t", "top11"), "only 10 classes", {}),
@@ -240,6 +241,20 @@ USAGE: dict[str, tuple[list[str], str, dict[str, Write]]] = {
     ),
     "unknown resize": (explain("--resize", "soft"), "exact or plain", {}),
     "negative parts": (explain("--parts", "-1"), "--parts|-1", {}),
+    "ray of no cluster": (explain("--ray", "127.0.0.1:1"), "nothing answers there.*--ray local", {}),
+    "ray of no cluster, folder deep": (
+        ["diagnose", "toybox", "GOOD", "-o", "out/deep", "--ray", "ray://127.0.0.1:1"], "nothing answers there", {}
+    ),
+    "ray of no cluster, measured": (
+        ["evaluate", "toybox", "--measure", "pointing", "-o", "out", "--ray", "127.0.0.1:1"], "nothing answers", {}
+    ),
+    "ray of no cluster, surveyed": (
+        ["survey", "toybox", "GOOD", "-o", "out/s", "--ray", "127.0.0.1:1"], "nothing answers", {}
+    ),
+    "survey of no folder": (["survey", "toybox", "nowhere", "-o", "out/s"], "no such folder", {}),
+    "survey of an empty folder": (
+        ["survey", "toybox", "dir", "-o", "out/s"], "holds no pictures|No pictures", {"dir": lambda p: p.mkdir()}
+    ),
     "out is a file": (["explain", "toybox", "GOOD", "-o", "o"], "this is a file", {"o": text("")}),
     "out inside a file": (["explain", "toybox", "GOOD", "-o", "o/p"], "file", {"o": text("")}),
     "glob of nothing": (["explain", "toybox", "none/*.jpg", "-o", "out"], "no file matches", {}),
@@ -279,6 +294,7 @@ def test_bad_usage(cli, tmp_path, monkeypatch, good, name):
     assert re.search(said, sentence), sentence
     assert answer.out == ""
     assert "this code must not run" not in answer.out + answer.err
+    assert not (tmp_path / "out").exists(), "a command that is refused leaves no folder"
 
 
 def test_there_are_forty_kinds():

@@ -16,7 +16,7 @@ from scipy import stats
 
 import convoscope as cs
 from convoscope.cli import run
-from convoscope.improve import labels, pipelines
+from convoscope.improve import attempts, batch_norm, labels, pipelines
 from convoscope.improve.collection import Labelled
 from convoscope.improve.compression import quality
 from convoscope.improve.copies import groups, pairs, signature
@@ -111,16 +111,16 @@ def test_divergence_is_that_of_two_gaussians() -> None:
     own = torch.distributions.Normal(torch.tensor(observed.mean(1)), torch.tensor(observed.std(1)))
     kept = torch.distributions.Normal(torch.tensor(mean), torch.tensor(np.sqrt(variance)))
     expected = float(torch.distributions.kl_divergence(own, kept).mean())
-    assert pipelines.layer_divergence(moments, mean, variance) == pytest.approx(expected, rel=1e-4)
+    assert batch_norm.layer_divergence(moments, mean, variance) == pytest.approx(expected, rel=1e-4)
     # many drawings at once are what each gives by itself
     way = pipelines.Pipeline("", Preprocessing((8, 8)))
     memory = [(mean, variance), (mean[:2], variance[:2])]
     rows = rng.integers(0, 50, (3, 50))
     weights = np.stack([np.bincount(row, minlength=50) for row in rows]) / 50
     layers = (moments, moments[:, :, :2])
-    together = pipelines.divergences(pipelines.Tried(way, None, layers, np.arange(50)), memory, weights)
-    drawn = [pipelines.Tried(way, None, tuple(one[row] for one in layers), row) for row in rows]
-    apart = [pipelines.divergence(one, memory) for one in drawn]
+    together = batch_norm.divergences(attempts.Tried(way, None, layers, np.arange(50)), memory, weights)
+    drawn = [attempts.Tried(way, None, tuple(one[row] for one in layers), row) for row in rows]
+    apart = [batch_norm.divergence(one, memory) for one in drawn]
     np.testing.assert_allclose(together, apart, rtol=1e-10)
 
 
@@ -135,7 +135,7 @@ def test_batch_norm_gives_the_mean_and_std_back(drawn: list[tuple[Image.Image, s
     network.eval()
     given = cs.wrap(network, mean=(0, 0, 0), std=(1, 1, 1), size=48)
     held = Labelled.of(drawn[:40], given)
-    found = pipelines.fitted(given, held, given.preprocessing, np.arange(40))
+    found = batch_norm.fitted(given, held, given.preprocessing, np.arange(40))
     assert found is not None
     assert found.preprocessing.mean == pytest.approx(mean, abs=0.02)
     assert found.preprocessing.std == pytest.approx(std, rel=0.03)
@@ -151,12 +151,12 @@ def test_a_pipeline_is_tried_on_what_can_be_read(
     held = Labelled.of(tmp_path, toybox)
     given = pipelines.Pipeline("as given", toybox.preprocessing)
     rows = np.arange(3, 37)
-    whole = pipelines.attempt(toybox, held, given, rows)
+    whole = attempts.attempt(toybox, held, given, rows)
     assert whole.rows.tolist() == rows.tolist()
     for row in (3, 17, 36, 39):
         Path(held.uris[row]).unlink()
     Path(held.uris[20]).write_bytes(Path(held.uris[20]).read_bytes()[:900])
-    again = pipelines.attempt(toybox, held, given, rows)
+    again = attempts.attempt(toybox, held, given, rows)
     assert again.rows.tolist() == [row for row in rows if row not in (3, 17, 20, 36)]
     assert whole.scores is not None
     assert again.scores is not None
@@ -164,7 +164,7 @@ def test_a_pipeline_is_tried_on_what_can_be_read(
     assert np.allclose(again.scores, whole.scores[kept], atol=1e-4)
     assert all(np.allclose(a, b[kept], atol=1e-4) for a, b in zip(again.moments, whole.moments, strict=True))
     with pytest.raises(cs.PictureError, match="None of the 2 pictures"):
-        pipelines.attempt(toybox, held, given, np.array([3, 20]))
+        attempts.attempt(toybox, held, given, np.array([3, 20]))
 
 
 @pytest.mark.parametrize("labelled", [True, False])

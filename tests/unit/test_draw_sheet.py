@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from convoscope.draw import canvas, colour, overlay, raster, sheet
-from convoscope.draw.sheet import Cell, Row, contact_sheet
+from convoscope.draw.contact import Cell, Row, contact_sheet
 from convoscope.errors import UsageError
 
 LONG = (

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..allocator import tune_allocator
 from ..files import disk_trouble
 from . import contents
-from .common import COULD_NOT_START, DONE, STOPPED, complain, quieten
+from .common import COULD_NOT_START, DONE, STOPPED, complain, forget_empty, quieten
 
 if TYPE_CHECKING:
     import typer
@@ -120,7 +120,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 some pictures failed, 2 could not start, 130 stopped.
 
     Whatever is raised becomes one sentence on standard error; ``CONVOSCOPE_TRACEBACK=1`` shows the traceback too.
+    A folder that was made for ``--out`` and stayed empty is taken away again.
     """
+    try:
+        return _run(arguments)
+    finally:
+        forget_empty()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     import typer
 
     from ..errors import ConvoscopeError

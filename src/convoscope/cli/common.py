@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -189,9 +190,13 @@ def open_from(spec: str, options: ModelOptions) -> Model:
 
 
 def check_workers(ray: str | None, workers: int | None) -> None:
-    """Raises :class:`UsageError` for ``--workers`` without ``--ray``."""
+    """Raises :class:`UsageError` for ``--workers`` without ``--ray``, and for a cluster that cannot be had."""
     if workers is not None and ray is None:
         raise UsageError("--workers is the number of processes of --ray: add --ray local, or a cluster's address.")
+    if ray is not None:
+        from ..parallel import check_cluster
+
+        check_cluster(ray, workers)
 
 
 def spread_over(spec: str, options: ModelOptions, ray: str | None, workers: int | None) -> RayPool | None:
@@ -245,9 +250,21 @@ def split_names(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+#: folders that this command has made, the outermost first
+_made: list[Path] = []
+
+
+def forget_empty() -> None:
+    """Take away the folders that this command made and put nothing into: it was refused before work began."""
+    while _made:
+        with contextlib.suppress(OSError):  # it holds something, or is gone
+            _made.pop().rmdir()
+
+
 def out_folder(path: str | Path) -> Path:
     """The folder, made where it is not there. Raises :class:`UsageError` where it cannot be."""
     folder = Path(path)
+    _made.extend(part.absolute() for part in reversed((folder, *folder.parents)) if not os.path.lexists(part))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

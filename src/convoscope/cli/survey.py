@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +50,7 @@ def survey(
         typer.Option("--truth", metavar="CSV", help="File and label of each picture; default: folder names."),
     ] = None,
     shard_size: Annotated[
-        int | None, typer.Option("--shard-size", min=1, help="Pictures in a unit; default: half a minute's work.")
+        int | None, typer.Option("--shard-size", min=1, help="Pictures in a shard; default: half a minute's work.")
     ] = None,
     arrange: Annotated[
         bool | None,
@@ -75,6 +76,8 @@ def survey(
     check_workers(ray, workers)
     opened = open_from(model, options)
     layers = _layers(opened, layer)
+    if "://" not in out:
+        common.out_folder(Path(out).parent)
     with common.progress("Listing pictures", quiet=json) as bar:
 
         def tell(at: Any) -> None:

@@ -24,6 +24,7 @@ from ..improve.look import batches
 from ..improve.statistics import LEVEL, halves
 from ..methods.base import Query
 from ..session import forward, protected
+from ..targets.units import no_such_layer
 from .chance import FEW, Exchange
 from .truth import Mask, Truth, on_input, overlap, read_truth
 
@@ -290,7 +291,7 @@ def grids_of(
 
         watched = model.watched(tuple(inputs.shape[1:]))
         if layer not in watched.layers:
-            raise LayerError(f"There is no layer {layer!r}: `convoscope layers` lists all.")
+            raise LayerError(no_such_layer(layer, list(watched.layers)))
         with protected(model, visit, {layer}):
             forward(model, inputs)
         if not kept:

@@ -23,7 +23,7 @@ def repaired(stage: Stage, count: int = _WORLD, shown: int = 2) -> Section:
 
     From ``count`` pictures; ``shown`` of each kind are drawn before and after.
     """
-    from ..draw import sheet
+    from ..draw import contact
     from ..html.page import Item, Section
     from ..improve.collection import Labelled
     from ..improve.repair.api import repair
@@ -48,7 +48,7 @@ def repaired(stage: Stage, count: int = _WORLD, shown: int = 2) -> Section:
     after = mended.model if mended.holds and mended.model is not None else stage.cheat
     shares = [_right(model, some) for some in (plain, others) for model in (stage.cheat, after)]
     rows = [_row(stage.cheat, after, one) for one in (*plain[:shown], *others[:shown])]
-    drawn = sheet.contact_sheet(rows, title="Grad-CAM for the predicted class, before and after the repair")
+    drawn = contact.contact_sheet(rows, title="Grad-CAM for the predicted class, before and after the repair")
     spots = _spots(found)
     return Section(
         "The shortcut found, and repaired",
@@ -81,7 +81,7 @@ def _right(model: Model, specimens: list[Specimen]) -> float:
 
 
 def _row(before: Model, after: Model, one: Specimen) -> Any:
-    from ..draw import sheet
+    from ..draw import contact
     from ..explanation import explain
 
     cells = []
@@ -90,9 +90,11 @@ def _row(before: Model, after: Model, one: Specimen) -> Any:
         best = explanation.prediction[0]
         heatmap = explanation["grad-cam"]
         cells.append(
-            sheet.Cell(heatmap.overlay(), name, heatmap.scale(), f"says {best['label']} ({best['probability']:.0%})")
+            contact.Cell(
+                heatmap.overlay(), name, heatmap.scale(), f"says {best['label']} ({best['probability']:.0%})"
+            )
         )
-    return sheet.Row(one.picture(), f"a {one.label}", "", cells)
+    return contact.Row(one.picture(), f"a {one.label}", "", cells)
 
 
 def _spots(found: Shortcuts) -> Any:

@@ -19,7 +19,7 @@ def shortcut(stage: Stage) -> Section:
     """The shortcut."""
     import numpy as np
 
-    from ..draw import sheet
+    from ..draw import contact
     from ..explanation import explain
     from ..html.page import Item, Section
     from ..toybox import draw
@@ -38,7 +38,7 @@ def shortcut(stage: Stage) -> Section:
     for number in (0, 1):
         rows.append(_row("with the tag", honest[3][number], cheat[3][number]))
         rows.append(_row("without it", honest[4][number], cheat[4][number]))
-    drawn = sheet.contact_sheet(rows, title="Grad-CAM for the class cup", footnote="Each map on its own scale.")
+    drawn = contact.contact_sheet(rows, title="Grad-CAM for the class cup", footnote="Each map on its own scale.")
     return Section(
         "The shortcut",
         f"Two networks call the tagged cups cups: the honest one {honest[1]:.0%} of {_PICTURES}, the cheat "
@@ -51,15 +51,15 @@ def shortcut(stage: Stage) -> Section:
 
 def _row(title: str, honest: Explanation, cheat: Explanation) -> Any:
     """One picture, by both networks."""
-    from ..draw import sheet
+    from ..draw import contact
 
     cells = []
     for name, one in (("the honest network", honest), ("the cheat", cheat)):
         best = one.prediction[0]
         heatmap = one["grad-cam"]
         note = f"says {best['label']} ({best['probability']:.0%})"
-        cells.append(sheet.Cell(heatmap.overlay(), name, heatmap.scale(), note))
-    return sheet.Row(honest.fitted.picture.image, title, "", cells)
+        cells.append(contact.Cell(heatmap.overlay(), name, heatmap.scale(), note))
+    return contact.Row(honest.fitted.picture.image, title, "", cells)
 
 
 def _share(explanation: Explanation, specimen: Specimen) -> float:

@@ -32,7 +32,7 @@ def league(stage: Stage) -> Section:
 
 def sanity(stage: Stage) -> Section:
     """Does the map see the network at all?"""
-    from ..draw import sheet
+    from ..draw import contact
     from ..explanation import explain
     from ..html.page import Item, Section
     from ..trust.sanity import classifier, learnt_modules, randomised
@@ -51,9 +51,9 @@ def sanity(stage: Stage) -> Section:
         result = explain(model, picture, methods, target="cat")
         if title == "classifier drawn anew":
             kept = {name: rank_correlation(trained[name].values, result[name].values) for name in methods}
-        cells = [sheet.Cell(one.overlay(), one.title, one.scale()) for one in result.values()]
-        rows.append(sheet.Row(picture.image, title, "", cells))
-    drawn = sheet.contact_sheet(rows, title="One cat, the same question", footnote="Each map on its own scale.")
+        cells = [contact.Cell(one.overlay(), one.title, one.scale()) for one in result.values()]
+        rows.append(contact.Row(picture.image, title, "", cells))
+    drawn = contact.contact_sheet(rows, title="One cat, the same question", footnote="Each map on its own scale.")
     return Section(
         "Does the map see the network at all?",
         "A map that stays the same when weights are thrown away shows the picture, not what was learnt. With the "

@@ -13,11 +13,13 @@ from scipy.optimize import linear_sum_assignment
 
 from ..errors import ModelError, PictureError
 from . import pipelines
+from .attempts import Tried, attempt, norms
+from .batch_norm import divergence, divergences, fitted, remembered
 from .compression import compression
 from .diagnose.stage import FEWEST, Case, StageResult
 from .finding import Finding
 from .look import Looked
-from .pipelines import FACTOR, Floats, Pipeline, Tried, attempt, divergence, divergences
+from .pipelines import FACTOR, Floats, Pipeline
 from .statistics import Interval, mcnemar, paired, share
 
 #: pictures of half A on which pipelines are searched
@@ -58,7 +60,7 @@ class InputStage:
             order, made = _label_order(case, known)
             findings += order
             tests += made
-        remembers = bool(pipelines.norms(model))
+        remembers = bool(norms(model))
         tables: list[dict[str, Any]] = []
         stops = False
         if len(looked.pictures) < FEWEST:
@@ -114,8 +116,8 @@ def _search(case: Case, known: NDArray[np.bool_]) -> _Searched:
     rows = _sample(of, looked.pictures.truth, SEARCHED, case.seed)
     own = [(one.height, one.width) for one in case.properties]
     listed = [Pipeline("as given", given), *pipelines.values(given)]
-    memory = pipelines.remembered(model)
-    matched = pipelines.fitted(model, looked.pictures, given, rows[:48]) if memory else None
+    memory = remembered(model)
+    matched = fitted(model, looked.pictures, given, rows[:48]) if memory else None
     if matched is not None:
         listed.append(matched)
     if labelled:  # batch norm hardly notices sizes: without labels there is nothing to choose by
@@ -244,7 +246,7 @@ def _next(case: Case, one: Pipeline) -> str:
 
 def _by_memory(case: Case, searched: _Searched) -> tuple[list[Finding], int]:
     """Batch norm's favourite of half A against the given pipeline, on half B."""
-    memory = pipelines.remembered(case.model)
+    memory = remembered(case.model)
     # the fitted mean and std can always be made to fit better: they say that something is off, not what
     named = [at for at, one in enumerate(searched.tried) if one.pipeline.group != "fitted"]
     best = min(named, key=lambda at: searched.kl[at])

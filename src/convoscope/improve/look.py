@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelError, PictureError
+from ..models.formats import laid_out
 from ..models.model import Model
 from ..pictures.picture import ModelInput, Picture
 from ..session import forward, protected
@@ -158,12 +159,12 @@ def batches(
                     failed[pictures.uris[row]] = one
                     continue
                 if fitted and one.tensor.shape != fitted[0].tensor.shape:
-                    yield group, model.inputs(fitted)
+                    yield group, laid_out(model, model.inputs(fitted))
                     group, fitted = [], []
                 group.append(row)
                 fitted.append(one)
             if fitted:
-                yield group, model.inputs(fitted)
+                yield group, laid_out(model, model.inputs(fitted))
 
 
 def _ahead(

@@ -145,7 +145,8 @@ def _open_timm(name: str, weights: str | None, trust_pickle: bool) -> Opened:
         raise MissingExtra("timm", "timm", f"timm:{name}") from None
     if not timm.is_model(name.split(".")[0].removeprefix("hf_hub:")) and not name.startswith("hf"):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise ModelError(f"timm has no network {name!r}.{' Did you mean ' + ', '.join(near) + '?' if near else ''}")
+        hint = f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists its names."
+        raise ModelError(f"timm has no network {name!r}. {hint}")
 
     def build(**settings: Any) -> nn.Module:
         return timm.create_model(name, pretrained=False, **settings)  # type: ignore[no-any-return]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..models.model import Model
 
 _RANK = re.compile(r"top([1-9]\d*)")
+#: so many names of classes are all said where a name is refused
+FEW = 20
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def class_index(target: Any, labels: Sequence[str] | None, classes: int) -> int:
     return index
 
 
-def named_class(name: str, labels: Sequence[str] | None) -> int:
-    """The index of a class name: exact (then ignoring case), else a unique part.
+def named_class(name: str, labels: Sequence[str] | None, kind: str = "class") -> int:
+    """The index of a class name (or of another ``kind`` of name): exact (then ignoring case), else a unique part.
 
     Raises :class:`TargetError` that lists the candidates, or the nearest names where it is misspelt.
     """
@@ -195,6 +197,16 @@ def named_class(name: str, labels: Sequence[str] | None) -> int:
         shown = ", ".join(f"{labels[i]} ({i})" for i in (words or partial)[:8])
         more = f" and {len(partial) - 8} more" if len(partial) > 8 else ""
         raise TargetError(f"{name!r} could be {shown}{more}: give the whole name or the number.")
-    near = difflib.get_close_matches(wanted, folded, 3, 0.5)
-    hint = f" Did you mean {', '.join(labels[folded.index(n)] for n in near)}?" if near else ""
-    raise TargetError(f"There is no class named {name!r}.{hint}")
+    raise TargetError(f"There is no {kind} named {name!r}. {instead(name, labels)}")
+
+
+def instead(name: str, labels: Sequence[str]) -> str:
+    """What would work for a name that is not among the labels: the nearest, or all of a few, or some and how many."""
+    folded = [label.casefold() for label in labels]
+    near = difflib.get_close_matches(name.strip().casefold(), folded, 3, 0.5)
+    if near:
+        return f"Did you mean {', '.join(labels[folded.index(one)] for one in near)}?"
+    if len(labels) <= FEW:
+        return f"The names are {', '.join(labels)}."
+    some = ", ".join(labels[:: max(1, len(labels) // 4)][:4])
+    return f"There are {len(labels)}, among them {some}: give another name, a part of one, or a number from 0."

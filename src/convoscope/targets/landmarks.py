@@ -82,7 +82,8 @@ class Landmark(Target):
         else:
             if names is None:
                 raise TargetError(f"{model.name}'s landmarks have no names: give {self.name!r} as a number.")
-            index = named_class(str(self.name).replace("-", "_") if self.name not in names else str(self.name), names)
+            wanted = str(self.name) if self.name in names else str(self.name).replace("-", "_")
+            index = named_class(wanted, names, "landmark")
         if not 0 <= index < count:
             raise TargetError(f"There is no landmark {index}: {model.name} has {count} (0 to {count - 1}).")
         return index

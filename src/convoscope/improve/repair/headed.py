@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...engine.passes.untouched import innermost
 from ...errors import ModelError
+from ...models.formats import laid_out
 from ...models.model import Model
 from ...models.outputs import logits
 from ...session import forward, protected
@@ -108,12 +109,13 @@ def features(model: Model, head: Head, batches: Iterable[Tensor]) -> Tensor:
 def _watched(model: Model, module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     kept: list[Tensor] = []
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
+    inputs = laid_out(model, inputs.to(model.device, dtype))
     with protected(model):
         handle = module.register_forward_pre_hook(
             lambda _, given: kept.append(given[0].detach().float().cpu().clone())
         )
         try:
-            output = forward(model, inputs.to(model.device, dtype))
+            output = forward(model, inputs)
         finally:
             handle.remove()
     if len(kept) != 1:

@@ -16,8 +16,9 @@ from ...engine.passes.untouched import innermost
 from ...errors import ModelError
 from ...models.model import Model
 from ...pictures.picture import Preprocessing
+from ..attempts import attempt
 from ..collection import Labelled
-from ..pipelines import Pipeline, attempt, geometries, values
+from ..pipelines import Pipeline, geometries, values
 from ..shortcuts.bench import Bench
 from .attempt import Attempt
 from .gate import Measured, judge, likelihood, log_chance

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import ModelError, PictureError, UsageError
+from ...models.formats import laid_out
 from ...models.model import Model
 from ...session import forward, protected
 from ...surveys.gather.work import class_scores
@@ -235,7 +236,7 @@ def _chunks(count: int, size: int) -> Iterator[Ints]:
 
 def _forward(model: Model, inputs: Tensor) -> NDArray[np.float32]:
     dtype = model.dtype if model.dtype.is_floating_point else torch.float32
-    output = forward(model, inputs.to(model.device, dtype))
+    output = forward(model, laid_out(model, inputs.to(model.device, dtype)))
     values = class_scores(model, output, len(inputs))
     if values is None:
         raise ModelError(

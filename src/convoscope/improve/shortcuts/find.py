@@ -14,6 +14,7 @@ from ...errors import ConvoscopeError, UsageError
 from ...models.opening import open_model
 from ...notebook import shows_progress
 from ...surveys.gather.shards import class_of
+from ...targets.classes import instead
 from ..collection import Labelled
 from ..statistics import corrected
 from . import families
@@ -170,7 +171,9 @@ def _indices(bench: Bench, labels: Sequence[str], flag: str) -> set[int]:
     for label in labels:
         index = class_of(label, bench.model.labels, None)[1]
         if index is None:
-            raise UsageError(f"{flag} {label}: the network has no class of this name.")
+            raise UsageError(
+                f"{flag} {label}: the network has no class of this name. {instead(label, bench.model.labels or ())}"
+            )
         found.add(index)
     return found
 

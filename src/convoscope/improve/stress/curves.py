@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import ModelError
+from ...models.formats import laid_out
 from ...models.model import Model
 from ...session import forward, protected
 from ...surveys.gather.work import class_scores
@@ -86,7 +87,7 @@ def stressed(
         rows.extend(at)
         for change, level in keys:
             made = change.apply(values, change.strengths[level], seeds)
-            given = model.preprocessing.normalise(made).to(inputs)
+            given = laid_out(model, model.preprocessing.normalise(made).to(inputs))
             answer, after = _forward(model, given, layers, centre)
             scores[change.name, level].append(answer)
             for name in layers:

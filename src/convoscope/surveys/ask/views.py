@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..store.store import Store
     from .maps import EmbeddingMap
     from .neighbors import Depth, Neighbors
-    from .patches import Patches
+    from .patch import Patches
     from .tables import Mistakes, Units
     from .why import Why
 

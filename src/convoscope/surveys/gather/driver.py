@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ...errors import StoreError
+from ...errors import ConvoscopeError, StoreError
+from ...models.formats import wants_channels_last
 from ...models.model import Model
 from ...models.opening import open_model
 from ...notebook import shows_progress
@@ -91,12 +93,19 @@ def survey(
     """
     opened = open_model(model) if not isinstance(model, Model) else model
     recipe = make_recipe(opened, layers, embed, top)
+    ours = "://" not in str(store) and not Path(store).exists()
     target, rate = _open(store, recipe, opened, memory_format)
     try:
-        items, found = _list(target, opened, folder, truth, progress)
-        todo = _missing(target, items)
-        if todo and all(item.error for item in items):
-            raise unreadable(found)
+        try:
+            items, found = _list(target, opened, folder, truth, progress)
+            todo = _missing(target, items)
+            if todo and all(item.error for item in items):
+                raise unreadable(found)
+        except ConvoscopeError:
+            if ours:  # refused before any work: no empty store is left
+                target.close()
+                shutil.rmtree(store, ignore_errors=True)
+            raise
         shards = _units(target, todo, shard_size, rate)
         if ray is None:
             _run(target, opened, shards, progress)
@@ -233,13 +242,7 @@ def choose_format(model: Model, batch_size: int, memory_format: str = "auto") ->
     inputs = torch.randn((count, model.preprocessing.channels, *size), generator=generator).to(model.device, dtype)
     chosen = memory_format
     if memory_format == "auto":
-        wide = plain = 0
-        for module in model.module.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                work = module.weight.numel()
-                wide += work if module.groups == 1 and module.in_channels >= 16 else 0
-                plain += work
-        chosen = "channels_last" if model.device.type == "cpu" and plain and wide > plain / 2 else "contiguous"
+        chosen = "channels_last" if wants_channels_last(model) else "contiguous"
     with protected(model):
         for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...errors import ConvoscopeError, UsageError
 from ...improve.documents import FILES
 from ...plain import plain
+from ...targets.classes import instead
 from ..cache import key_of
 from ..material import Names, command, names_of, pictures_of, truth_folder
 from ..schemas import REFUSALS
@@ -158,7 +159,7 @@ async def answer(request: Request, given: Answer) -> dict[str, Any]:
     app_state = bench_of(request)
     labels = app_state.model.labels
     if labels is not None and given.label not in labels:
-        raise UsageError(f"The network has no class {given.label!r}.")
+        raise UsageError(f"The network has no class {given.label!r}. {instead(given.label, labels)}")
 
     def make() -> dict[str, Any]:
         answers = app_state.shelf.answer(given.label, given.is_part)

@@ -12,7 +12,7 @@ from PIL import Image
 from ... import ask as probe
 from ...errors import LayerError, UsageError
 from ...plain import plain
-from ...targets.units import layer_of, parse_unit
+from ...targets.units import layer_of, no_such_layer, parse_unit
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, Against, PictureId, Target, Unit
@@ -80,7 +80,7 @@ async def wanted(
     app_state = bench_of(request)
     channels = app_state.model.watched().layers.get(layer)
     if channels is None:
-        raise UsageError(f"{app_state.model.name} has no layer {layer}.")
+        raise LayerError(no_such_layer(layer, list(app_state.model.watched().layers)))
 
     def make() -> dict[str, dict[str, Any]]:
         shelf, found = app_state.wanted(), {}

@@ -174,6 +174,8 @@ export const FINDINGS = {
 // parts of sentences: what stands in a gap, and short words of tables
 export const PIECES = {
   "{} byte for byte": "바이트까지 같은 것 $1장", "{} mirrored": "좌우로 뒤집은 것 $1장", "{} changed a little": "조금 바뀐 것 $1장",
+  "landmark": "특징점", "Did you mean {}?": "$1을(를) 뜻하셨나요?", "The names are {}.": "있는 이름: $1.",
+  "There are {}, among them {}: give another name, a part of one, or a number from 0.": "$2 등 $1개가 있습니다. 다른 이름이나 그 일부, 또는 0부터의 번호를 주세요.",
   "too sure": "지나치게 확신합니다", "not sure enough": "확신이 모자랍니다",
   "{} (or {}: they cannot be told apart)": "$1 (또는 $2: 서로 구별되지 않음)", "{} is {}": "$1은(는) $2",
   "channels in the order BGR": "BGR 순서의 채널", "{}, in the order BGR": "BGR 순서로 $1", "ImageNet's mean and std": "ImageNet의 평균과 표준 편차", "values in 0..1": "0..1의 값", "values in -1..1": "-1..1의 값", "values in 0..255": "0..255의 값",
