@@ -76,7 +76,7 @@ def test_another_network_at_the_same_address_is_shown_anew(chromium: Any, tmp_pa
     page.locator("#strip .thumb").nth(1).click()
     page.wait_for_selector(".toast.error")
     with running(create_app(convoscope.open_model("toybox-cheat"), tmp_path / "pictures"), port):
-        until(page, "document.querySelector('#top .model')?.textContent === 'toybox-cheat'", timeout=60)
+        page.locator("#top .model", has_text="toybox-cheat").wait_for(timeout=60_000)  # it loads itself anew
         page.wait_for_selector("img.filters")
         assert page.evaluate(drawn) != before
     page.context.close()

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from browser_helpers import Held, until
+from browser_helpers import Held, looking, running, until
 
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+import convoscope
 from convoscope import ask
+from convoscope.toybox import write
+from convoscope.web import create_app
 
 pytestmark = pytest.mark.browser
 
@@ -61,6 +67,33 @@ def test_a_picture_on_its_way_is_seen_to_be_on_its_way(tab: Any) -> None:
     change(page, tab="decide")
     tab.settled()
     assert page.locator(".changing").count() == 0
+
+
+def test_a_picture_that_cannot_be_read_shows_nothing_of_the_former_one(chromium: Any, tmp_path: Any) -> None:
+    folder = tmp_path / "pictures"
+    write(folder, 2, seed=4)
+    (folder / "zz.png").write_bytes((folder / sorted(one.name for one in folder.glob("*.png"))[0]).read_bytes()[:300])
+    with running(create_app(convoscope.open_model("toybox"), folder)) as url:
+        page = chromium.new_context(**looking((1280, 860))).new_page()
+        page.set_default_timeout(30_000)
+        page.goto(f"{url}/?methods=grad-cam&tour=0")
+        page.locator('[data-method="grad-cam"] .legend canvas').wait_for()
+        page.locator("#strip .thumb").last.click()
+        page.locator("#maps .problem").wait_for()
+        assert page.locator("#maps .frame, .bars li").count() == 0
+        photo = "document.querySelector('.frame.photo canvas')"
+        drawn = page.evaluate(
+            f"{photo}.getContext('2d').getImageData(0, 0, {photo}.width, {photo}.height).data.some((v) => v)"
+        )
+        assert not drawn
+        assert page.locator("#right .problem").count() == 1
+        change(page, tab="layer", layer="layer3")
+        page.locator(".tiles .problem").wait_for()
+        page.locator("#strip .thumb").first.click()
+        page.wait_for_selector(".tile canvas")
+        change(page, tab="decide")
+        page.locator('[data-method="grad-cam"] .legend canvas').wait_for()
+        page.context.close()
 
 
 def test_another_picture_is_marked_while_the_maps_of_the_former_one_are_made(tab: Any) -> None:

@@ -10,6 +10,7 @@ export const app = {
   pictures: [],
   picture: null, // the details of the chosen picture
   failed: null, // the picture that could not be opened
+  why: "", // and why
   reading: null, // what the network makes of it
 };
 

@@ -181,7 +181,8 @@ async function pictureCard(body) {
   const mine = ++asked;
   const picture = app.picture;
   // until the chosen picture's details are here, the former one's would stand under its thumbnail
-  if (!picture || (picture.id !== state.picture && app.failed !== state.picture)) { fill(body, h("p", { class: state.picture ? "soft computing" : "soft" }, state.picture ? t("computing") : t("noPictures"))); return; }
+  if (app.failed && app.failed === state.picture) { fill(body, h("p", { class: "problem" }, app.why)); return; }
+  if (!picture || picture.id !== state.picture) { fill(body, h("p", { class: state.picture ? "soft computing" : "soft" }, state.picture ? t("computing") : t("noPictures"))); return; }
   const neighbours = h("section");
   const best = app.reading?.classes?.[0];
   fill(body, h("h2", { class: "wrap" }, picture.name),

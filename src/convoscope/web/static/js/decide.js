@@ -75,8 +75,15 @@ const refresh = latest(async () => {
   const names = list("methods");
   stopWorks();
   trust = {};
-  layout(names);
   unsettled();
+  if (app.failed === state.picture) { // nothing of the former picture stands there as if it were this one's
+    shown = new Map();
+    photoFrame.blank();
+    fill(answers);
+    fill(grid, h("p", { class: "problem" }, app.why));
+    return;
+  }
+  layout(names);
   if (app.picture?.id !== state.picture) return; // the details are on their way: "reading" comes back here
   panel.classList.add("stale");
   try {

@@ -75,6 +75,13 @@ export class Frame {
     this.notes.replaceChildren(photoBase.over.whole ? "" : h("p", { class: "soft" }, t("inputDrawn", { w: photoBase.details.width, h: photoBase.details.height })));
   }
 
+  /** Nothing: the photo cannot be shown. */
+  blank() {
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.marks.replaceChildren();
+    this.values = null;
+  }
+
   /** A map over the photo. */
   async map(about, array, scale, opacity) {
     const alone = about.pixels && opacity === null;

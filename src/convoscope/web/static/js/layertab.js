@@ -53,6 +53,7 @@ async function show() {
   const layer = layerOf(state.layer);
   if (!panel?.isConnected || !layer || !state.picture) return;
   panel.classList.toggle("stale", waiting());
+  if (app.failed === state.picture && state.tiles !== "filter") { photoFrame.blank(); below(); fill(tiles, h("p", { class: "problem" }, app.why)); return; }
   if (state.tiles === "filter") { if (app.picture?.id === state.picture) photoFrame.plain().catch(failed); showFilters(layer, mine); return; }
   if (state.tiles === "how") { const node = h("div", { class: "how-root" }); fill(tiles, node); below(); if (app.picture?.id === state.picture) { photoFrame.plain().catch(failed); howtoView(node); } return; }
   if (app.picture?.id !== state.picture) return;

@@ -41,6 +41,7 @@ async function choosePicture() {
     }
     app.picture = null;
     app.failed = id;
+    app.why = error.message;
     failed(error);
     say("reading");
   }
