@@ -161,6 +161,20 @@ def running(app: Any, port: int = 0) -> Iterator[str]:
         listening.close()
 
 
+def missing_images(page: Any) -> list[str]:
+    """The pictures of a page that cannot be shown; those further down, which wait to be seen, are fetched first."""
+    return list(
+        page.evaluate(
+            """async () => {
+              const images = [...document.images];
+              for (const one of images) one.loading = 'eager';
+              const shown = await Promise.all(images.map((one) => one.decode().then(() => true, () => false)));
+              return images.filter((one, i) => !shown[i]).map((one) => one.src.slice(0, 80));
+            }"""
+        )
+    )
+
+
 def violations(page: Any, axe: str, scheme: str | None = None) -> list[str]:
     """What axe-core finds on the page that is serious, each as a sentence with the elements; in these colours."""
     if scheme:
