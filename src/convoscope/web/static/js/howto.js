@@ -169,7 +169,7 @@ function sum(found) {
 function stepWords(one) {
   if (one.kind === "batch_norm") return `(v − ${number(one.facts.mean, 3)}) ÷ √(${number(one.facts.var, 3)} + ε) × ${number(one.facts.weight, 3)} + ${number(one.facts.bias, 3)}`;
   if (one.kind === "relu") return "max(0, v)";
-  if (one.window) return `${one.kind.startsWith("max") ? "max" : t("meanWord")}(${one.window.flat().map((value) => number(value, 2)).join(", ")})`;
+  if (one.window) return `${one.kind.startsWith("max") ? "max" : t("meanWord")}(${one.window.flat().map((value) => number(value, 3)).join(", ")})`;
   return "";
 }
 
