@@ -186,7 +186,9 @@ def choose(
         for pull in pulls:
             value, fall, count = 0.0, 0, 0
             for out, held in enumerate(folds):
-                one = _fitted(head, [fold for at, fold in enumerate(folds) if at != out], rows, pull, kinds, emphasis)
+                one = _fitted(
+                    head, [fold for at, fold in enumerate(folds) if at != out], rows, pull, kinds, emphasis, False
+                )
                 scores, plain = held.scores(head, one), held.kind == 0
                 old = held.scores(head).argmax(1) == held.truth
                 fall += int(old[plain].sum()) - int((scores.argmax(1) == held.truth)[plain].sum())
@@ -199,14 +201,14 @@ def choose(
 
 def _fitted(
     head: Head, sets: Sequence[_Set], rows: Sequence[int] | None, pull: float, kinds: Sequence[int],
-    emphasis: tuple[float, float],
+    emphasis: tuple[float, float], exact: bool = True,
 ) -> Fitted:  # fmt: skip
     truth = np.concatenate([one.truth for one in sets])
     weights = balance(np.concatenate([one.group for one in sets]))
     weights[torch.from_numpy(np.isin(truth, kinds))] *= emphasis[0]
     if kinds:
         weights[torch.from_numpy(np.concatenate([one.kind for one in sets]) == 0)] *= emphasis[1]
-    return fit(head, torch.cat([one.features for one in sets]), truth, weights, pull, rows=rows)
+    return fit(head, torch.cat([one.features for one in sets]), truth, weights, pull, rows=rows, exact=exact)
 
 
 def _blocks(held: _Set, kinds: Sequence[int]) -> Ints:
