@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 import re
 import socket
 import threading
@@ -18,6 +21,8 @@ import pytest
 ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    # a camera that shows a test picture, for those who are allowed one
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
 
 
@@ -79,6 +84,31 @@ def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) ->
     raise AssertionError(f"waited {timeout:.0f} s for: {expression}")
 
 
+class Held:
+    """Answers of an address that wait until they are let go; those that are asked for afterwards do not wait."""
+
+    def __init__(self, page: Any, pattern: str) -> None:
+        self.page, self.pattern, self.holding = page, pattern, True
+        self.waiting: list[Any] = []
+        page.route(pattern, lambda route: self.waiting.append(route) if self.holding else route.continue_())
+
+    def arrived(self) -> None:
+        """Wait until it was asked for; from now on, others pass."""
+        for _ in range(600):
+            if self.waiting:
+                self.holding = False
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"{self.pattern} was not asked for")
+
+    def let_go(self) -> None:
+        """Let the first ones go, and let the page hear their answers."""
+        for route in self.waiting:
+            with self.page.expect_response(route.request.url):
+                route.continue_()
+        self.page.wait_for_timeout(150)
+
+
 def forget_uploads(server: Server) -> None:
     """What one test has dropped in is not the first picture of the next."""
     album = server.app.state.app_state.album
@@ -88,10 +118,31 @@ def forget_uploads(server: Server) -> None:
         album._uploads.clear()
 
 
+def delayed(app: Any, longest: float) -> Any:
+    """The app with every answer held back by up to ``longest`` seconds, so that answers overtake each other."""
+    draw = random.Random(7)
+
+    async def held(scope: Any, receive: Any, send: Any) -> None:
+        async def late(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.sleep(draw.uniform(0, longest))
+            await send(message)
+
+        await app(scope, receive, late if scope["type"] == "http" else send)
+
+    return held
+
+
 @contextmanager
 def running(app: Any, port: int = 0) -> Iterator[str]:
-    """The app behind a real socket on this machine, as long as the block lasts; yields its address."""
+    """The app behind a real socket on this machine, as long as the block lasts; yields its address.
+
+    ``CONVOSCOPE_TEST_DELAY=0.4 pytest tests/browser`` holds each answer back by up to so many seconds.
+    """
     import uvicorn
+
+    if longest := float(os.environ.get("CONVOSCOPE_TEST_DELAY") or 0):
+        app = delayed(app, longest)
 
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,9 +161,26 @@ def running(app: Any, port: int = 0) -> Iterator[str]:
         listening.close()
 
 
-def violations(page: Any, axe: str) -> list[str]:
-    """What axe-core finds on the page that is serious, each as a sentence with the elements."""
-    page.evaluate(axe)
+def missing_images(page: Any) -> list[str]:
+    """The pictures of a page that cannot be shown; those further down, which wait to be seen, are fetched first."""
+    return list(
+        page.evaluate(
+            """async () => {
+              const images = [...document.images];
+              for (const one of images) one.loading = 'eager';
+              const shown = await Promise.all(images.map((one) => one.decode().then(() => true, () => false)));
+              return images.filter((one, i) => !shown[i]).map((one) => one.src.slice(0, 80));
+            }"""
+        )
+    )
+
+
+def violations(page: Any, axe: str, scheme: str | None = None) -> list[str]:
+    """What axe-core finds on the page that is serious, each as a sentence with the elements; in these colours."""
+    if scheme:
+        page.emulate_media(color_scheme=scheme)
+    if page.evaluate("typeof axe === 'undefined'"):
+        page.evaluate(axe)
     found = page.evaluate(
         "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
     )

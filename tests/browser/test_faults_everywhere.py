@@ -299,16 +299,16 @@ SEEN = """() => {
 
 
 def seen(page: Any) -> Any:
-    """The view once it stands still: the same three times, a tenth of a second apart."""
+    """The view once it stands still: the same three times, a twentieth of a second apart."""
     last, same = None, 0
-    for _ in range(200):
+    for _ in range(600):
         now = page.evaluate(SEEN)
-        idle = page.evaluate("!document.querySelector('.panel.stale, #right .computing')")
+        idle = page.evaluate("!document.querySelector('.panel.stale, .computing')")
         same = same + 1 if now == last and idle else 0
         if same == 3:
             return now
         last = now
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(50)
     raise AssertionError(f"the view never stands still: {last}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_helpers import missing_images
 
 import convoscope
 
@@ -33,12 +34,12 @@ def saved(found: Any, into: Path) -> Path:
     return into
 
 
-def many(model: Any, count: int) -> list[Any]:
+def many(model: Any, count: int, **what: Any) -> list[Any]:
     import numpy as np
 
     from convoscope.toybox import draw
 
-    return [np.asarray(draw(9000 + at).image) for at in range(count)]
+    return [np.asarray(draw(9000 + at, **what).image) for at in range(count)]
 
 
 #: what writes it; those that compute long are among the long sweeps
@@ -56,7 +57,7 @@ WRITERS: dict[str, Callable[[Any, Any, Path, Path], Any]] = {
         convoscope.dissect(model, str(folder), parts=str(folder), layers=["layer3"]), into / "dissection.html"
     ),
     "craft": lambda model, store, folder, into: _concepts("page_of_craft")(
-        convoscope.craft(model, str(folder), "cup", parts=3), into / "craft.html"
+        convoscope.craft(model, many(model, 14, label="cup", tag=True), "cup", parts=3), into / "craft.html"
     ),
     "tcav": lambda model, store, folder, into: _concepts("page_of_directions")(
         convoscope.tcav(
@@ -101,7 +102,7 @@ def nothing_leaves(chromium: Any, folder: Path) -> int:
         policy = page.evaluate("document.querySelector('meta[http-equiv=Content-Security-Policy]')?.content ?? ''")
         assert "default-src 'none'" in policy, file.name
         assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
-        assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth > 0)"), file.name
+        assert not missing_images(page), file.name
         assert not errors, (file.name, errors)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 390, f"{file.name} is {wide} pixels wide on a phone"

@@ -62,6 +62,26 @@ def test_the_page_lives_on_when_the_server_comes_back(chromium: Any, tmp_path: A
     context.close()
 
 
+def test_another_network_at_the_same_address_is_shown_anew(chromium: Any, tmp_path: Any) -> None:
+    """Who trains on and serves again sees the new weights, not those that the browser has kept."""
+    write(tmp_path / "pictures", 2, seed=4)
+    port = free_port()
+    page = chromium.new_context(**looking((1280, 860))).new_page()
+    page.set_default_timeout(30_000)
+    drawn = "fetch(document.querySelector('img.filters').src).then((r) => r.blob()).then((b) => b.text())"
+    with running(create_app(convoscope.open_model("toybox"), tmp_path / "pictures"), port) as url:
+        page.goto(f"{url}/?tab=layer&layer=stem.0&tiles=filter&tour=0")
+        page.wait_for_selector("img.filters")
+        before = page.evaluate(drawn)
+    page.locator("#strip .thumb").nth(1).click()
+    page.wait_for_selector(".toast.error")
+    with running(create_app(convoscope.open_model("toybox-cheat"), tmp_path / "pictures"), port):
+        page.locator("#top .model", has_text="toybox-cheat").wait_for(timeout=60_000)  # it loads itself anew
+        page.wait_for_selector("img.filters")
+        assert page.evaluate(drawn) != before
+    page.context.close()
+
+
 def test_work_ends_when_its_page_is_closed(chromium: Any, tmp_path: Any) -> None:
     write(tmp_path / "pictures", 2, seed=4)
     app = create_app(convoscope.open_model("toybox"), tmp_path / "pictures")

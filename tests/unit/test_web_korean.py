@@ -147,3 +147,42 @@ def test_words_that_people_stumbled_over_are_gone() -> None:
         text = file.read_text(encoding="utf-8")
         found = [match.group() for word in GIVEN_UP for match in [re.search(word, text)] if match]
         assert not found, (file.name, found)
+
+
+#: what stands under a key, word for word: in English where people stumbled over it, and in Korean
+SAID = {
+    "makeWants": (None, "이 유닛이 가장 좋아하는 그림 만들기"),
+    "collection": (None, "사진 모음"),
+    "maps": (None, "히트맵"),
+    "map": (None, "사진 분포도"),
+    "classWord": (None, "클래스"),
+    "label": (None, "정답(레이블)"),
+    "doubts": (None, "주의할 점"),
+    "deadUnits": (None, "죽은 유닛 {n}개"),
+    "rather": ("vs this", "이것과 비교"),
+    "field": (None, "수용 영역"),
+    "ownScale": (None, "맵마다 따로"),
+    "sharedScale": (None, "같은 눈금"),
+    "patchTiles": (None, "가장 강하게 반응한 조각"),
+    "guidedRow": (None, "반응을 일으킨 부분"),
+    "trust": (None, "히트맵 검증하기"),
+    "trustShort": ("Check this map", "이 히트맵 검증하기"),
+    "takenFor": (None, "{label} → {prediction}(으)로 잘못 예측"),
+    "confident": (None, "확신했지만 틀린 사진"),
+    "noDoubts": ("The quick checks found no problem.", "빠른 점검에서는 문제가 없었습니다."),
+    "cellSees": ("one cell sees {size} px", "한 칸이 {size} px를 봄"),
+    "strongest": ("row {row}, column {col}", "{row}행 {col}열"),
+    "similarityAt": ("{metric} at layer {layer}", "{layer} 층의 {metric}"),
+    "cosine": ("cosine similarity", "코사인 유사도"),
+    "oneOff": ("1 unit is off", "유닛 1개가 꺼져 있음"),
+}
+
+
+@pytest.mark.parametrize("key", SAID)
+def test_the_words_that_were_agreed_stand_there(key: str) -> None:
+    folder = SOURCE / "web" / "static" / "js" / "strings"
+    for language, wanted in zip(("en", "ko"), SAID[key], strict=True):
+        # a key may come again among the formulas: the first is the phrase
+        found = re.search(rf'(?<![\w"]){key}: "([^"]*)"', (folder / f"{language}.js").read_text(encoding="utf-8"))
+        assert found, (language, key)
+        assert wanted is None or found.group(1) == wanted

@@ -71,6 +71,7 @@ class Model(BaseModel):
     can: dict[str, bool] = Field(description="Which optional parts are there: survey, map, visualize, trust.")
     against: str | None = Field(default=None, description="The network at `/b` that it is shown beside.")
     version: str
+    stamp: str = Field(description="`v` of addresses whose answers may be kept: of this run, its collection.")
 
 
 class Layer(BaseModel):

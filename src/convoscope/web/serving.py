@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .state import AppState
 
 Responses = dict[int | str, dict[str, Any]]
-#: answers that depend on nothing but their address and the network's fingerprint in it
+#: answers that depend on nothing but their address and what tells networks apart in it
 FOREVER = "private, max-age=86400, immutable"
 
 
@@ -21,6 +21,14 @@ def bench_of(request: Request) -> AppState:
     """The app_state that the app was made with."""
     app_state: AppState = request.app.state.app_state
     return app_state
+
+
+def lasts(request: Request) -> bool:
+    """Whether an address names the network as it is served now: only then may the browser keep the answer.
+
+    Another network, or the same one trained further, is often served at the same port the next time.
+    """
+    return request.query_params.get("v", "").startswith(bench_of(request).version)
 
 
 def data(content: bytes, kind: str, *, lasting: bool = True, name: str | None = None) -> Response:
@@ -42,14 +50,14 @@ def npy(content: bytes, *, lasting: bool = True) -> Response:
 
 
 def address(path: str, app_state: AppState, **query: Any) -> str:
-    """A path of this API with its query; empty values are left out, the fingerprint is put in."""
+    """A path of this API with its query; empty values are left out, what tells networks apart is put in."""
     pairs: list[tuple[str, Any]] = []
     for name, value in query.items():
         if isinstance(value, (list, tuple)):
             pairs += [(name, one) for one in value]
         elif value is not None:
             pairs.append((name, value))
-    pairs.append(("v", app_state.fingerprint[:8]))
+    pairs.append(("v", app_state.version))
     return f"{path}?{urlencode(pairs)}"
 
 

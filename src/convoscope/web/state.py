@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import io
 import os
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ class AppState:
     flags: tuple[str, ...] = ()
     _marks: Marks | None = field(default=None, init=False)
     _twin: Model | None = field(default=None, init=False)
+    #: another one for each server
+    run: str = field(default_factory=lambda: secrets.token_hex(4), init=False)
     _twin_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +107,14 @@ class AppState:
     def survey_stamp(self) -> str:
         """Changes when the collection does: part of the key of all that is read from it."""
         return "" if self.gathered is None else self.gathered.stamp
+
+    @property
+    def version(self) -> str:
+        """What stands in addresses of answers that the browser may keep: the network, and this run of the server.
+
+        The run, since the same weights may be served with another size, another mean, another version the next time.
+        """
+        return f"{self.fingerprint[:8]}-{self.run}"
 
     def marks(self) -> Marks:
         """What people note of pictures and units: kept in the store where it lies here, else beside its findings."""

@@ -42,6 +42,7 @@ def about(app_state: AppState) -> dict[str, Any]:
         },
         "against": None if app_state.rival is None else app_state.rival.model.name,
         "version": __version__,
+        "stamp": app_state.version + app_state.survey_stamp,
     }
 
 

@@ -11,7 +11,7 @@ from ...plain import plain
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, PictureId
-from ..serving import JPEG, bench_of, data, json
+from ..serving import JPEG, bench_of, data, json, lasts
 from ..state import AppState
 from ..survey_view import SurveyView
 
@@ -214,4 +214,6 @@ async def atlas(request: Request, number: int) -> Response:
     if not 0 <= number <= len(gathered.rows) // 400:
         raise UsageError(f"There is no sheet {number} of thumbnails.")
     key = key_of("atlas", app_state.fingerprint, app_state.survey_stamp, number)
-    return data(await app_state.desk.once(key, lambda: gathered.atlas(number), "files"), "image/jpeg")
+    return data(
+        await app_state.desk.once(key, lambda: gathered.atlas(number), "files"), "image/jpeg", lasting=lasts(request)
+    )

@@ -16,7 +16,7 @@ from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded
 from ..schemas import REFUSALS, Against, Methods, PictureId, Settings, Target
-from ..serving import NPY, PNG, address, bench_of, json
+from ..serving import NPY, PNG, address, bench_of, json, lasts
 from ..serving import npy as send_npy
 from ..serving import png as send_png
 from ..state import AppState, Ask, Kept, npy
@@ -160,7 +160,7 @@ async def map_values(
 ) -> Response:
     """A map's values, float32 H×W at the network's input resolution, in the method's own unit."""
     kept = await _kept(request, method, picture, target, against, settings)
-    return send_npy(npy(kept.heatmap.values))
+    return send_npy(npy(kept.heatmap.values), lasting=lasts(request))
 
 
 @router.get("/maps/{method}.png", responses=PNG, response_class=Response)
@@ -177,7 +177,9 @@ async def map_image(
     app_state = bench_of(request)
     kept = await _kept(request, method, picture, target, against, settings)
     key = key_of("drawn", app_state.fingerprint, picture, target, against, method, settings, on)
-    return send_png(await app_state.desk.once(key, lambda: encoded(kept.heatmap.overlay(on=on)), "files"))
+    return send_png(
+        await app_state.desk.once(key, lambda: encoded(kept.heatmap.overlay(on=on)), "files"), lasting=lasts(request)
+    )
 
 
 @router.get("/cover")

@@ -17,7 +17,7 @@ from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded
 from ..schemas import REFUSALS, LayerName, PictureId
-from ..serving import NPY, PNG, address, bench_of, json
+from ..serving import NPY, PNG, address, bench_of, json, lasts
 from ..serving import npy as send_npy
 from ..serving import png as send_png
 from ..state import AppState, npy, scale_dict
@@ -188,7 +188,7 @@ async def activation_values(
             raise LayerError(f"Layer {layer} has {len(values)} channels (0 to {len(values) - 1}): not {max(wanted)}.")
         return npy(values[wanted])
 
-    return send_npy(await app_state.desk.once(key, make))
+    return send_npy(await app_state.desk.once(key, make), lasting=lasts(request))
 
 
 @router.get("/filters.png", responses=PNG, response_class=Response)
@@ -203,7 +203,10 @@ async def filters(request: Request, layer: Annotated[str | None, Query(max_lengt
             name = layer if layer is None else feeding(app_state.model, layer)
             return encoded(draw(app_state.model, name, limit=256).image, 2000)
 
-    return send_png(await app_state.desk.once(key_of("filters", app_state.fingerprint, layer), make, "files"))
+    return send_png(
+        await app_state.desk.once(key_of("filters", app_state.fingerprint, layer), make, "files"),
+        lasting=lasts(request),
+    )
 
 
 _drawing = threading.Lock()

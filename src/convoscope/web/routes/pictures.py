@@ -14,7 +14,7 @@ from .. import schemas
 from ..cache import key_of
 from ..picture_library import encoded
 from ..schemas import REFUSALS, PicturePath
-from ..serving import JPEG, PNG, bench_of, data, png
+from ..serving import JPEG, PNG, bench_of, data, lasts, png
 
 router = APIRouter(prefix="/api/pictures", tags=["pictures"], responses=REFUSALS)
 
@@ -119,4 +119,5 @@ async def network_input(request: Request, id: PicturePath) -> Response:
         fitted = app_state.model.prepare(app_state.album.picture(id))
         return encoded(input_image(fitted, app_state.model.preprocessing.to_dict()))
 
-    return png(await app_state.desk.once(key_of("input", app_state.fingerprint, id), make, "files"))
+    content = await app_state.desk.once(key_of("input", app_state.fingerprint, id), make, "files")
+    return png(content, lasting=lasts(request))

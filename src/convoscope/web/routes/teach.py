@@ -17,7 +17,7 @@ from ...plain import plain
 from ..cache import key_of
 from ..picture_library import check, encoded
 from ..schemas import REFUSALS, PictureId, Target
-from ..serving import NPY, PNG, bench_of
+from ..serving import NPY, PNG, bench_of, lasts
 from ..serving import png as send_png
 from ..state import AppState, npy, scale_dict
 
@@ -72,7 +72,8 @@ async def piece(
             raise UsageError("This piece lies outside the network's input.")
         return encoded(whole.crop((left, top, right, bottom)), 256)
 
-    return send_png(await app_state.desk.once(key_of("piece", app_state.fingerprint, picture, box), make, "files"))
+    content = await app_state.desk.once(key_of("piece", app_state.fingerprint, picture, box), make, "files")
+    return send_png(content, lasting=lasts(request))
 
 
 # how a convolution computes
@@ -160,7 +161,7 @@ async def planes(
 
     from ..serving import npy as send
 
-    return send(await app_state.desk.now(make, "network"))
+    return send(await app_state.desk.now(make, "network"), lasting=lasts(request))
 
 
 # the network as blocks

@@ -16,7 +16,7 @@ from ...targets.units import layer_of, no_such_layer, parse_unit
 from .. import schemas
 from ..cache import key_of
 from ..schemas import REFUSALS, Against, PictureId, Target, Unit
-from ..serving import PNG, address, bench_of, png
+from ..serving import PNG, address, bench_of, lasts, png
 from ..state import AppState
 from .collection import gathered_of
 from .layers import TILES, activation_of, geometry_of
@@ -117,7 +117,7 @@ async def wanted_image(request: Request, unit: Unit) -> Response:
     content = await app_state.desk.now(lambda: app_state.wanted().image(unit), "files")
     if content is None:
         raise UsageError(f"What {unit} wants was not made yet.")
-    return png(content)
+    return png(content, lasting=lasts(request))
 
 
 def _response(app_state: AppState, picture: str, layer: str, channel: int) -> dict[str, Any]:
@@ -212,7 +212,7 @@ async def patch_image(
     made = app_state.cache.get(key)
     if made is None or name not in made["pictures"]:
         raise UsageError(f"The unit {unit} has no patch {name}.")
-    return png(made["pictures"][name])
+    return png(made["pictures"][name], lasting=lasts(request))
 
 
 @router.get("/top-patch", responses=PNG, response_class=Response)
@@ -247,7 +247,7 @@ async def top_patch(request: Request, unit: Unit) -> Response:
     made = await app_state.desk.once(key, make)
     if channel not in made:
         raise UsageError(f"The unit {unit} fires for no picture of the collection.")
-    return png(made[channel])
+    return png(made[channel], lasting=lasts(request))
 
 
 def _small(image: Image.Image, side: int = 192) -> bytes:

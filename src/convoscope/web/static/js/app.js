@@ -10,6 +10,7 @@ export const app = {
   pictures: [],
   picture: null, // the details of the chosen picture
   failed: null, // the picture that could not be opened
+  why: "", // and why
   reading: null, // what the network makes of it
 };
 
@@ -57,6 +58,9 @@ async function serverLost() {
   tell(t("serverBack"));
   say("server-back");
 }
+
+/** The address of what another network, or another collection, would answer otherwise: the browser keeps it for this one. */
+export const ours = (url) => `${url}${url.includes("?") ? "&" : "?"}v=${encodeURIComponent(app.model.stamp)}`;
 
 export const methodOf = (name) => app.methods.find((one) => one.name === name.split("@")[0]);
 export const layerOf = (name) => app.layers.find((one) => one.name === name);

@@ -11,11 +11,15 @@ let drawing = null;
 const ROW = 34, LANE = 92, WIDE = 76, TALL = 22;
 
 export async function blocksView(into) {
-  into.replaceChildren(h("p", { class: "soft" }, t("computing")));
+  const wait = h("p", { class: "soft computing" }, t("computing"));
+  into.replaceChildren(wait);
   try {
     blocks = blocks ?? await get("/api/blocks");
-  } catch (error) { into.replaceChildren(h("p", { class: "problem" }, error.message)); return; }
-  if (!into.isConnected) return;
+  } catch (error) {
+    if (wait.isConnected) into.replaceChildren(h("p", { class: "problem" }, error.message));
+    return;
+  }
+  if (!wait.isConnected) return; // a list was asked for meanwhile
   const lanes = 1 + Math.max(0, ...blocks.map((one) => one.lane));
   const rows = 1 + Math.max(0, ...blocks.map((one) => one.depth));
   const most = Math.max(...blocks.map((one) => one.shape[0] ?? 1));

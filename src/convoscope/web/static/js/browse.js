@@ -67,7 +67,11 @@ function drawGrid() {
   const box = body.querySelector(".filter-box");
   keepFocus(box, () => fill(box, filters()));
   get("/api/collection/marks").then((found) => { grid.tags = found.tags; grid.undo = found.undo; if (box.isConnected) { keepFocus(box, () => fill(box, filters())); actions(); } }, () => {});
-  load(0).then(() => { layout(); reveal(); });
+  // until the first page is here, the former list stands under the new filters: it says so
+  const mine = grid;
+  panel.classList.add("stale");
+  if (!first) body.querySelector(".count").textContent = t("computing");
+  load(0).then(() => { if (mine !== grid) return; panel.classList.remove("stale"); layout(); reveal(); });
 }
 
 async function load(number) {
@@ -246,13 +250,10 @@ function actions() {
 /** A job that makes a file: started with the ids that are chosen then, fetched when it is done. */
 function exporter(kind, words, ids) {
   let listed = [];
-  const node = worker(kind, words, () => ({ pictures: listed, methods: kind === "sheets" ? ["grad-cam"] : [] }), (result) => {
+  const node = worker(kind, words, () => ({ pictures: listed, methods: kind === "sheets" ? ["grad-cam"] : [] }), (result, job) => {
     if (!result?.file) return;
-    get("/api/jobs").then((jobs) => {
-      const job = jobs.findLast((one) => one.kind === kind && one.state === "done");
-      if (job) h("a", { href: `/api/jobs/${job.id}/files/${result.file}`, download: result.file }).click();
-      tell(t("fileMade", { name: result.file, n: result.pictures }));
-    }, failed);
+    h("a", { href: `/api/jobs/${job.id}/files/${result.file}`, download: result.file }).click();
+    tell(t("fileMade", { name: result.file, n: result.pictures }));
   });
   node.addEventListener("click", async (event) => {
     const button = event.target.closest("button");
@@ -268,11 +269,13 @@ function exporter(kind, words, ids) {
 
 // the matrix
 
+let confusions = 0;
 async function drawConfusion() {
-  fill(body, h("div", { class: "filter-box" }, filters()), h("p", { class: "soft" }, t("computing")));
+  const mine = ++confusions;
+  fill(body, h("div", { class: "filter-box" }, filters()), h("p", { class: "soft computing" }, t("computing")));
   try {
     const found = await get("/api/collection/confusion", query({ order: "name" }));
-    if (!body.isConnected || state.view !== "confusion") return;
+    if (mine !== confusions || !body.isConnected || state.view !== "confusion") return;
     const most = Math.max(1, ...found.counts.flatMap((row, i) => row.filter((_, k) => k !== i)));
     const words = h("p", { class: "soft" }, t("confusionHint", { n: found.pictures.toLocaleString() }), found.classes > found.labels.length ? ` ${t("mostConfused", { n: found.labels.length, of: found.classes })}` : "");
     const cells = (row, i) => row.map((count, k) => {
@@ -282,7 +285,7 @@ async function drawConfusion() {
     });
     fill(body, h("div", { class: "filter-box" }, filters()), found.labels.length ? [words, h("div", { class: "scroll" }, h("table", { class: "confusion" }, h("tr", {}, h("td", { class: "corner soft" }, t("labelThenPrediction")), found.labels.map((name) => h("th", { scope: "col" }, h("span", {}, name)))),
       found.counts.map((row, i) => h("tr", {}, h("th", { scope: "row" }, found.labels[i]), cells(row, i)))))] : h("p", { class: "empty" }, t("noneFound")));
-  } catch (error) { fill(body, h("p", { class: "problem" }, error.message)); }
+  } catch (error) { if (mine === confusions && body.isConnected && state.view === "confusion") fill(body, h("p", { class: "problem" }, error.message)); }
 }
 
 /** The next picture that the network gets wrong, of those that are looked for. */

@@ -1,6 +1,6 @@
 // The card on the right: of a unit, or of the picture.
 import { get, job } from "./api.js";
-import { app, failed, hear, layerOf, say } from "./app.js";
+import { app, failed, hear, layerOf, ours, say } from "./app.js";
 import { aboutUnit } from "./about.js";
 import { beforeAfter } from "./answers.js";
 import { conceptsOfUnit } from "./concepts.js";
@@ -34,7 +34,7 @@ export function drawCard() {
 async function unitCard(body) {
   const mine = ++asked;
   const unit = state.unit;
-  fill(body, h("h2", {}, unit), h("p", { class: "soft" }, t("computing")));
+  fill(body, h("h2", {}, unit), h("p", { class: "soft computing" }, t("computing")));
   try {
     const card = await get("/api/unit", { unit, picture: state.picture });
     if (mine !== asked) return;
@@ -77,7 +77,7 @@ function markBest(card) {
 }
 
 async function showPatches(into, unit, mine) {
-  fill(into, h("p", { class: "soft" }, t("computing")));
+  fill(into, h("p", { class: "soft computing" }, t("computing")));
   try {
     // the pieces at once; what in them counts, and whether the network says the same today, when it is computed
     for (const quick of ["true", ""]) {
@@ -160,12 +160,16 @@ function classBars(classes) {
   return h("ol", { class: "mini-bars" }, classes.map((one) => h("li", {}, h("span", { class: "label" }, one.label), h("span", { class: "track" }, h("i", { style: { width: `${(100 * Math.max(0, one.mean)) / most}%` } })), h("span", { class: "figure" }, number(one.mean, 2)))));
 }
 
+const asking = () => [state.picture, state.target, state.against, state.off].join("\n");
+
 /** What the switched-off units change: beside the bars, and in a sentence here. */
 async function ablate(into) {
   const off = list("off");
+  const question = asking();
   if (!off.length || !state.picture) { if (!app.masking) say("change", null); if (into) into.textContent = ""; return; }
   try {
     const found = await get("/api/ablate", { picture: state.picture, units: off, target: state.target, against: state.against });
+    if (question !== asking()) return; // an answer to what is no longer asked
     if (into) into.textContent = beforeAfter("ablated", found);
     if (!app.masking) say("change", found);
   } catch (error) { failed(error); }
@@ -176,17 +180,19 @@ async function ablate(into) {
 async function pictureCard(body) {
   const mine = ++asked;
   const picture = app.picture;
-  if (!picture) { fill(body, h("p", { class: "soft" }, state.picture ? t("computing") : t("noPictures"))); return; }
+  // until the chosen picture's details are here, the former one's would stand under its thumbnail
+  if (app.failed && app.failed === state.picture) { fill(body, h("p", { class: "problem" }, app.why)); return; }
+  if (!picture || picture.id !== state.picture) { fill(body, h("p", { class: state.picture ? "soft computing" : "soft" }, state.picture ? t("computing") : t("noPictures"))); return; }
   const neighbours = h("section");
   const best = app.reading?.classes?.[0];
   fill(body, h("h2", { class: "wrap" }, picture.name),
     h("p", { class: "soft" }, [t("size", { w: picture.width, h: picture.height }), picture.label ? `${t("label")}: ${picture.label}` : null].filter(Boolean).join(" · ")),
     best ? h("p", {}, h("b", {}, best.label), ` ${best.probability != null ? best.probability.toFixed(2) : number(best.score)}`,
       picture.label && app.model.classes?.includes(picture.label) ? h("span", { class: picture.label === best.label ? "right" : "wrong" }, picture.label === best.label ? ` ✓ ${t("kept")}` : ` ✗ ${t("wrongWord")}`) : null) : null,
-    h("section", {}, h("h3", {}, t("sees")), h("img", { class: "input pixelated", alt: t("sees"), src: `/api/pictures/${picture.id}/input` }), h("p", { class: "soft" }, `${picture.input[1]}×${picture.input[0]}`)),
+    h("section", {}, h("h3", {}, t("sees")), h("img", { class: "input pixelated", alt: t("sees"), src: ours(`/api/pictures/${picture.id}/input`) }), h("p", { class: "soft" }, `${picture.input[1]}×${picture.input[0]}`)),
     neighbours, notesOf(picture.id));
   if (!app.model.survey) return;
-  fill(neighbours, h("h3", {}, t("neighbours")), h("p", { class: "soft" }, t("computing")));
+  fill(neighbours, h("h3", {}, t("neighbours")), h("p", { class: "soft computing" }, t("computing")));
   try {
     const found = await get("/api/collection/neighbors", { picture: picture.id, k: 9 });
     if (mine !== asked) return;

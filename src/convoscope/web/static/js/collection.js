@@ -1,6 +1,6 @@
 // The collection: a map of all pictures, drawn by Plotly in a frame of its own that may do nothing else.
 import { get, job } from "./api.js";
-import { app, failed, hear, say } from "./app.js";
+import { app, failed, hear, ours, say } from "./app.js";
 import { aboutCollection } from "./about.js";
 import { near } from "./card.js";
 import { choice, debounce, fill, h, number, percent, upright } from "./dom.js";
@@ -16,6 +16,7 @@ let ready = false;
 let asked = 0;
 let work = null;
 let selected = [];
+let sent = 0;
 let outline = ""; // the lasso as the frame knows it
 
 export function collectionTab(node) {
@@ -95,6 +96,7 @@ const named = (name) => (name === null ? null : upright(name));
 /** Give the frame what it draws: columns of numbers, names and colours; no addresses, no pictures but thumbnails. */
 async function send() {
   if (!ready || !made || !frame?.contentWindow) return;
+  const mine = ++sent;
   const style = getComputedStyle(document.documentElement);
   const tokens = Object.fromEntries(["page", "ink", "soft", "line", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   const here = place.get(state.picture) ?? -1;
@@ -104,7 +106,7 @@ async function send() {
     words: { right: t("kept"), wrong: t("wrongWord"), here: t("here"), none: "–", trust: t("byTrust") },
     thumbs: state.thumbs === "1" ? await thumbs() : null,
   };
-  frame.contentWindow.postMessage(message, "*");
+  if (mine === sent) frame.contentWindow.postMessage(message, "*"); // thumbnails take a while: the latest is drawn
 }
 
 const colourNow = () => (app.model.survey.labelled || !["label", "error"].includes(state.colour) ? state.colour : "prediction");
@@ -152,7 +154,7 @@ async function thumbs() {
     const number = Math.floor(place / 400);
     if (!sheets.has(number)) {
       const image = new Image();
-      image.src = `/api/collection/atlas/${number}`;
+      image.src = ours(`/api/collection/atlas/${number}`);
       await image.decode();
       sheets.set(number, image);
     }
@@ -205,7 +207,9 @@ const slowFind = debounce((value) => { set({ search: value }, true); lookFor(); 
 async function lookFor() {
   if (!state.search.trim()) { if (hits) { hits = null; send(); } return; }
   try {
-    const found = await get("/api/collection/ids", { search: state.search });
+    const search = state.search;
+    const found = await get("/api/collection/ids", { search });
+    if (search !== state.search) return;
     hits = found.ids.map((id) => place.get(id)).filter((i) => i !== undefined);
     const words = panel?.querySelector(".found-count");
     if (words) words.textContent = t("foundCount", { n: hits.length });
@@ -298,7 +302,12 @@ hear("reading", async () => {
   if (state.tab === "collection" && made && panel?.isConnected) lines();
   if (state.tab !== "collection" || !made || !panel?.isConnected) return;
   if (!place.has(state.picture) && made.placed?.of !== state.picture) {
-    try { made.placed = { ...(await get("/api/collection/map", { method: state.map, picture: state.picture })).placed, of: state.picture }; } catch { made.placed = null; }
+    const picture = state.picture;
+    try {
+      const { placed } = await get("/api/collection/map", { method: state.map, picture });
+      if (picture !== state.picture || !made) return;
+      made.placed = { ...placed, of: picture };
+    } catch { if (made) made.placed = null; }
   }
   send();
 });

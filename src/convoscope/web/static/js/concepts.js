@@ -1,6 +1,6 @@
 // Concepts: what units lie on, what a class is made of, what it depends on.
 import { get } from "./api.js";
-import { app } from "./app.js";
+import { app, ours } from "./app.js";
 import { fill, h, number, percent } from "./dom.js";
 import { t, told } from "./i18n.js";
 import { set, state } from "./state.js";
@@ -35,7 +35,7 @@ function madeOf(found, again) {
   return h("section", {}, h("h2", {}, t("madeOf")), h("p", { class: "soft" }, t("madeOfNote")),
     found ? [h("p", {}, t(certain(found.completeness) ? "craftSays" : "craftUnsure", { target: found.target, layer: found.layer, p: percent(found.completeness.mean), low: percent(found.completeness.low), high: percent(found.completeness.high) })),
       h("div", { class: "concept-parts" }, found.parts.map((part) => h("article", { class: `finding ${part.unstable ? "is-unstable" : ""}` }, h("h3", {}, t("partNumber", { n: part.part + 1 })), h("p", { class: "meta" }, t("importanceIs", { p: percent(part.importance.mean), low: percent(part.importance.low), high: percent(part.importance.high) })),
-        h("div", { class: "shots" }, part.pictures.map((one, i) => (one.id && part.boxes?.[i] ? h("button", { type: "button", class: "shot", title: one.name, "aria-label": `${t("openPicture")} ${one.name}`, onclick: () => set({ picture: one.id, tab: "decide" }) }, h("img", { src: `/api/piece?picture=${one.id}&box=${part.boxes[i].join(",")}`, alt: "", loading: "lazy" })) : shot(one)))),
+        h("div", { class: "shots" }, part.pictures.map((one, i) => (one.id && part.boxes?.[i] ? h("button", { type: "button", class: "shot", title: one.name, "aria-label": `${t("openPicture")} ${one.name}`, onclick: () => set({ picture: one.id, tab: "decide" }) }, h("img", { src: ours(`/api/piece?picture=${one.id}&box=${part.boxes[i].join(",")}`), alt: "", loading: "lazy" })) : shot(one)))),
         part.unstable ? h("p", { class: "warning" }, t("unstablePart", { s: number(part.stability, 2) })) : null,
         part.channels?.length ? h("p", { class: "chips" }, part.channels.slice(0, 4).map(([channel, weight]) => h("button", { type: "button", class: "chip", onclick: () => set({ unit: `${found.layer}:${channel}`, layer: found.layer }) }, channel, h("small", {}, ` ${weight.toFixed(2)}`)))) : null))),
       found.doubts?.map((one) => h("p", { class: "soft" }, told(one)))] : null, run);

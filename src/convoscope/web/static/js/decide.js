@@ -60,6 +60,13 @@ function adder() {
 
 const asking = () => ["picture", "target", "against", "methods", "set"].map((key) => state[key]).join("|");
 
+/** What stands here answers a former question, and of another picture the photo and the bars, too: seen at once. */
+function unsettled() {
+  const comes = app.failed !== state.picture;
+  panel.classList.toggle("stale", comes);
+  if (app.picture?.id !== state.picture) panel.classList.toggle("changing", comes);
+}
+
 /** Draw what is known at once, mark what is stale, and ask for the rest. */
 const refresh = latest(async () => {
   if (!panel?.isConnected || !state.picture) return;
@@ -68,14 +75,22 @@ const refresh = latest(async () => {
   const names = list("methods");
   stopWorks();
   trust = {};
+  unsettled();
+  if (app.failed === state.picture) { // nothing of the former picture stands there as if it were this one's
+    shown = new Map();
+    photoFrame.blank();
+    fill(answers);
+    fill(grid, h("p", { class: "problem" }, app.why));
+    return;
+  }
   layout(names);
-  panel.classList.toggle("stale", app.failed !== state.picture);
   if (app.picture?.id !== state.picture) return; // the details are on their way: "reading" comes back here
   panel.classList.add("stale");
   try {
     await photoFrame.plain();
     tools.attach(photoFrame);
     drawAnswers(answers, null);
+    panel.classList.remove("changing");
     if (!app.masking) say("uncovered");
     const found = await get("/api/explain", { picture: state.picture, target: state.target, against: state.against, methods: names.join(","), set: list("set") });
     if (mine !== asked || !panel.isConnected || question !== asking()) return;
@@ -94,7 +109,7 @@ const refresh = latest(async () => {
     }
     failed(error);
   } finally {
-    if (mine === asked) panel.classList.remove("stale");
+    if (question === asking()) panel.classList.remove("stale", "changing"); // else it runs again at once
   }
 });
 
@@ -263,5 +278,9 @@ export const mapsShown = () => shown;
 export { scaleFor, showChange };
 
 on("off", () => { if (state.tab === "decide" && panel?.isConnected) drawBar(); });
-on("picture target against methods set", () => { if (state.tab === "decide") refresh(); });
+on("picture target against methods set", () => {
+  if (state.tab !== "decide" || !panel?.isConnected) return;
+  unsettled();
+  refresh();
+});
 hear("reading", () => { if (state.tab === "decide" && panel?.isConnected) refresh(); });

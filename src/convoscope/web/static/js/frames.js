@@ -1,5 +1,5 @@
 // Pictures side by side under one cursor: each frame is a photo, a map over it, and what is under the cursor.
-import { app, hear, say } from "./app.js";
+import { app, hear, ours, say } from "./app.js";
 import { Refusal, ask } from "./api.js";
 import { OPACITY, bar, over, overBar, overlay, scaled, table } from "./colour.js";
 import { h, number, s } from "./dom.js";
@@ -18,7 +18,7 @@ export function canvas() {
   if (Math.max(width, height) <= EXTREME * Math.min(width, height)) {
     return { width, height, matrix, whole: true, url: `/api/pictures/${id}/photo?side=${LONGEST}` };
   }
-  return { width: input[1], height: input[0], matrix: [[1, 0, 0], [0, 1, 0]], whole: false, url: `/api/pictures/${id}/input` };
+  return { width: input[1], height: input[0], matrix: [[1, 0, 0], [0, 1, 0]], whole: false, url: ours(`/api/pictures/${id}/input`) };
 }
 
 /** The chosen photo at the size it is drawn: small ones enlarged by a whole factor, large ones reduced. */
@@ -73,6 +73,13 @@ export class Frame {
     this.put(photoBase.image);
     this.values = null;
     this.notes.replaceChildren(photoBase.over.whole ? "" : h("p", { class: "soft" }, t("inputDrawn", { w: photoBase.details.width, h: photoBase.details.height })));
+  }
+
+  /** Nothing: the photo cannot be shown. */
+  blank() {
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.marks.replaceChildren();
+    this.values = null;
   }
 
   /** A map over the photo. */

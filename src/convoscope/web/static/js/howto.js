@@ -1,6 +1,6 @@
 // How a convolution computes: input × filter, summed, bias, and what follows, with the network's own numbers.
 import { get, npy } from "./api.js";
-import { app, hear } from "./app.js";
+import { app, hear, ours } from "./app.js";
 import { DIVERGING, SEQUENTIAL, paint, scaleFor, table } from "./colour.js";
 import { fill, h, latest, number } from "./dom.js";
 import { t } from "./i18n.js";
@@ -17,7 +17,7 @@ export async function howtoView(into) {
   root = into;
   const mine = ++asked;
   if (!state.picture) return;
-  fill(into, h("p", { class: "soft" }, t("computing")));
+  fill(into, h("p", { class: "soft computing" }, t("computing")));
   try {
     const found = await get("/api/convolution", { picture: state.picture, layer: state.layer });
     if (mine !== asked || !into.isConnected) return;
@@ -75,7 +75,7 @@ async function plane(values, rows, columns, from, signed, label, onpoint) {
 async function outputs(rows, columns) {
   const mine = ++asked;
   const into = root.querySelector(".how-outputs");
-  const ask = (what) => npy(`/api/convolution/${what}.npy?picture=${state.picture}&layer=${encodeURIComponent(state.layer)}&channels=${channel}`);
+  const ask = (what) => npy(ours(`/api/convolution/${what}.npy?picture=${state.picture}&layer=${encodeURIComponent(state.layer)}&channels=${channel}`));
   try {
     const arrays = await Promise.all([ask("output"), ...about.steps.map((_, i) => ask(`step${i}`))]);
     if (mine !== asked || !into.isConnected) return;
@@ -105,8 +105,10 @@ const cell = latest(async () => {
   const given = { picture: state.picture, layer: state.layer, channel, row: at.row, col: at.col, most: about.input[0] <= 3 ? 3 : 4 };
   try {
     const found = await get("/api/convolution/cell", given);
-    if (!root.isConnected || found.row !== at.row || found.col !== at.col || found.channel !== channel) return;
+    const same = () => root.isConnected && found.row === at.row && found.col === at.col && found.channel === channel && given.picture === state.picture && given.layer === state.layer;
+    if (!same()) return;
     await inputs(found);
+    if (!same()) return;
     sum(found);
     marks(found);
   } catch (error) { const into = root.querySelector(".how-sum"); if (into) fill(into, h("p", { class: "problem" }, error.message)); }
@@ -118,7 +120,7 @@ async function inputs(found) {
   const channels = found.inputs.map((one) => one.channel);
   const key = `${state.picture} ${about.layer} ${channels}`;
   if (key !== inputKey || !into.children.length) {
-    const array = await npy(`/api/convolution/input.npy?picture=${state.picture}&layer=${encodeURIComponent(state.layer)}&channels=${channels.join(",")}`);
+    const array = await npy(ours(`/api/convolution/input.npy?picture=${state.picture}&layer=${encodeURIComponent(state.layer)}&channels=${channels.join(",")}`));
     const [, rows, columns] = array.shape;
     planes.input = [];
     const nodes = [];
@@ -167,7 +169,7 @@ function sum(found) {
 function stepWords(one) {
   if (one.kind === "batch_norm") return `(v − ${number(one.facts.mean, 3)}) ÷ √(${number(one.facts.var, 3)} + ε) × ${number(one.facts.weight, 3)} + ${number(one.facts.bias, 3)}`;
   if (one.kind === "relu") return "max(0, v)";
-  if (one.window) return `${one.kind.startsWith("max") ? "max" : t("meanWord")}(${one.window.flat().map((value) => number(value, 2)).join(", ")})`;
+  if (one.window) return `${one.kind.startsWith("max") ? "max" : t("meanWord")}(${one.window.flat().map((value) => number(value, 3)).join(", ")})`;
   return "";
 }
 

@@ -26,7 +26,7 @@ export async function improveTab(node) {
 
 async function draw(part) {
   const into = body;
-  fill(into, h("p", { class: "soft" }, t("computing")));
+  fill(into, h("p", { class: "soft computing" }, t("computing")));
   try {
     known = await get("/api/improve");
     if (into !== body || !into.isConnected) return;

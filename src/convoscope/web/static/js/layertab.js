@@ -1,6 +1,6 @@
 // A layer as a grid of its channels: what each makes of the picture, wants to see, or fires for most.
 import { get, job, npy } from "./api.js";
-import { app, failed, hear, layerOf, say } from "./app.js";
+import { app, failed, hear, layerOf, ours, say } from "./app.js";
 import { aboutLayer } from "./about.js";
 import { DIVERGING, SEQUENTIAL, bar, paint, scaleFor, table } from "./colour.js";
 import { choice, fill, h, number } from "./dom.js";
@@ -43,13 +43,18 @@ export function layerTab(node) {
   show();
 }
 
+/** A picture was chosen whose answers are not here: what stands here is the former one's. */
+const waiting = () => state.tiles !== "filter" && app.picture?.id !== state.picture && app.failed !== state.picture;
+
 const below = (...parts) => fill(panel.querySelector(".below"), ...parts);
 
 async function show() {
   const mine = ++asked;
   const layer = layerOf(state.layer);
   if (!panel?.isConnected || !layer || !state.picture) return;
-  if (state.tiles === "filter") { if (app.picture?.id === state.picture) photoFrame.plain().catch(failed); showFilters(layer); return; }
+  panel.classList.toggle("stale", waiting());
+  if (app.failed === state.picture && state.tiles !== "filter") { photoFrame.blank(); below(); fill(tiles, h("p", { class: "problem" }, app.why)); return; }
+  if (state.tiles === "filter") { if (app.picture?.id === state.picture) photoFrame.plain().catch(failed); showFilters(layer, mine); return; }
   if (state.tiles === "how") { const node = h("div", { class: "how-root" }); fill(tiles, node); below(); if (app.picture?.id === state.picture) { photoFrame.plain().catch(failed); howtoView(node); } return; }
   if (app.picture?.id !== state.picture) return;
   photoFrame.plain().catch(failed);
@@ -59,9 +64,10 @@ async function show() {
   try {
     const given = { picture: state.picture, layer: state.layer, order: state.order, limit };
     if (state.order === "likeness" && state.unit.startsWith(`${state.layer}:`)) given.like = state.unit.split(":").at(-1);
-    found = await get("/api/activations", given);
-    values = await npy(found.values);
+    const answer = await get("/api/activations", given);
+    const array = await npy(answer.values);
     if (mine !== asked || !panel.isConnected) return;
+    [found, values] = [answer, array]; // together: what is drawn and what the cursor reads are of one answer
     await draw();
   } catch (error) {
     if (mine === asked) fill(tiles, h("p", { class: "problem" }, error.message));
@@ -137,7 +143,7 @@ function tile(unit, one, i, scale, colours, rows, columns, from) {
     drawing.classList.add("faint");
     picture = [drawing, h("img", { alt: "", src: wants.get(unit) ?? null, class: wants.has(unit) ? "" : "missing" })];
   } else if (state.tiles === "patch") {
-    picture = one.dead || one.never ? h("span", { class: "nothing" }, t("neverFires")) : h("img", { alt: "", loading: "lazy", src: `/api/top-patch?unit=${encodeURIComponent(unit)}`, onerror: (event) => event.target.classList.add("missing") });
+    picture = one.dead || one.never ? h("span", { class: "nothing" }, t("neverFires")) : h("img", { alt: "", loading: "lazy", src: ours(`/api/top-patch?unit=${encodeURIComponent(unit)}`), onerror: (event) => event.target.classList.add("missing") });
   }
   const cell = h("span", { class: "cell-mark", "aria-hidden": "true" });
   const node = h("button", {
@@ -224,18 +230,19 @@ function put(unit, uri) {
   if (image) { image.src = uri; image.classList.remove("missing"); }
 }
 
-async function showFilters(layer) {
+async function showFilters(layer, mine) {
   fill(tiles);
   try {
     const filters = await get("/api/filters", { layer: layer.name });
-    if (!panel.isConnected) return;
+    if (mine !== asked || !panel.isConnected) return; // another layer was chosen meanwhile
     fill(tiles, filters.there && filters.feeds ? h("p", { class: "soft wide" }, t("feedingFilters", { layer: layer.name, conv: filters.layer })) : null,
-      filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: `/api/filters.png?layer=${encodeURIComponent(layer.name)}` })
+      filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: ours(`/api/filters.png?layer=${encodeURIComponent(layer.name)}`) })
         : h("p", { class: "empty" }, t("notConvolution")));
     below();
-  } catch (error) { fill(tiles, h("p", { class: "problem" }, error.message)); }
+  } catch (error) { if (mine === asked) fill(tiles, h("p", { class: "problem" }, error.message)); }
 }
 
+on("picture", () => { if (state.tab === "layer" && panel?.isConnected) panel.classList.toggle("stale", waiting()); });
 on("tiles order", () => { if (state.tab === "layer" && panel?.isConnected) layerTab(panel); });
 on("unit", () => {
   if (state.tab !== "layer" || !tiles?.isConnected) return;

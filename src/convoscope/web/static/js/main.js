@@ -41,6 +41,7 @@ async function choosePicture() {
     }
     app.picture = null;
     app.failed = id;
+    app.why = error.message;
     failed(error);
     say("reading");
   }
@@ -103,7 +104,7 @@ async function start() {
   applyTheme();
   zoom(0);
   read();
-  fill(document.getElementById("centre"), h("p", { class: "wait" }, t("computing")));
+  fill(document.getElementById("centre"), h("p", { class: "wait computing" }, t("computing")));
   try {
     await loadModel();
     await loadPictures();
@@ -145,8 +146,11 @@ async function watchSurvey() {
 
 /** The server answers again: what it knows may be other than before. */
 hear("server-back", async () => {
+  const network = () => JSON.stringify([app.model.name, app.model.fingerprint, app.model.preprocessing]);
+  const before = network();
   try {
     await loadModel();
+    if (network() !== before) { location.reload(); return; } // nothing that is shown or kept here is this network's
     await loadPictures(Math.max(120, app.pictures.length));
     drawAll();
     await choosePicture();

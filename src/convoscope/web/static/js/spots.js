@@ -1,6 +1,6 @@
 // Shortcuts by hand: cut a piece out of one picture, move it over another, and watch what the network says.
 import { get } from "./api.js";
-import { app, failed, hear } from "./app.js";
+import { app, failed, hear, ours } from "./app.js";
 import { choice, fill, h, keepFocus, latest, number, percent } from "./dom.js";
 import { t, told } from "./i18n.js";
 import { on, set, state } from "./state.js";
@@ -56,8 +56,9 @@ function takePlace(spot, place) {
 async function input(id) {
   if (!inputs.has(id)) {
     const image = new Image();
-    image.src = `/api/pictures/${id}/input`;
+    image.src = ours(`/api/pictures/${id}/input`);
     inputs.set(id, image.decode().then(() => image));
+    inputs.get(id).catch(() => inputs.delete(id)); // what never came is asked for again
     if (inputs.size > 40) inputs.delete(inputs.keys().next().value);
   }
   return inputs.get(id);
@@ -122,18 +123,27 @@ async function draw(source, target) {
   for (const canvas of [source, target]) canvas.dataset.drawn = "1";
 }
 
-const ask = latest(async (said) => {
+/** What stands there is of the former place until the answer for this one is here: it says so by its colour. */
+function ask(said) {
+  said.classList.add("is-former");
+  inform(said);
+}
+
+const inform = latest(async (said) => {
   if (!hand.source || !hand.onto) return;
+  const question = () => [hand.source, hand.onto, hand.x, hand.y, hand.toX, hand.toY, hand.side, hand.label].join("|");
+  const asked = question();
   try {
     const answer = await get("/api/paste", { source: hand.source, onto: hand.onto, x: hand.x, y: hand.y, to_x: hand.toX, to_y: hand.toY, side: hand.side, target: hand.label || "" });
     const best = (reading) => reading.classes[0]?.label ?? "–";
     const chance = (reading) => reading.classes.find((row) => row.label === answer.target)?.probability ?? 0;
     const row = (word, reading) => h("li", {}, h("span", { class: "soft" }, word), h("b", {}, best(reading)), h("span", { class: "track" }, h("i", { style: { width: `${100 * chance(reading)}%` } })), h("span", { class: "figure" }, number(chance(reading), 3)));
+    said.classList.toggle("is-former", asked !== question());
     said.dataset.flipped = String(answer.flipped);
     fill(said, h("p", { class: `flip-word ${answer.flipped ? "wrong" : ""}` }, answer.flipped ? t("flipsTo", { label: answer.target }) : best(answer.after) === answer.target ? t("wasAlready", { label: answer.target }) : t("flipsNot", { label: answer.target })),
       h("p", { class: "soft" }, t("probabilityOf", { label: answer.target })), h("ol", { class: "hand-bars" }, row(t("beforeWord"), answer.before), row(t("withPiece"), answer.after), row(t("withOther"), answer.control)),
       h("p", { class: "soft" }, answer.control_flipped ? t("controlFlips") : t("controlNot")));
-  } catch (error) { fill(said, h("p", { class: "problem" }, error.message)); }
+  } catch (error) { said.classList.remove("is-former"); fill(said, h("p", { class: "problem" }, error.message)); }
 });
 
 function drag(node, to, at) {

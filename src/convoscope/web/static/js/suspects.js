@@ -43,7 +43,7 @@ function redraw() {
   const done = found.suspects.filter(decided).length;
   if (!one) { fill(deck, h("p", {}, t("nothingSuspected"))); return; }
   const near = h("div", { class: "shots" });
-  const select = h("select", { "aria-label": t("otherLabel"), dataset: { key: "other" }, onchange: (event) => { if (event.target.value) decide("label", event.target.value); } },
+  const select = h("select", { "aria-label": t("otherLabel"), dataset: { key: "other" }, onchange: (event) => { if (event.target.value) decide("label", event.target.value, one); } },
     h("option", { value: "" }, t("otherLabel")), found.classes.map((row) => h("option", { value: row.label }, row.label)));
   const say = one.decision.removed ? t("wasRemoved") : one.decision.sure ? t("wasRight", { label: one.label }) : one.decision.label !== null ? t("wasChanged", { label: one.decision.label }) : null;
   const choose = (key, words, action, kind = "") => h("button", { type: "button", class: kind, dataset: { key }, onclick: action }, words, " ", h("kbd", {}, key));
@@ -55,9 +55,9 @@ function redraw() {
         h("h2", {}, one.label, one.suggested !== one.label ? [h("span", { class: "soft" }, ` ${t("orWord")} `), one.suggested, "?"] : null),
         h("p", { class: "soft" }, `${one.name} · ${t("labelScore", { s: number(one.score, 2) })} · ${t("neighboursAgree", { p: percent(one.neighbours) })}`),
         say ? h("p", { class: "decided" }, say) : null,
-        h("div", { class: "decisions" }, choose("y", t("labelRight", { label: one.label }), () => decide("sure")),
-          one.suggested !== one.label ? choose("n", t("labelIs", { label: one.suggested }), () => decide("label", one.suggested)) : null, select,
-          choose("r", t("removePicture"), () => decide("remove")), choose("u", t("undo"), undo)),
+        h("div", { class: "decisions" }, choose("y", t("labelRight", { label: one.label }), () => decide("sure", "", one)),
+          one.suggested !== one.label ? choose("n", t("labelIs", { label: one.suggested }), () => decide("label", one.suggested, one)) : null, select,
+          choose("r", t("removePicture"), () => decide("remove", "", one)), choose("u", t("undo"), undo)),
         h("div", { class: "row" }, choose("←", t("back"), () => step(-1)), choose("→", t("skip"), () => step(1)), h("a", { class: "button", href: "/api/improve/audit.csv", download: "labels.csv" }, t("exportCsv"))),
         app.model.survey ? [h("h3", {}, t("neighbours")), near] : null)));
   if (app.model.survey && one.id) neighbours(near, one.id);
@@ -82,13 +82,19 @@ const queued = (act) => (...given) => { line = line.then(() => act(...given)); }
 const decide = queued(keep);
 const undo = queued(takeBack);
 
-async function keep(kind, value = "") {
-  const one = found.suspects[at];
-  if (!one?.id) { step(1); return; }
+/** A key is about the picture that is there when its turn comes (as is its suggestion), a button about the one it was drawn for. */
+async function keep(kind, value = "", about = null) {
+  const one = about ?? found.suspects[at];
+  const on = () => { if (found.suspects[at] === one) step(1); }; // who has gone on meanwhile is not moved
+  if (kind === "label" && !value) {
+    if (!one || one.suggested === one.label) return;
+    value = one.suggested;
+  }
+  if (!one?.id) { on(); return; }
   try {
     await post("/api/collection/marks", { kind, about: [one.id], value });
     one.decision = { label: kind === "label" ? value : null, sure: kind === "sure", removed: kind === "remove" || one.decision.removed };
-    step(1);
+    if (found.suspects[at] === one) step(1); else draw();
   } catch (error) { failed(error); }
 }
 
@@ -108,8 +114,7 @@ async function takeBack() {
 document.addEventListener("keydown", (event) => {
   if (state.tab !== "improve" || state.part !== "labels" || !deck?.isConnected || !found) return;
   if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) || document.querySelector("dialog[open]")) return;
-  const one = found.suspects[at];
-  const action = { y: () => decide("sure"), n: () => one && one.suggested !== one.label && decide("label", one.suggested), r: () => decide("remove"), u: undo, ArrowRight: () => step(1), ArrowLeft: () => step(-1), " ": () => step(1) }[event.key];
+  const action = { y: () => decide("sure"), n: () => decide("label"), r: () => decide("remove"), u: undo, ArrowRight: () => step(1), ArrowLeft: () => step(-1), " ": () => step(1) }[event.key];
   if (!action || (event.key === " " && event.target.tagName === "BUTTON")) return;
   event.preventDefault();
   event.stopImmediatePropagation();

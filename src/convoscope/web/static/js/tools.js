@@ -154,10 +154,10 @@ export class Tools {
 
   async cover() {
     const [x0, y0, x1, y1] = this.box();
-    const picture = state.picture;
+    const { picture, target, against } = state;
     try {
-      const found = await get("/api/cover", { picture, target: state.target, against: state.against, x0, y0, x1, y1, fill: this.fill, off: list("off") });
-      if (this.tool === "mask" && picture === state.picture) say("change", found);
+      const found = await get("/api/cover", { picture, target, against, x0, y0, x1, y1, fill: this.fill, off: list("off") });
+      if (this.tool === "mask" && picture === state.picture && target === state.target && against === state.against) say("change", found);
     } catch (error) { failed(error); }
   }
 

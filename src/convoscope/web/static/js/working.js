@@ -17,7 +17,7 @@ function begin(key, request) {
 
 export const duration = (seconds) => (seconds < 90 ? t("left", { s: Math.ceil(seconds) }) : t("leftMinutes", { m: Math.round(seconds / 60) }));
 
-/** A node with the button. `body()` gives the request's further fields; `done(result)` hears of the end. */
+/** A node with the button. `body()` gives the request's further fields; `done(result, work)` hears of the end. */
 export function worker(kind, label, body, done, { main = false, key = kind, again = null } = {}) {
   const node = h("div", { class: "worker", dataset: { work: kind } });
   const follow = (one) => {
@@ -30,9 +30,9 @@ export function worker(kind, label, body, done, { main = false, key = kind, agai
     one.listeners.add(show);
     show(one.at);
     fill(node, h("div", { class: "work" }, meter, words, h("button", { type: "button", class: "small", onclick: () => one.work.cancel() }, t("cancel"))));
-    one.work.done.then((result) => { idle(); if (node.isConnected) done(result); }, (error) => {
+    one.work.done.then((result) => { idle(); if (node.isConnected) done(result, one.work); }, (error) => {
       idle();
-      if (error.cancelled && node.isConnected) done(error.result);
+      if (error.cancelled && node.isConnected) done(error.result, one.work);
       failed(error);
     });
   };
