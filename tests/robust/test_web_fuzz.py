@@ -92,7 +92,7 @@ def sweep(app: Any, ids: list[str], examples: int) -> int:
                     case.path_parameters["id"] = real
             if layer is not None and isinstance(case.query, dict) and "layer" in case.query:
                 case.query["layer"] = layer
-            # the first map by UMAP compiles itself: on a busy machine that takes longer than the ten seconds of a default
+            # the first map by UMAP compiles itself, which may take longer than the ten seconds of a default
             answer = case.call(base_url="http://127.0.0.1", headers={"host": "127.0.0.1"}, timeout=300)
             sent += 1
             assert answer.status_code < 500, (case.as_curl_command(), answer.status_code, answer.text[:300])
