@@ -17,7 +17,7 @@ help:
 	@echo "make test      install what the tests need and run the suite (about half an hour on two cores)"
 	@echo "make test-all  every long sweep, too, and the suite with the oldest versions allowed"
 	@echo "make docs      the site of documents, in site/ (strict: a broken link or an undocumented name fails)"
-	@echo "make mutants   do the tests notice small faults in the core? (hours)"
+	@echo "make mutants   do the tests notice small faults in the core? (an hour)"
 	@echo "make dist      the wheel and the source package, in dist/"
 	@echo "make check     ruff (lint and format), mypy --strict, the direction of imports, and the documents"
 	@echo "make clean     remove what these commands made"

@@ -37,6 +37,8 @@ class Mutant:
     before: str
     after: str
     alike: int
+    #: the first and the last line of the function
+    around: tuple[int, int]
 
     @property
     def key(self) -> str:
@@ -110,9 +112,10 @@ def mutants(rooms: dict[str, list[str]]) -> list[Mutant]:
             places, seen = _places(tree), Counter[tuple[str, str, str]]()
             for number, (node, made) in enumerate(variants(tree)):
                 line, end = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0)
-                said = (_around(places, line), _said(node), _said(made))
+                first, last, where = _around(places, line)
+                said = (where, _said(node), _said(made))
                 seen[said] += 1
-                found.append(Mutant(room, file, number, line, end, *said, seen[said]))
+                found.append(Mutant(room, file, number, line, end, *said, seen[said], (first, last)))
     return found
 
 
@@ -132,9 +135,9 @@ def _places(tree: ast.AST, above: str = "") -> list[tuple[int, int, str]]:
     return found
 
 
-def _around(places: list[tuple[int, int, str]], line: int) -> str:
-    inside = [(end - first, name) for first, end, name in places if first <= line <= end]
-    return min(inside)[1] if inside else "(module)"
+def _around(places: list[tuple[int, int, str]], line: int) -> tuple[int, int, str]:
+    inside = [place for place in places if place[0] <= line <= place[1]]
+    return min(inside, key=lambda place: place[1] - place[0]) if inside else (0, 10**9, "(module)")
 
 
 def _said(node: ast.AST) -> str:

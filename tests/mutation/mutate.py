@@ -4,8 +4,8 @@
     python tests/mutation/mutate.py --fresh 60 --seed 7                # others, drawn anew
 
 Random small faults (:mod:`faults`) are put into a temporary copy of the program, one at a time. The tests that mirror
-the module are watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the quickest first,
-until one fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two for a mutant.
+the module are watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the most telling
+first, until one fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two each.
 
 The sample was drawn once and stands in ``sample.txt``, so that figures of today and of last year speak of the same
 faults. A line of the program that is gone takes its mutants with it: the next of the same seed take their places
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -55,8 +56,9 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         ],
         _tests(
             "unit/test_naming unit/test_geometry unit/test_door unit/test_watch unit/test_doubts unit/test_slips "
-            "unit/test_numbers reference/test_gradients reference/test_cams robust/test_nan_scores "
-            "robust/test_receptive_fields"
+            "unit/test_numbers unit/test_field_centres unit/test_wrong_lines_3 unit/test_wrong_lines_4 "
+            "reference/test_gradients reference/test_cams robust/test_nan_scores robust/test_receptive_fields "
+            "robust/test_outputs robust/test_late_errors"
         ),
     ),
     "methods": (
@@ -70,7 +72,7 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         _tests(
             "reference/test_cams reference/test_gradients reference/test_vargrad reference/test_perturbation "
             "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input "
-            "unit/test_wrong_lines_2"
+            "unit/test_wrong_lines_2 unit/test_wrong_lines_3"
         ),
     ),
     "targets": (
@@ -81,27 +83,30 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         _tests(
             "unit/test_door unit/test_slips unit/test_labels unit/test_watch robust/test_targets_everywhere "
             "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs "
-            "unit/test_wrong_lines_2"
+            "unit/test_wrong_lines_2 unit/test_wrong_lines_4"
         ),
     ),
     "pictures": (
         [f"pictures/{name}.py" for name in ("picture", "preprocessing", "reading", "door")],
         _tests("unit/test_preprocessing unit/test_reading unit/test_slips unit/test_door unit/test_carried "
-            "unit/test_wrong_lines"),
+            "unit/test_wrong_lines unit/test_wrong_lines_4"),
     ),
     "accumulators": (
         ["surveys/store/accumulators.py"],
-        _tests("unit/test_survey_accumulators unit/test_slips unit/test_wrong_lines"),
+        _tests("unit/test_survey_accumulators unit/test_slips unit/test_wrong_lines unit/test_wrong_lines_4"),
     ),
     "trust": (
         [f"trust/{name}.py" for name in ("league", "localisation", "faithfulness", "similarity", "scoring")],
         _tests(
             "unit/test_trust_league unit/test_trust_localisation unit/test_trust_faithfulness "
             "unit/test_trust_similarity unit/test_slips unit/test_trust_datasets "
-            "unit/test_trust_networks unit/test_wrong_lines"
+            "unit/test_trust_networks unit/test_wrong_lines unit/test_wrong_lines_4"
         ),
     ),
-    "statistics": (["improve/statistics.py"], _tests("unit/test_improve_base unit/test_slips unit/test_wrong_lines")),
+    "statistics": (
+        ["improve/statistics.py"],
+        _tests("unit/test_improve_base unit/test_slips unit/test_wrong_lines unit/test_wrong_lines_4"),
+    ),
 }  # fmt: skip
 
 #: the seed of ``sample.txt``, and how many it holds
@@ -203,13 +208,23 @@ class Copy:
         return [row for row in rows if row["passed"]]
 
     def asked(self, one: Mutant, rows: list[dict[str, Any]]) -> list[str]:
-        """The tests that run the mutant's lines, the quickest first; where none does, those of its file."""
+        """The tests that run the mutant's lines, those first that are quick and run what few others run (rare branches
+        of the mutant's function and file). Of what runs when the file is imported, the quickest that use the file.
+        """
         file, wanted = one.file, set(range(one.line, one.end + 1))
         here = [row for row in rows if row["test"] and wanted & set(row["lines"].get(file, ()))]
+        direct = bool(here)
         if not here and any(wanted & set(row["lines"].get(file, ())) for row in rows):  # run when it is imported
             here = [row for row in rows if row["test"] and file in row["lines"]]
+        first, last = one.around
+        often = Counter(line for row in here for line in row["lines"][file])
+
+        def worth(row: dict[str, Any]) -> float:
+            rare: float = sum((1 if first <= line <= last else 0.2) / often[line] for line in row["lines"][file])
+            return rare / (0.1 + row["seconds"]) if direct else -row["seconds"]
+
         chosen, spent = [], 0.0
-        for row in sorted(here, key=lambda row: row["seconds"]):
+        for row in sorted(here, key=worth, reverse=True):
             spent += row["seconds"]
             if spent > BUDGET and chosen:
                 break

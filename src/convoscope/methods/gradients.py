@@ -255,16 +255,15 @@ class SmoothGrad(Method):
         inputs = query.inputs
         flat = inputs.flatten(1).float()
         spread = ((flat.amax(1) - flat.amin(1)) * self.noise).view(-1, *[1] * (inputs.ndim - 1)).to(inputs)
-        start = baseline(query, "mean")
         at, weights = np.polynomial.legendre.leggauss(self.nodes)
         group = max(1, query.model.batch_size // len(inputs))
         total = torch.zeros_like(inputs, dtype=torch.float32)
         for sample in range(self.samples):
-            way = inputs + self._noise(query, sample).to(inputs) * spread - start
+            way = inputs + self._noise(query, sample).to(inputs) * spread  # the data's mean is zero in the input
             mean = torch.zeros_like(total)
             for first in range(0, self.nodes, group):
                 places = at[first : first + group]
-                need = Gradient(inputs=torch.cat([start + way * float((1 + x) / 2) for x in places]))
+                need = Gradient(inputs=torch.cat([way * float((1 + x) / 2) for x in places]))
                 got = yield need
                 parts = got[need].float().view(len(places), *inputs.shape)
                 share = torch.tensor(weights[first : first + group] / 2, dtype=torch.float32, device=parts.device)

@@ -58,8 +58,9 @@ def default_layer(
     nothing: list[str | None] = early or [None] * len(targets)
     if not asks or not _special(watched, targets, model):
         return nothing
-    names = _candidates(model, watched)
-    layers = list(names)
+    weights = [] if is_torchvision_detector(model.module) else _weighted(watched)
+    names = list(watched.levels) if is_torchvision_detector(model.module) else _candidates(watched, weights)
+    layers = [*names, *weights]
     for target in targets:
         layers.extend(target.layers(model))
     if not names:
@@ -75,7 +76,7 @@ def default_layer(
         except ConvoscopeError:
             found.append(None)  # whoever resolves it for good says why
             continue
-        found.append(None if isinstance(scorer, _USUAL) else _fed(runner, watched, recorded, scorer, names))
+        found.append(None if isinstance(scorer, _USUAL) else _fed(runner, watched, recorded, scorer, names, weights))
     return found
 
 
@@ -100,34 +101,39 @@ def _special(watched: NetworkTrace, targets: Sequence[Target], model: Model) -> 
     return True
 
 
-def _candidates(model: Model, watched: NetworkTrace) -> list[str]:
-    """The levels of a detector's pyramid; of other networks every layer with a place that is followed by weights."""
-    if is_torchvision_detector(model.module):
-        return list(watched.levels)
-    layers = list(watched.layers.values())
-    weighted = [one for one in layers if one.parameters and not _has_members(one.name, watched)]
-    last = weighted[-1].index if weighted else -1
-    placed = [one for one in layers if one.geometry is not None and one.single and one.index < last]
-    return [one.name for one in placed][-40:]
+def _weighted(watched: NetworkTrace) -> list[str]:
+    """The layers that hold weights of their own."""
+    layers = watched.layers.values()
+    return [one.name for one in layers if one.parameters and one.single and not _has_members(one.name, watched)]
+
+
+def _candidates(watched: NetworkTrace, weights: list[str]) -> list[str]:
+    """Every layer with a place that is followed by weights."""
+    last = watched.layers[weights[-1]].index if weights else -1
+    layers = watched.layers.values()
+    placed = [one.name for one in layers if one.geometry is not None and one.single and one.index < last]
+    return placed[-40:]
 
 
 def _has_members(name: str, watched: NetworkTrace) -> bool:
     return any(other.startswith(f"{name}.") for other in watched.layers)
 
 
-def _fed(runner: Runner, watched: NetworkTrace, recorded: Recorded, scorer: Scorer, names: list[str]) -> str | None:
+def _fed(
+    runner: Runner, watched: NetworkTrace, recorded: Recorded, scorer: Scorer, names: list[str], weights: list[str]
+) -> str | None:
     """The candidate that mattered most (pyramids), or the last one that mattered at all."""
     try:
         with torch.enable_grad():
             score = scorer.score(recorded.output, recorded.live(), recorded.rows)
-        usable = [name for name in names if recorded.layers[name].edge is not None]
+        usable = [name for name in dict.fromkeys([*names, *weights]) if recorded.layers[name].edge is not None]
         gradients = runner.gradients(recorded, score, "plain", usable, keep=True)
     except (MethodRefused, TargetError):
         return None
     shares = {
         name: float((recorded.layers[name].value * gradients[name]).abs().sum(dtype=torch.float64)) for name in usable
     }
-    mattered = [name for name in usable if shares[name] > 0]
+    mattered = [name for name in names if shares.get(name, 0) > 0]
     if not mattered:
         return None
     if is_torchvision_detector(runner.network):
@@ -137,18 +143,6 @@ def _fed(runner: Runner, watched: NetworkTrace, recorded: Recorded, scorer: Scor
         return None
     if made_of:  # the score is made of a layer: the grid before it, or that layer itself
         return ([name for name in mattered if watched.layers[name].index <= min(made_of)] or mattered)[-1]
-    return _followed(mattered, watched)
-
-
-def _followed(mattered: list[str], watched: NetworkTrace) -> str:
-    """The last layer that weights follow on the way to the score: not the head's own output."""
-    for name in reversed(mattered):
-        inside = watched.layers[name]
-        later = [
-            other for other in mattered
-            if watched.layers[other].index > inside.index and watched.layers[other].parameters
-            and not name.startswith(f"{other}.")
-        ]  # fmt: skip
-        if later:
-            return name
-    return mattered[-1]
+    # not the head's own output: the last grid that weights follow on the way to the score
+    last = max((watched.layers[name].index for name in weights if shares.get(name, 0) > 0), default=0)
+    return next((name for name in reversed(mattered) if watched.layers[name].index < last), mattered[-1])

@@ -123,8 +123,6 @@ def _read(text: str, model: Model) -> Target:
     for sign, term in terms:
         found = None if term in (model.labels or ()) else _WEIGHT.fullmatch(term)
         weight, rest = (float(found["weight"]), found["rest"].strip()) if found else (1.0, term)
-        if not rest:
-            raise TargetError("A sum of targets has an empty part: write them as  tabby - tiger cat.")
         parts.append((sign * weight, _one(rest, model)))
     return Combination(parts)
 

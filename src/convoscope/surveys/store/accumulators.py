@@ -128,9 +128,9 @@ class Sample:
         known = (~np.isnan(self.values)).sum(0)
         start = np.maximum(0, (known - k) // 2)
         for place in range(min(k, count)):
-            at = np.minimum(start + place, count - 1)
+            at = start + place
             which = np.take_along_axis(order, at[None], 0)[0]
-            fits = start + place < known
+            fits = at < known
             across = np.arange(channels)
             found.values[fits, place] = self.values[which, across][fits]
             found.keys[fits, place] = self.keys[which][fits]

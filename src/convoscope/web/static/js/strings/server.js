@@ -249,7 +249,6 @@ const SENTENCES = {
   "output:{}: index {} (number {}) is beyond {}.": "output:$1: 번호 $2($3번째)이(가) $4을(를) 넘습니다.",
   "The semantic network of the two returns no map of classes.": "둘 중 의미 분할 신경망이 클래스의 맵을 내지 않습니다.",
   "A direction is written direction:LAYER@FILE.npy, with one value a channel in the file.": "방향은 direction:층@파일.npy로 씁니다.",
-  "A sum of targets has an empty part: write them as  tabby - tiger cat.": "합에 빈 부분이 있습니다. tabby - tiger cat처럼 쓰세요.",
   "segment: needs a class, a point of the photo, or both (segment:dog@120,80).": "segment:에는 클래스나 사진의 점이 필요합니다(segment:dog@120,80).",
   "{} cannot be contrasted with --against: name two classes, or write a difference: a - b.": "$1은(는) 비교할 수 없습니다. 클래스 둘을 고르거나 a - b로 쓰세요.",
   "{}: needs a picture ({}:other.jpg), a folder, or several with commas.": "$1: 사진($2:other.jpg)이나 폴더가 필요합니다.",
