@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def repair(
     Args:
         model: a network (a spec, an ``nn.Module``, a :class:`~convoscope.Model`): a classifier.
         pictures: a folder, files, pairs of a picture and a label, a :class:`~convoscope.Store`; labels are needed.
-        how: ``head``, ``bn``, ``prune``, ``calibrate`` or ``input``; None follows from the finding.
+        how: ``head``, ``bn``, ``prune``, ``calibrate`` or ``input``; None follows from the finding. ``head`` fits
+            against the shortcuts that are found; where there is none, it is fitted so that every class counts the same.
         finding: its number (from 1) among those of ``found`` or of a search made now, or its evidence.
         found: the result of :func:`shortcuts`, or a ``shortcuts.json`` or ``diagnosis.json``.
         groups: a CSV of file and group (or a mapping): the head is fitted so that every group counts the same.
@@ -121,7 +123,10 @@ def repair(
     )
     way = how or chosen
     searched = time.perf_counter()
-    if way == "head" and groups is None and not evidence:
+    if way == "head" and named is None and not evidence and (how, finding) != (None, None):
+        # no shortcut to fit against, and the head is asked for: it may have lost what its features tell of a class
+        named = _groups(None, bench)
+    if way == "head" and named is None and not evidence:
         why = "Nothing to repair: no shortcut was found that a head could be fitted against."
         return Repaired("head", why, bench, held, seconds={"search": searched - read_in})
     said("Repairing", 0, 1)
@@ -190,9 +195,9 @@ def _finding(
         found = shortcuts(model, labelled, is_part=is_part, not_part=not_part, seed=seed, progress=said)
     if isinstance(found, Shortcuts):
         kinds, evidence = [one.kind for one in found.findings], found.settings()
-        names = [one.class_name for one in found.findings]
+        names, ways = [one.class_name for one in found.findings], [_way(one.next) for one in found.findings]
     else:
-        kinds, names, evidence = _read(Path(found))
+        kinds, names, evidence, ways = _read(Path(found))
     if finding is None:
         return [
             one for one, kind in zip(evidence, kinds, strict=True) if kind == "shortcut" and "class_index" in one
@@ -201,7 +206,9 @@ def _finding(
         there = "there is none" if not kinds else f"there {'is' if len(kinds) == 1 else 'are'} {len(kinds)}"
         raise UsageError(f"--finding {finding}: there is no such finding; {there}.")
     kind = kinds[finding - 1]
-    way = how or _BY_KIND.get(kind)
+    way = how or ways[finding - 1] or _BY_KIND.get(kind)
+    if way == "head" and ways[finding - 1] == "head":
+        return [], "head"  # the head itself is at fault, and no shortcut
     if way is None:
         raise UsageError(
             f"Finding {finding} is of the kind {kind!r}, which no repair of a checkpoint undoes: the data or the "
@@ -217,12 +224,19 @@ def _finding(
     return [chosen], way
 
 
-def _read(path: Path) -> tuple[list[str], list[str | None], list[dict[str, Any]]]:
-    """Kinds, classes and evidence of the findings in a ``shortcuts.json`` or ``diagnosis.json``."""
+def _way(command: str) -> str | None:
+    """The way that a finding's next command asks for, where it is a repair."""
+    found = re.search(r"\brepair\b.* --how (\w+)", command)
+    return found[1] if found and found[1] in HOWS else None
+
+
+def _read(path: Path) -> tuple[list[str], list[str | None], list[dict[str, Any]], list[str | None]]:
+    """Kinds, classes, evidence and ways of the findings in a ``shortcuts.json`` or ``diagnosis.json``."""
     try:
         document = json.loads(read_text(path))
         listed = document["findings"]
         kinds, names = [str(one["kind"]) for one in listed], [one["class"] for one in listed]
+        ways = [_way(str(one.get("next") or "")) for one in listed]
         settings = document.get("settings") or [one.get("evidence", {}) for one in listed]
     except FileNotFoundError:
         raise UsageError(f"--from {path}: there is no such file.") from None
@@ -230,13 +244,18 @@ def _read(path: Path) -> tuple[list[str], list[str | None], list[dict[str, Any]]
         raise UsageError(f"--from {path}: this is no shortcuts.json or diagnosis.json of Convoscope's.") from None
     if len(settings) != len(kinds):
         raise UsageError(f"--from {path}: findings and settings do not belong together.")
-    return kinds, names, [dict(one) for one in settings]
+    return kinds, names, [dict(one) for one in settings], ways
 
 
-def _groups(groups: str | Path | Mapping[str, str], bench: Bench) -> list[str]:
-    """The group's name of each picture."""
+def _groups(groups: str | Path | Mapping[str, str] | None, bench: Bench) -> list[str]:
+    """The group's name of each picture: the class, where none is given."""
     from ...surveys.gather.shards import truth_labels
 
+    if groups is None:
+        names = bench.model.labels or ()
+        twice = {name for name in names if names.count(name) > 1}
+        of = {int(kind): bench.model.label(int(kind)) for kind in np.unique(bench.truth)}
+        return [f"{of[kind]} ({kind})" if of[kind] in twice else of[kind] for kind in map(int, bench.truth)]
     uris = list(bench.pictures.uris)
     named: Mapping[str, Any]
     if isinstance(groups, Mapping):
