@@ -92,7 +92,8 @@ def sweep(app: Any, ids: list[str], examples: int) -> int:
                     case.path_parameters["id"] = real
             if layer is not None and isinstance(case.query, dict) and "layer" in case.query:
                 case.query["layer"] = layer
-            answer = case.call(base_url="http://127.0.0.1", headers={"host": "127.0.0.1"})
+            # the first map by UMAP compiles itself, which may take longer than the ten seconds of a default
+            answer = case.call(base_url="http://127.0.0.1", headers={"host": "127.0.0.1"}, timeout=300)
             sent += 1
             assert answer.status_code < 500, (case.as_curl_command(), answer.status_code, answer.text[:300])
             if answer.status_code >= 400 and answer.headers.get("content-type", [""])[0].startswith(

@@ -121,6 +121,7 @@ export const FINDINGS = {
   // a diagnosis as a whole
   "The input comes first: with a wrong one the other stages would measure nothing.": "입력이 먼저입니다. 입력이 틀리면 나머지 단계는 아무것도 재지 못합니다.",
   "Could have been missed: {}.": "놓쳤을 수 있는 것: $1.",
+  "False alarms: {} on {} healthy networks of drawn pictures ({}, 95 % interval {} to {}).": "거짓 경보: 그린 사진으로 훈련한 건강한 신경망 $2개 가운데 $1개($3, 95 % 구간 $4에서 $5).",
   "Not done: {} ({}).": "하지 못함: $1 ($2).",
   "Stopped before: {}.": "그 앞에서 멈춤: $1.",
   "No stage was run.": "아무 단계도 하지 않았습니다.",
