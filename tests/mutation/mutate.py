@@ -3,7 +3,7 @@
     python tests/mutation/mutate.py --rows rows.jsonl --minutes 8      # the sample that is kept: sample.txt
     python tests/mutation/mutate.py --fresh 60 --seed 7                # others, drawn anew
 
-Random small faults (:mod:`faults`) are put into a temporary copy of the program, one at a time. The tests that mirror
+Random small faults (:mod:`mutants`) are put into a temporary copy of the program, one at a time. The tests that mirror
 the module are watched once (:mod:`lines`), so that each mutant meets only tests that run its line, the most telling
 first, until one fails. They run in forks of a process that has torch loaded (:mod:`forked`): a second or two each.
 
@@ -32,7 +32,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults import Mutant, mutants, mutated, shuffled
+from mutants import Mutant, mutants, mutated, shuffled
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent

@@ -13,8 +13,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def faults():
-    return _loaded("faults")
+def mutants():
+    return _loaded("mutants")
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +35,24 @@ def there(mutate):
     return mutate.every(list(mutate.MIRROR))
 
 
-def test_mutants_are_many_and_each_is_valid_and_different(mutate, faults, there):
+def test_mutants_are_many_and_each_is_valid_and_different(mutate, mutants, there):
     for room, (files, tests) in mutate.MIRROR.items():
         every = [one for one in there if one.room == room]
         assert len(every) > 50, room
         for file in files:
-            assert (faults.SOURCE / file).is_file(), file
+            assert (mutants.SOURCE / file).is_file(), file
         for test in tests:
             assert (mutate.ROOT / test).exists(), test
         for one in random.Random(0).sample(every, 6):
-            text = faults.mutated(one.file, one.number)
-            right = ast.unparse(ast.parse((faults.SOURCE / one.file).read_text("utf-8")))
+            text = mutants.mutated(one.file, one.number)
+            right = ast.unparse(ast.parse((mutants.SOURCE / one.file).read_text("utf-8")))
             ast.parse(text)
             assert text != right, one
 
 
-def test_a_mutant_is_one_change(faults):
+def test_a_mutant_is_one_change(mutants):
     tree = ast.parse("def f(a: int = 1) -> int:\n    return a + 2 if a > 0 else -a\n")
-    made = [(faults._said(node), faults._said(one)) for node, one in faults.variants(tree)]
+    made = [(mutants._said(node), mutants._said(one)) for node, one in mutants.variants(tree)]
     assert ("a > 0", "a >= 0") in made
     assert ("a + 2", "a - 2") in made
     assert ("-a", "a") in made
@@ -60,26 +60,28 @@ def test_a_mutant_is_one_change(faults):
     assert ("return a + 2 if a > 0 else -a", "return None") in made
 
 
-def test_annotations_messages_and_docstrings_are_left_alone(faults):
+def test_annotations_messages_and_docstrings_are_left_alone(mutants):
     tree = ast.parse('def f(a: "x" = None) -> list[1]:\n    """1 + 1"""\n    raise ValueError(f"{1 + 1}")\n')
-    assert [faults._said(one) for _, one in faults.variants(tree)] == ["pass"]
+    assert [mutants._said(one) for _, one in mutants.variants(tree)] == ["pass"]
 
 
-def test_names_and_order_outlive_edits_elsewhere(faults, tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "SOURCE", tmp_path)
+def test_names_and_order_outlive_edits_elsewhere(mutants, tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "SOURCE", tmp_path)
     text = "def f(a):\n    return a + 2\n\n\nclass B:\n    def g(self, a):\n        return (a + 2, a + 2)\n"
     (tmp_path / "a.py").write_text(text)
-    before = faults.mutants({"room": ["a.py"]})
+    before = mutants.mutants({"room": ["a.py"]})
     assert {one.key for one in before} >= {
         "a.py :: f :: a + 2 -> a - 2", "a.py :: B.g :: a + 2 -> a - 2", "a.py :: B.g :: a + 2 -> a - 2 [2]"
     }  # fmt: skip
     (tmp_path / "a.py").write_text("C = 3\n\n\ndef e(a):\n    return a + 2\n\n\n" + text)
-    after = faults.mutants({"room": ["a.py"]})
+    after = mutants.mutants({"room": ["a.py"]})
     old = [one.key for one in before]
     assert [one.key for one in after][-len(old) :] == old
     assert len({one.key for one in after}) == len(after) > len(before)
-    ranks = [one.key for one in faults.shuffled(after, 5) if one.key in old]
-    assert ranks == [one.key for one in faults.shuffled(before, 5)] != [one.key for one in faults.shuffled(before, 6)]
+    ranks = [one.key for one in mutants.shuffled(after, 5) if one.key in old]
+    assert (
+        ranks == [one.key for one in mutants.shuffled(before, 5)] != [one.key for one in mutants.shuffled(before, 6)]
+    )
 
 
 def test_a_mutant_that_is_gone_is_told_and_replaced(mutate, there):

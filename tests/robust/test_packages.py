@@ -143,3 +143,9 @@ def test_doctor_knows_every_extra():
     for name in users:
         asked = {re.match(r"[\w.-]+", one)[0].lower() for one in extras[name]}
         assert asked == {package.lower() for package in EXTRAS[name].values()}
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Tests import their helpers by name: of two such modules the first one met would stand for both."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
