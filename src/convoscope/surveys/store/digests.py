@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .arrow import pa
 
@@ -60,8 +61,17 @@ def _bytes(column: Any) -> Sequence[bytes]:
         size = whole.type.list_size
         flat = whole.values.slice(whole.offset * size, len(whole) * size)
         valid = whole.is_valid().to_pylist()
-        vectors = np.asarray(flat.fill_null(0).to_numpy(zero_copy_only=False)).reshape(len(whole), size)
+        vectors = _without_gaps(flat).reshape(len(whole), size)
         return [row.tobytes() if there else b"" for row, there in zip(vectors, valid, strict=True)]
     if pa.types.is_binary(whole.type) or pa.types.is_large_binary(whole.type):
         return [b"\0" if value is None else b"\1" + value for value in whole.to_pylist()]
     return [repr(value).encode("utf-8", "surrogatepass") for value in whole.to_pylist()]
+
+
+def _without_gaps(flat: Any) -> NDArray[Any]:
+    """The values with 0 where there is none; older Arrow cannot fill half precision, so NumPy does it for floats."""
+    if not pa.types.is_floating(flat.type):
+        return np.asarray(flat.fill_null(0).to_numpy(zero_copy_only=False))
+    values = np.asarray(flat.to_numpy(zero_copy_only=False))
+    there = np.asarray(flat.is_valid().to_numpy(zero_copy_only=False), bool)
+    return values if there.all() else np.where(there, values, values.dtype.type(0))

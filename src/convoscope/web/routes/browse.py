@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -85,6 +85,8 @@ class Wanted:
         return [str(self.filter), self.map, self.layer, self.finding, self.alike]
 
 
+# FastAPI before 0.121 or so does not look up the names in a class's annotations
+Wanted.__init__.__annotations__ = get_type_hints(Wanted.__init__, include_extras=True)
 Wants = Annotated[Wanted, Depends()]
 
 
