@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from skimage.metrics import structural_similarity
+from test_wrong_lines_3 import Own, noise, toy, wrapped
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
@@ -31,40 +31,12 @@ from convoscope.targets import default_layer, parse
 from convoscope.targets.classes import instead
 from convoscope.targets.combinations import CombinationScorer
 from convoscope.targets.places import photo_mask
-from convoscope.toybox import draw, write
+from convoscope.toybox import write
 from convoscope.trust.faithfulness import Curve, infidelity, subsets
 from convoscope.trust.league import League, paired
 from convoscope.trust.localisation import near
 from convoscope.trust.scoring import Kept, Scoring
 from convoscope.trust.similarity import agreement, ssim
-
-PLAIN = Preprocessing(None, mean=(0.0,) * 3, std=(1.0,) * 3)
-
-
-def toy(index: int = 3) -> np.ndarray[Any, Any]:
-    return draw(index).image
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Own(nn.Module):
-    """A convolution, something of a test's own, and a linear head on the mean over places."""
-
-    def __init__(self, between: Callable[[Tensor], Tensor], stride: int = 2) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv, self.after, self.head = nn.Conv2d(3, 4, 3, stride, 1), nn.Identity(), nn.Linear(4, 3)
-        self.between = between
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.after(self.between(self.conv(x).relu())).mean((2, 3)))
-
-
-def wrapped(net: nn.Module, size: Any = 16, **more: Any) -> cs.Model:
-    return cs.wrap(net.eval(), size=size, **more)
-
 
 # targets
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError, PictureError
-from ..models.formats import best_format
+from ..models.formats import best_format, laid_out
 from ..models.model import Model
 from ..session import forward, protected
 from ..surveys.gather.work import class_scores
@@ -78,7 +78,7 @@ def attempt(
         ModelError: the network cannot run on such an input.
         PictureError: not one picture can be read.
     """
-    shape = best_format(model)
+    best_format(model)  # found out before the hooks below watch the network
     layers = norms(model)
     seen: dict[int, list[Tensor]] = {at: [] for at in range(len(layers))}
     scores: list[Floats] = []
@@ -108,9 +108,7 @@ def attempt(
                 why = next((one for one in asked if isinstance(one, str)), why)
                 ready = {at: one for at, one in enumerate(asked) if isinstance(one, Tensor)}
                 for part in _of_one_shape(ready):
-                    inputs = torch.stack([ready[at] for at in part]).to(model.device, dtype)
-                    if inputs.ndim == 4:
-                        inputs = inputs.contiguous(memory_format=shape)
+                    inputs = laid_out(model, torch.stack([ready[at] for at in part]).to(model.device, dtype))
                     found = class_scores(model, forward(model, inputs), len(part))
                     if found is not None:
                         scores.append(found[:, 0].double().numpy())
