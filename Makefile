@@ -79,6 +79,7 @@ check: $(VENV)/.check $(VENV)/.all docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks
 	$(BIN)/lint-imports
 
 format: $(VENV)/.check

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 import convoscope as cs
 from convoscope import toybox
 from convoscope.concepts import directions
+from convoscope.improve.collection import Labelled
 from convoscope.improve.look import look
 from convoscope.toybox import CLASSES, draw, ward
 from convoscope.toybox.ward import plants
@@ -74,7 +75,7 @@ def random_concepts(tests: int = 400) -> Row:
     model = cs.open_model("toybox")
     pictures = bare(drawn(1500, 6100))
     names = directions.stages(model)
-    labelled = directions.Labelled.of(pictures, model)
+    labelled = Labelled.of(pictures, model)
     looked = look(model, labelled, names, pool=directions._pooled(model))
     scores = looked.scores
     assert scores is not None
@@ -203,7 +204,7 @@ def parts_of_things(count: int = 40, parts: int = 8, only: tuple[str, ...] = ())
             "completeness": round(found.completeness.mean, 3), **errors,
             **{way: round(max(values.values()), 3) for way, values in best.items()},
             **{f"{way}_mean": round(float(np.mean(list(values.values()))), 3) for way, values in best.items()},
-            "part": max(best["ours"], key=best["ours"].get),
+            "part": max(best["ours"], key=lambda part: best["ours"][part]),
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
     keys = ("ours", "published", "ours_mean", "published_mean", "error", "error_of_the_published_bank")
@@ -223,7 +224,7 @@ def units_by_ablation(count: int = 300) -> Row:
     with tempfile.TemporaryDirectory() as there:
         toybox.write(Path(there), count, seed=65)
         found = cs.dissect(model, there, parts=there)
-    network = model.module
+    network: Any = model.module
     things = list(toybox.pictures(400, 66))
     y = np.array([one.class_index for one in things])
     with torch.no_grad():
@@ -285,7 +286,7 @@ def the_cheat(seeds: int = 5, count: int = 40) -> Row:
     rows: dict[str, list[Row]] = {}
     for seed in range(seeds):
         things = [draw(6_600_000_000 + 1000 * seed + k, label="cup", tag=True) for k in range(count)]
-        tags = np.stack([one.tag_mask for one in things])
+        tags = np.stack([one.tag_mask for one in things if one.tag_mask is not None])
         wide = np.stack([binary_dilation(one, iterations=8) for one in tags])  # one cell of the layer around it
         for name in ("toybox-cheat", "toybox"):
             found = cs.craft(cs.open_model(name), bare([one.image for one in things]), "cup", seed=seed)

@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 
 import convoscope
-from convoscope import folder
 from convoscope.explanation import DEFAULT_METHODS, outcomes
+from convoscope.folder.records import write
+from convoscope.folder.request import PICTURES, Request
+from convoscope.folder.run import _TOGETHER_CPU
 from convoscope.pictures.picture import Picture, find_pictures
 
 
@@ -38,8 +40,8 @@ def since(start: tuple[float, float]) -> tuple[float, float]:
 def bare_passes(model: convoscope.Model, fitted: list) -> tuple[float, float]:
     """One forward, a plain and a second backward of every batch: wall clock and processor seconds."""
     start = now()
-    for first in range(0, len(fitted), folder._TOGETHER_CPU):
-        batch = model.inputs(fitted[first : first + folder._TOGETHER_CPU]).requires_grad_()
+    for first in range(0, len(fitted), _TOGETHER_CPU):
+        batch = model.inputs(fitted[first : first + _TOGETHER_CPU]).requires_grad_()
         top = model.module(batch).max(1).values.sum()
         torch.autograd.grad(top, batch, retain_graph=True)
         torch.autograd.grad(top, batch)
@@ -59,7 +61,7 @@ def main() -> None:
     parser.add_argument("--network", default="squeezenet1_0")
     parser.add_argument("--weights", default="none")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--drawn", nargs="*", default=list(folder.PICTURES))
+    parser.add_argument("--drawn", nargs="*", default=list(PICTURES))
     given = parser.parse_args()
     convoscope.tune_allocator()
     torch.set_num_threads(given.threads)
@@ -76,12 +78,12 @@ def main() -> None:
     print("| drawn | ours | network | other core | wall / larger of both | processor / sum of both | peak GB |")
     print("|---|---|---|---|---|---|---|")
     for how in given.drawn:
-        request = folder.Request([convoscope.METHODS[m]() for m in DEFAULT_METHODS], [None], pictures=how)
+        request = Request([convoscope.METHODS[m]() for m in DEFAULT_METHODS], [None], pictures=how)
         with tempfile.TemporaryDirectory() as out:
             start = now()
             for number, (path, one) in enumerate(zip(paths, made, strict=False)):
                 model.prepare(Picture.of(path))
-                folder.write(Path(out) / f"w{number}", one, request, "", complete=True, more={})
+                write(Path(out) / f"w{number}", one, request, "", complete=True, more={})
             wall, cpu = (value / len(made) * len(paths) for value in since(start))
         with tempfile.TemporaryDirectory() as out:
             before = bare_passes(model, fitted)

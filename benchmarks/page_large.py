@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 
@@ -38,9 +39,10 @@ def main(count: int) -> None:
             began = time.perf_counter()
             asked.get("/api/collection/ids", params={"map": "pca", "lasso": "0,0;1,0;1,1"}).raise_for_status()
             print(f"map by PCA: {time.perf_counter() - began:.1f} s")
-            questions = {
-                "filter": lambda i: {"state": "wrong", "low": 0.5 + i / 100, "label": model.labels[i % 10]},
-                "search": lambda i: {"search": f"img-0{i:02d} {model.labels[i % 10]}"},
+            labels = model.labels or ()
+            questions: dict[str, Any] = {
+                "filter": lambda i: {"state": "wrong", "low": 0.5 + i / 100, "label": labels[i % 10]},
+                "search": lambda i: {"search": f"img-0{i:02d} {labels[i % 10]}"},
                 "sort": lambda i: {"order": "confidence", "low": i / 100},
                 "lasso": lambda i: {"map": "pca", "lasso": ";".join(
                     f"{(2 + i / 10) * x:.3f},{(2 + i / 10) * y:.3f}" for x, y in corners(48))},

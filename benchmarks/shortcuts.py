@@ -48,7 +48,8 @@ INVISIBLE = ("checkerboard", "stripes", "jpeg", "jpeg-hard")
 
 def groups(case: Case, models: Mapping[str, Model], count: int = 30, seed: int = 977) -> dict[str, dict[str, float]]:
     """On pictures drawn afresh: the least recall over classes with and without the shortcut, and ordinary accuracy."""
-    least, ordinary = dict.fromkeys(models, 1.0), {name: [] for name in models}
+    least = dict.fromkeys(models, 1.0)
+    ordinary: dict[str, list[Any]] = {name: [] for name in models}
     for carried in (False, True):
         drawn = case.render(carried, count, seed)
         labels = np.asarray(drawn.labels)

@@ -78,8 +78,12 @@ def until(page: Any, expression: str, arg: Any = None, timeout: float = 30.0) ->
     end = time.monotonic() + timeout
     function = expression if re.match(r"(\(\)|\w+) => ", expression) else None
     while time.monotonic() < end:
-        if page.evaluate(function, arg) if function else page.evaluate(expression):
-            return
+        try:
+            if page.evaluate(function, arg) if function else page.evaluate(expression):
+                return
+        except Exception as error:  # the page went to another address, or loaded itself anew, while it was asked
+            if "context was destroyed" not in str(error):
+                raise
         page.wait_for_timeout(50)
     raise AssertionError(f"waited {timeout:.0f} s for: {expression}")
 

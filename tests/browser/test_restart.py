@@ -68,17 +68,22 @@ def test_another_network_at_the_same_address_is_shown_anew(chromium: Any, tmp_pa
     port = free_port()
     page = chromium.new_context(**looking((1280, 860))).new_page()
     page.set_default_timeout(30_000)
-    drawn = "fetch(document.querySelector('img.filters').src).then((r) => r.blob()).then((b) => b.text())"
+
+    def drawn() -> str:
+        """What the browser has at the address of the picture on the page: from its memory, if it kept it."""
+        address = page.locator("img.filters").get_attribute("src")
+        return str(page.evaluate("(at) => fetch(at).then((r) => r.blob()).then((b) => b.text())", address))
+
     with running(create_app(convoscope.open_model("toybox"), tmp_path / "pictures"), port) as url:
         page.goto(f"{url}/?tab=layer&layer=stem.0&tiles=filter&tour=0")
-        page.wait_for_selector("img.filters")
-        before = page.evaluate(drawn)
+        before = drawn()
+        page.evaluate("window.first = true")
     page.locator("#strip .thumb").nth(1).click()
     page.wait_for_selector(".toast.error")
     with running(create_app(convoscope.open_model("toybox-cheat"), tmp_path / "pictures"), port):
         page.locator("#top .model", has_text="toybox-cheat").wait_for(timeout=60_000)  # it loads itself anew
-        page.wait_for_selector("img.filters")
-        assert page.evaluate(drawn) != before
+        until(page, "!window.first && document.querySelector('img.filters')")
+        assert drawn() != before
     page.context.close()
 
 

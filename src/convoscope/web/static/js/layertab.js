@@ -231,12 +231,13 @@ function put(unit, uri) {
 }
 
 async function showFilters(layer, mine) {
-  fill(tiles);
+  // filters are the same for every picture: what is shown stays while it is asked for again
+  if (tiles.querySelector(".filters")?.dataset.layer !== layer.name) fill(tiles);
   try {
     const filters = await get("/api/filters", { layer: layer.name });
     if (mine !== asked || !panel.isConnected) return; // another layer was chosen meanwhile
     fill(tiles, filters.there && filters.feeds ? h("p", { class: "soft wide" }, t("feedingFilters", { layer: layer.name, conv: filters.layer })) : null,
-      filters.there ? h("img", { class: "filters", alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: ours(`/api/filters.png?layer=${encodeURIComponent(layer.name)}`) })
+      filters.there ? h("img", { class: "filters", "data-layer": layer.name, alt: `${t("filters")}: ${filters.layer}, ${filters.shape.join("×")}`, src: ours(`/api/filters.png?layer=${encodeURIComponent(layer.name)}`) })
         : h("p", { class: "empty" }, t("notConvolution")));
     below();
   } catch (error) { if (mine === asked) fill(tiles, h("p", { class: "problem" }, error.message)); }
