@@ -13,6 +13,7 @@ from torch import Tensor
 from ..engine.passes.ascent import GradientAscent, penalised
 from ..engine.passes.runner import call_plainly
 from ..errors import ModelError
+from ..models.formats import best_format
 from ..models.model import Model, forward_failed
 from ..session import protected
 from .objectives import Diverse, Fooled, Objective, Scores, undiversified
@@ -64,7 +65,9 @@ class Loop:
         self.size = size
         objective = batch.objective
         call = call_plainly if model.call is None else model.call
-        self.ascent = GradientAscent(model.module, objective.layers, objective.needs_output, call, floating(model))
+        self.ascent = GradientAscent(
+            model.module, objective.layers, objective.needs_output, call, floating(model), best_format(model)
+        )
         self.setup = setup
         self.randoms = setup.randoms
         with torch.inference_mode(False), torch.enable_grad():

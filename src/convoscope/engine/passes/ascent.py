@@ -57,6 +57,8 @@ class GradientAscent:
     call: Call = call_plainly
     #: the network's own, where it is not float32
     dtype: torch.dtype = torch.float32
+    #: in which the network is quickest
+    memory_format: torch.memory_format = torch.contiguous_format
     forwards: int = 0
     backwards: int = 0
     #: items ``[B]`` whose silent channels are to be woken, beside those that have no gradient at all
@@ -73,6 +75,8 @@ class GradientAscent:
         """The network's output (``None`` where it was not asked for) and the layers, with their graph."""
         rows = torch.arange(len(inputs))
         inputs = inputs.to(self.dtype)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=self.memory_format)
         self.forwards += 1
         if not self.layers:
             return self.call(self.network, inputs, rows), {}
