@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import convoscope as cs
+from convoscope.engine.passes.memory_format import formats
+from convoscope.engine.passes.needs import INPUT
+from convoscope.engine.passes.runner import Runner
+from convoscope.errors import ModelError
 from convoscope.improve.collection import Labelled
 from convoscope.improve.look import look
 from convoscope.models.formats import best_format, laid_out
@@ -68,3 +72,82 @@ def test_values_stay_and_other_inputs_are_left_alone() -> None:
     assert torch.equal(made, batch)
     volume = torch.rand(2, 3, 4, 24, 24)
     assert laid_out(model, volume) is volume
+
+
+class Dense(nn.Module):
+    """A segmenter: its output is as large as its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Any:
+        return {"out": self.second(self.first(x).relu())}
+
+
+@pytest.mark.parametrize("kind", [Viewing, Reshaping])
+def test_a_pass_is_what_the_network_gives_however_it_lies(kind: type[Viewing]) -> None:
+    torch.manual_seed(0)
+    network = kind().eval()
+    runner = Runner(network)
+    inputs = torch.rand(2, 3, 24, 24)
+    for _ in range(2):  # the first pass finds out, the second knows
+        recorded = runner.record(inputs, layers=["second"])
+        score = recorded.output[:, 1]
+        found = runner.gradients(recorded, score, "plain", [INPUT, "second"], keep=False)
+        exact = Reshaping().double()
+        exact.load_state_dict(network.state_dict())
+        leaf = inputs.double().requires_grad_()
+        inner = exact.second(exact.first(leaf).relu())
+        inner.retain_grad()
+        pooled = nn.functional.adaptive_avg_pool2d(inner.relu(), 4).flatten(1)
+        exact.head(pooled)[:, 1].sum().backward()
+        assert leaf.grad is not None
+        torch.testing.assert_close(found[INPUT].double(), leaf.grad, atol=1e-6, rtol=1e-4)
+        assert inner.grad is not None
+        torch.testing.assert_close(found["second"].double(), inner.grad, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(recorded.layers["second"].value.double(), inner.detach(), atol=1e-5, rtol=1e-4)
+        for one in (found[INPUT], found["second"], recorded.layers["second"].value):
+            assert one.is_contiguous(), "what is read outside lies as everybody expects it"
+    bears = kind is Reshaping
+    assert (formats(network, inputs)[0] is torch.channels_last) is bears
+    assert runner.forwards == 2, "what only found out how the network wants its input is no pass of its own"
+
+
+def test_a_try_that_fails_leaves_the_random_numbers_and_the_counts_alone() -> None:
+    class Drawing(Viewing):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x + torch.rand(1))
+
+    network = Drawing().eval()
+    inputs = torch.rand(2, 3, 24, 24)
+    torch.manual_seed(5)
+    tried = Runner(network).record(inputs, gradients=False).output
+    torch.manual_seed(5)
+    known = Runner(network).record(inputs, gradients=False).output
+    assert torch.equal(tried, known)
+
+
+def test_a_network_that_cannot_run_at_all_is_not_taken_for_one_that_minds() -> None:
+    network = Reshaping().eval()
+    with pytest.raises(ModelError, match="channels"):
+        Runner(network).record(torch.rand(1, 4, 24, 24))
+    assert formats(network, torch.rand(1, 3, 24, 24))[0] is torch.channels_last
+
+
+def test_dense_outputs_lie_as_their_readers_expect() -> None:
+    network = Dense().eval()
+    inputs = torch.rand(1, 3, 12, 12)
+    output = Runner(network).record(inputs).output
+    assert output["out"].is_contiguous()
+    output["out"].view(1, -1).sum()
+    torch.testing.assert_close(output["out"], network(inputs)["out"], atol=1e-5, rtol=1e-5)
+
+
+def test_other_numbers_and_narrow_networks_are_run_as_they_come() -> None:
+    wide, narrow = Reshaping(), nn.Sequential(nn.Conv2d(3, 8, 3))
+    picture = torch.rand(1, 3, 24, 24)
+    assert formats(wide, picture.double()) == (torch.preserve_format,)
+    assert formats(wide, torch.rand(1, 3, 4, 24, 24)) == (torch.preserve_format,)
+    assert formats(narrow, picture) == (torch.preserve_format,)

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..engine.passes import memory_format
 from ..engine.passes.untouched import untouched
 
 if TYPE_CHECKING:
     from .model import Model
 
-#: what was found out of a network, as long as it lives
-_known: WeakKeyDictionary[nn.Module, torch.memory_format] = WeakKeyDictionary()
-
 
 def wants_channels_last(model: Model) -> bool:
-    """Whether channels_last pays: on a processor, where most multiply-adds are in convolutions that oneDNN is fast at.
-
-    Those are ungrouped, of 16 channels and more.
-    """
-    wide = plain = 0
-    for module in model.module.modules():
-        if isinstance(module, nn.Conv2d):
-            work = module.weight.numel()
-            wide += work if module.groups == 1 and module.in_channels >= 16 else 0
-            plain += work
-    return model.device.type == "cpu" and plain > 0 and wide > plain / 2
+    """Whether channels_last pays: on a processor, for networks of wide convolutions."""
+    return model.device.type == "cpu" and memory_format.wants_channels_last(model.module)
 
 
 def best_format(model: Model) -> torch.memory_format:
@@ -38,7 +26,7 @@ def best_format(model: Model) -> torch.memory_format:
     its activations for contiguous (``view``) refuses channels_last: one forward on noise tells. The caller must not
     watch the network meanwhile.
     """
-    found = _known.get(model.module)
+    found = memory_format.known.get(model.module)
     if found is not None:
         return found
     chosen = torch.contiguous_format
@@ -53,7 +41,7 @@ def best_format(model: Model) -> torch.memory_format:
             chosen = torch.channels_last
         except Exception:  # whatever a network raises: it is asked as it is used to
             pass
-    _known[model.module] = chosen
+    memory_format.known[model.module] = chosen
     return chosen
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ...errors import ConvoscopeError, LayerError, MethodRefused, ModelError
 from .cuts import Cuts
+from .memory_format import formats, known
 from .naming import observe
 from .needs import INPUT, Rule
 from .relu_rules import backward_rule, relu_nodes
@@ -101,25 +102,48 @@ class Runner:
         leaf = inputs.detach()
         if gradients and (leaf.is_floating_point() or leaf.is_complex()):
             leaf = leaf.clone().requires_grad_()
-        wanted = set(layers) | set(replace or ())
+        self.forwards += 1
+        tried = formats(self.network, leaf)
+        if len(tried) > 1:
+            state = torch.get_rng_state()
+            try:
+                return self._record(leaf, rows, layers, gradients, replace or {}, tried[0])
+            except ModelError:  # perhaps it minds how its input lies; perhaps it cannot run at all
+                torch.set_rng_state(state)
+        found = self._record(leaf, rows, layers, gradients, replace or {}, tried[-1])
+        if len(tried) > 1:
+            known[self.network] = torch.contiguous_format
+        return found
+
+    def _record(
+        self,
+        leaf: Tensor,
+        rows: Tensor,
+        layers: Collection[str],
+        gradients: bool,
+        replace: Mapping[str, Callable[[Tensor], Tensor]],
+        memory_format: torch.memory_format,
+    ) -> Recorded:
+        """One forward in one memory format; whatever the network does inside, what it leaves lies as it is used to."""
+        wanted = set(layers) | set(replace)
         captured: dict[str, Captured] = {}
         faults: list[Exception] = []  # of what was put in a layer's place, which are no fault of the network
+        last = memory_format is torch.channels_last
 
         def visit(name: str, output: Any) -> Tensor | None:
             new = None
-            if replace and name in replace:
+            if name in replace:
                 try:
                     output = new = replace[name](output)
                 except Exception as error:
                     faults.append(error)
                     raise
             if name in layers and isinstance(output, Tensor):
-                captured[name] = _capture(output, gradients)
+                captured[name] = _capture(output, gradients, last)
             return new
 
-        self.forwards += 1
         # the network gets a copy: some write into their input, and a leaf cannot be written to
-        given = leaf.clone() if gradients else leaf
+        given = leaf.clone(memory_format=memory_format) if gradients or last else leaf
         cuts = Cuts() if gradients and self.cut is None else None
         with torch.set_grad_enabled(gradients), cuts or nullcontext():
             try:
@@ -134,6 +158,8 @@ class Runner:
                 if error in faults:
                     raise
                 raise ModelError(forward_failed(self.name, tuple(leaf.shape[1:]), error, len(leaf))) from error
+            if last:
+                output = _contiguous(output)
         if cuts is not None:
             self.cut = cuts.cut(output)
         missing = [name for name in layers if name not in captured and name != INPUT]
@@ -211,7 +237,7 @@ class Runner:
             if gradient is None:  # the score does not depend on it: the gradient is zero, and the map says so
                 like = recorded.leaf if name == INPUT else recorded.layers[name].value
                 gradient = torch.zeros_like(like)
-            answers[name] = gradient.detach()
+            answers[name] = gradient.detach().contiguous()
         return answers
 
 
@@ -232,12 +258,22 @@ def _differ(one: Tensor, other: Tensor, rough: float) -> bool:
     return float((one[0] - other[0]).abs().max()) > rough * max(float(one.abs().max()), 1e-6)
 
 
-def _capture(output: Tensor, gradients: bool) -> Captured:
+def _contiguous(output: Any) -> Any:
+    """Outputs ``[B, C, H, W]``, alone or among others, laid out as their readers take them to be."""
+    if isinstance(output, Tensor):
+        return output.contiguous() if output.ndim == 4 else output
+    leaves = tree_leaves(output)
+    if not any(isinstance(leaf, Tensor) and leaf.ndim == 4 and not leaf.is_contiguous() for leaf in leaves):
+        return output
+    return tree_map(lambda leaf: _contiguous(leaf) if isinstance(leaf, Tensor) else leaf, output)
+
+
+def _capture(output: Tensor, gradients: bool, last: bool) -> Captured:
     if output.is_quantized:  # methods compute in floats
         output = output.dequantize()
     edge = get_gradient_edge(output) if gradients and output.requires_grad else None
     # the clone carries the graph: an in-place ReLU that follows overwrites the output, not this
-    live = output.clone()
+    live = output.clone(memory_format=torch.contiguous_format if last else torch.preserve_format)
     return Captured(live.detach(), live, edge)
 
 
