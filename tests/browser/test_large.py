@@ -101,13 +101,32 @@ def test_tags_removal_and_undo(tab: Any) -> None:
     assert marks.all() == {}
 
 
-def test_the_map_of_5000_is_searched_and_lassoed(tab: Any) -> None:
+#: what a browser without WebGL (a remote desktop, a locked office) answers
+NO_WEBGL = """
+const real = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+  return String(kind).includes("webgl") ? null : real.call(this, kind, ...more);
+};
+"""
+
+
+@pytest.mark.parametrize("webgl", [True, False])
+def test_the_map_of_5000_is_searched_and_lassoed(tab: Any, webgl: bool) -> None:
+    if not webgl:
+        tab.page.add_init_script(NO_WEBGL)
     page = go(tab, "map=pca")
     page.frame_locator("iframe.plot").locator(".main-svg").first.wait_for(state="attached")
     until(page, "document.querySelector('.map-words')?.textContent.includes('Neighbours kept')", timeout=60)
+    if not webgl:
+        until(page, "document.querySelector('.thinned')?.textContent.includes('2500 of 5000')")
+        frame = page.frame_locator("iframe.plot")
+        assert frame.locator(".scatterlayer .trace").first.locator("path.point").count() == 2500
+        assert "webgl.org" not in frame.locator("#map").inner_text()
     page.get_by_label("Find on the map").fill("img-0001")
     until(page, "document.querySelector('.found-count')?.textContent === '100 found'")
     page.get_by_label("Find on the map").fill("")
+    until(page, "document.querySelector('.found-count').textContent === ''")
+    until(page, "document.querySelector('iframe.plot').dataset.drawn === 'true'")
     box = page.locator("iframe.plot").bounding_box()
     spots = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
     page.mouse.move(box["x"] + box["width"] * 0.02, box["y"] + box["height"] * 0.02)

@@ -40,7 +40,7 @@ export function collectionTab(node) {
     choice(t("colourBy"), colours, colour, (value) => set({ colour: value }, true)),
     h("label", { class: "switch" }, h("input", { type: "checkbox", checked: state.thumbs === "1", onchange: (event) => set({ thumbs: event.target.checked ? "1" : "" }, true) }), t("thumbnails")),
     h("span", { class: "spacer" }), h("button", { type: "button", class: "plain what", "aria-label": t("whatIsThis"), title: t("whatIsThis"), onclick: () => aboutCollection(made) }, "?")),
-  h("div", { class: "map-area" }, h("div", { class: "plot-box" }, app.model.can.plot ? frame : h("p", { class: "empty" }, t("noMapHere")), hover, h("p", { class: "soft found-count", "aria-live": "polite" }), h("p", { class: "soft wait map-words" }, t("makingMap"))), side));
+  h("div", { class: "map-area" }, h("div", { class: "plot-box" }, app.model.can.plot ? frame : h("p", { class: "empty" }, t("noMapHere")), hover, h("p", { class: "soft found-count", "aria-live": "polite" }), h("p", { class: "soft wait map-words" }, t("makingMap")), h("p", { class: "soft thinned" })), side));
   load();
   mistakes();
 }
@@ -97,11 +97,12 @@ const named = (name) => (name === null ? null : upright(name));
 async function send() {
   if (!ready || !made || !frame?.contentWindow) return;
   const mine = ++sent;
+  frame.dataset.drawn = "false";
   const style = getComputedStyle(document.documentElement);
   const tokens = Object.fromEntries(["page", "ink", "soft", "line", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   const here = place.get(state.picture) ?? -1;
   const message = {
-    kind: "draw", names: names(), hits, near: nearIds.map((id) => place.get(id)).filter((i) => i !== undefined), groups: groups(), lasso: state.lasso ? state.lasso.split(";").map((corner) => corner.split(",").map(Number)) : null, narrow: innerWidth < 700, x: made.x, y: made.y, ids: made.ids, style: tokens, colour: colourNow(),
+    kind: "draw", turn: mine, names: names(), hits, near: nearIds.map((id) => place.get(id)).filter((i) => i !== undefined), groups: groups(), lasso: state.lasso ? state.lasso.split(";").map((corner) => corner.split(",").map(Number)) : null, narrow: innerWidth < 700, x: made.x, y: made.y, ids: made.ids, style: tokens, colour: colourNow(),
     label: made.label.map(named), prediction: made.prediction.map(named), wrong: made.wrong, trust: made.trust, here, placed: here < 0 && made.placed?.x != null ? made.placed : null,
     words: { right: t("kept"), wrong: t("wrongWord"), here: t("here"), none: "–", trust: t("byTrust") },
     thumbs: state.thumbs === "1" ? await thumbs() : null,
@@ -169,9 +170,14 @@ async function thumbs() {
 
 window.addEventListener("message", (event) => {
   if (!frame || event.source !== frame.contentWindow || typeof event.data !== "object") return;
-  const { kind, ids, at } = event.data;
+  const { kind, ids, at, shown, turn } = event.data;
   if (kind === "ready") { ready = true; send(); }
-  if (kind === "drawn") frame.classList.remove("undrawn");
+  if (kind === "drawn") {
+    frame.classList.remove("undrawn");
+    frame.dataset.drawn = String(turn === sent); // the latest that was asked for
+    const some = Number.isInteger(shown) && made && shown < made.ids.length;
+    panel.querySelector(".thinned").textContent = some ? t("thinned", { shown, total: made.ids.length }) : "";
+  }
   if (kind === "hover") hover(Array.isArray(ids) ? ids[0] : null, at);
   if (kind === "choose" && place.has(ids?.[0])) set({ picture: ids[0] });
   if (kind === "select") {
@@ -205,13 +211,17 @@ const slowFind = debounce((value) => { set({ search: value }, true); lookFor(); 
 
 /** Which points the words are about: name, label, prediction, tags and notes, as in the grid. */
 async function lookFor() {
-  if (!state.search.trim()) { if (hits) { hits = null; send(); } return; }
+  const words = panel?.querySelector(".found-count");
+  if (!state.search.trim()) {
+    if (words) words.textContent = "";
+    if (hits) { hits = null; send(); }
+    return;
+  }
   try {
     const search = state.search;
     const found = await get("/api/collection/ids", { search });
     if (search !== state.search) return;
     hits = found.ids.map((id) => place.get(id)).filter((i) => i !== undefined);
-    const words = panel?.querySelector(".found-count");
     if (words) words.textContent = t("foundCount", { n: hits.length });
     send();
   } catch (error) { failed(error); }

@@ -4,34 +4,40 @@
   const map = document.getElementById("map");
   const tell = (message) => parent.postMessage(message, "*");
   let drawn = null;
+  let last = null;
+  // above so many points a canvas draws them; without WebGL each point is an element of the page, and as many are drawn
+  const FEW = 4000;
+  const canvas = Boolean(document.createElement("canvas").getContext("webgl"));
+  const type = (given) => (given.ids.length > FEW && canvas ? "scattergl" : "scatter");
+  const every = (given) => (canvas ? 1 : Math.ceil(given.ids.length / FEW));
+  /** The more points, the smaller: those that lie over one another hide each other. */
+  const size = (given) => (given.thumbs || given.ids.length > 20000 ? 4 : given.ids.length > 2000 ? 6 : 8);
 
   function traces(given) {
     const { colour, style } = given;
-    const groups = new Map();
     if (colour === "trust") {
-      return [trace(given, given.ids.map((_, i) => i), "", { color: given.trust, colorscale: "Cividis", cmin: 0, cmax: 1, colorbar: { title: { text: given.words.trust }, thickness: 10, outlinewidth: 0, tickfont: { color: style.soft } } })];
+      const some = given.ids.map((_, i) => i).filter((i) => i % every(given) === 0);
+      return [trace(given, some, "", { color: some.map((i) => given.trust[i]), colorscale: "Cividis", cmin: 0, cmax: 1, colorbar: { title: { text: given.words.trust }, thickness: 10, outlinewidth: 0, tickfont: { color: style.soft } } })];
     }
     // the page chose the groups and their colours, and shows them beside the map
     const place = new Map();
     given.groups.forEach((group, number) => { for (const key of group.rest ?? [group.key]) place.set(key, number); });
-    given.ids.forEach((_, i) => {
+    const group = (i) => {
       const key = colour === "error" ? String(given.wrong[i]) : (colour === "label" ? given.label[i] : given.prediction[i]) ?? "–";
-      const number = place.get(key) ?? given.groups.length - 1;
-      if (!groups.has(number)) groups.set(number, []);
-      groups.get(number).push(i);
-    });
-    return [...groups.keys()].sort((a, b) => b - a).map((number) => {
-      const group = given.groups[number];
-      const wrong = colour === "error" && group.key === "true";
-      return trace(given, groups.get(number), group.name, { color: group.colour, symbol: wrong ? "x" : "circle", ...(wrong ? { size: 10 } : {}) });
-    });
+      return given.groups[place.get(key) ?? given.groups.length - 1];
+    };
+    // no group lies on top of the others: points are drawn in an order that mixes them, and mistakes last
+    const turn = (i) => (i * 0.618033988749895) % 1 + (colour === "error" && given.wrong[i] === true ? 1 : 0);
+    const order = given.ids.map((_, i) => i).filter((i) => i % every(given) === 0).sort((a, b) => turn(a) - turn(b));
+    const wrong = (i) => colour === "error" && group(i).key === "true";
+    return [trace(given, order, "", { color: order.map((i) => group(i).colour), ...(colour === "error" ? { symbol: order.map((i) => (wrong(i) ? "x" : "circle")), size: order.map((i) => size(given) + (wrong(i) ? 2 : 0)) } : {}) })];
   }
 
   function trace(given, which, name, marker) {
     return {
-      type: given.ids.length > 8000 ? "scattergl" : "scatter", mode: "markers", name, x: which.map((i) => given.x[i]), y: which.map((i) => given.y[i]),
+      type: type(given), mode: "markers", name, x: which.map((i) => given.x[i]), y: which.map((i) => given.y[i]),
       customdata: which.map((i) => given.ids[i]), hoverinfo: "none",
-      marker: { size: given.thumbs ? 4 : 8, opacity: 0.85, line: { width: 0.5, color: given.style.page }, ...marker },
+      marker: { size: size(given), opacity: given.ids.length > 20000 ? 0.6 : 0.85, line: { width: given.ids.length > FEW ? 0 : 0.5, color: given.style.page }, ...marker },
       selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.18 } },
     };
   }
@@ -44,8 +50,8 @@
     }
     if (!event?.lassoPoints) return null;
     const { x, y } = event.lassoPoints;
-    const every = Math.max(1, Math.ceil(x.length / 48));
-    return x.map((one, i) => [one, y[i]]).filter((_, i) => i % every === 0);
+    const step = Math.max(1, Math.ceil(x.length / 48));
+    return x.map((one, i) => [one, y[i]]).filter((_, i) => i % step === 0);
   }
 
   /** Whether a point lies in a polygon (even-odd rule). */
@@ -73,7 +79,7 @@
       data.unshift({ type: "scatter", mode: "lines", name: "near", x: ends.map((one) => one[0]), y: ends.map((one) => one[1]), hoverinfo: "skip", line: { color: style.accent, width: 1 }, selectedpoints: null });
     }
     if (given.hits) {
-      data.push({ type: given.ids.length > 8000 ? "scattergl" : "scatter", mode: "markers", name: "found", x: given.hits.map((i) => given.x[i]), y: given.hits.map((i) => given.y[i]), customdata: given.hits.map((i) => given.ids[i]), hoverinfo: "none",
+      data.push({ type: type(given), mode: "markers", name: "found", x: given.hits.map((i) => given.x[i]), y: given.hits.map((i) => given.y[i]), customdata: given.hits.map((i) => given.ids[i]), hoverinfo: "none",
         marker: { size: 13, symbol: "circle-open", color: style.ink, line: { width: 1.5 } } });
     }
     const annotations = (given.names ?? []).map((one) => ({ x: one.x, y: one.y, text: one.text.replace(/[<>&]/g, " "), showarrow: false, font: { color: style.ink, size: 12 }, bgcolor: style.page, opacity: 0.8, borderpad: 1, captureevents: false }));
@@ -90,7 +96,9 @@
       xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, dragmode: drawn?.dragmode ?? "lasso", hovermode: "closest", images, annotations, uirevision: `${given.ids.length}-${given.x[0]}`,
       showlegend: false, modebar: { color: style.soft, activecolor: style.accent, bgcolor: "rgba(0,0,0,0)" },
     };
+    last = given;
     Plotly.react(map, data, layout, { displaylogo: false, showSendToCloud: false, plotlyServerURL: "", responsive: true, scrollZoom: true, modeBarButtonsToRemove: ["sendChartToCloud", "toImage", "autoScale2d"] }).then(() => {
+      tell({ kind: "drawn", turn: given.turn, shown: Math.ceil(given.ids.length / every(given)) });
       if (drawn) return;
       drawn = { dragmode: "lasso" };
       if (given.lasso) tell({ kind: "select", ids: given.ids.filter((_, i) => within(given.lasso, given.x[i], given.y[i])) });
@@ -101,16 +109,30 @@
       map.on("plotly_unhover", () => tell({ kind: "hover", ids: [] }));
       map.on("plotly_click", (event) => tell({ kind: "choose", ids: [event.points[0].customdata] }));
       map.on("plotly_selected", (event) => {
-        tell({ kind: "select", ids: event ? event.points.map((one) => one.customdata).filter(Boolean) : [], at: corners(event) });
+        const at = corners(event);
+        // where not every point is drawn, those between are gathered, too
+        const ids = every(last) > 1 && at ? last.ids.filter((_, i) => within(at, last.x[i], last.y[i])) : event?.points.map((one) => one.customdata).filter(Boolean);
+        tell({ kind: "select", ids: ids ?? [], at });
       });
       map.on("plotly_deselect", () => { tell({ kind: "select", ids: [], at: null }); });
       map.on("plotly_relayout", (event) => { if (event.dragmode) drawn.dragmode = event.dragmode; });
-      tell({ kind: "drawn" });
     });
   }
 
   addEventListener("message", (event) => {
-    if (event.source === parent && event.data && event.data.kind === "draw") draw(event.data);
+    if (event.source !== parent || event.data?.kind !== "draw") return;
+    if (down) waiting = event.data; else draw(event.data);
   });
+  // drawing anew would end a lasso under the hand that draws it
+  let down = false, waiting = null;
+  addEventListener("pointerdown", () => { down = true; }, true);
+  for (const kind of ["pointerup", "pointercancel"]) {
+    addEventListener(kind, () => setTimeout(() => {
+      down = false;
+      const given = waiting;
+      waiting = null;
+      if (given) draw(given);
+    }), true);
+  }
   tell({ kind: "ready" });
 })();

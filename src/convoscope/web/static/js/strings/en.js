@@ -43,6 +43,7 @@ export default {
   notSurveyedUnit: "This layer was not surveyed.",
   neighbours: "Neighbours", neighboursTitle: "The pictures that the network finds most alike", whereOnMap: "On the map", label: "label", size: "{w}×{h} pixels", sees: "The network sees",
   map: "Map", colourBy: "Colour", byLabel: "label", byPrediction: "prediction", byError: "error", byTrust: "trust of the map",
+  thinned: "This browser has no WebGL: {shown} of {total} points are drawn. A lasso takes those between, too.",
   thumbnails: "Thumbnails", makingMap: "Arranging the pictures …", mapHint: "Choose a point to open its picture; draw a lasso to gather some.",
   selected: "{n} chosen", mistakes: "Mistakes", confusions: "Confusions", confident: "Most confident errors", worst: "Worst losses", takenFor: "{label} taken for {prediction}",
   noMistakes: "No mistakes among {n} labelled pictures.", mapFigures: "Neighbours kept: {p}. Trustworthiness {t}.", asList: "As a list", here: "this picture",

@@ -43,6 +43,7 @@ export default {
   notSurveyedUnit: "이 층은 조사하지 않았습니다.",
   neighbours: "이웃", neighboursTitle: "신경망이 가장 닮았다고 보는 사진", whereOnMap: "사진 분포도에서 보기", label: "정답(레이블)", size: "{w}×{h} 픽셀", sees: "신경망이 보는 것",
   map: "사진 분포도", colourBy: "색", byLabel: "정답(레이블)", byPrediction: "예측", byError: "오류", byTrust: "분포도의 신뢰도",
+  thinned: "이 브라우저에는 WebGL이 없어 점 {total}개 중 {shown}개만 그립니다. 올가미는 그리지 않은 점도 함께 모읍니다.",
   thumbnails: "작은 사진", makingMap: "사진을 배치하는 중 …", mapHint: "점을 고르면 사진이 열리고, 올가미를 그리면 여럿을 모읍니다.",
   selected: "{n}장 고름", mistakes: "실수", confusions: "혼동", confident: "확신했지만 틀린 사진", worst: "가장 큰 손실", takenFor: "{label} → {prediction}(으)로 잘못 예측",
   noMistakes: "정답(레이블)이 있는 사진 {n}장을 모두 맞혔습니다.", mapFigures: "보존된 이웃: {p}. 신뢰도(trustworthiness) {t}.", asList: "목록으로", here: "이 사진",
