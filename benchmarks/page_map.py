@@ -58,18 +58,18 @@ def measure(count: int, arguments: list[str]) -> None:
         path = os.environ.get("CONVOSCOPE_CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         with running(create_app(model, None, store)) as url:
-            page = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US").new_page()
+            page: Any = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US").new_page()
             page.set_default_timeout(600_000)
             page.goto(f"{url}/?tab=collection&map=pca&tour=0")
             began = time.perf_counter()
             until(page, "document.querySelector('iframe.plot')", timeout=600)
-            frame = page.locator("iframe.plot").element_handle().content_frame()
+            frame: Any = page.locator("iframe.plot").element_handle().content_frame()
             frame.wait_for_selector(".main-svg", state="attached")
             # the map may be drawn anew when its measures come: wait until it has been
             until(page, "document.querySelector('.map-words')?.textContent.includes('Neighbours kept')", timeout=900)
             first = time.perf_counter() - began
             page.wait_for_timeout(3000)
-            box = page.locator("iframe.plot").bounding_box()
+            box: Any = page.locator("iframe.plot").bounding_box()
             x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
             def drag() -> None:

@@ -19,7 +19,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ["CONVOSCOPE_CACHE"] = "off"
 
 #: files of minutes, which begin first: at the end one of them would keep one worker busy and leave the other idle
-LONG = ("test_ward.py", "test_demo.py", "test_shortcuts_repair.py", "test_stress.py", "test_saved_graphs.py")
+LONG = ("test_ward.py", "test_demo_page.py", "test_shortcuts_repair.py", "test_stress.py", "test_saved_graphs.py")
 #: of the tests marked slow, one in so many runs for each commit; `make test-all` runs every one
 ROTATION = 7
 

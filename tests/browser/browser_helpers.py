@@ -193,3 +193,28 @@ def violations(page: Any, axe: str, scheme: str | None = None) -> list[str]:
         for one in found["violations"]
         if one["impact"] in ("serious", "critical")
     ]
+
+
+def nothing_leaves(chromium: Any, folder: Path) -> int:
+    """Open every HTML file of a folder, wide and narrow; returns how many there were."""
+    files = sorted(folder.rglob("*.html"))
+    for file in files:
+        context = chromium.new_context(viewport={"width": 390, "height": 844})
+        page = context.new_page()
+        asked: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda one, asked=asked: asked.append(one.url))
+        page.on("pageerror", lambda one, errors=errors: errors.append(str(one)))
+        page.goto(file.as_uri())
+        page.wait_for_load_state("load")
+        own = (folder.as_uri(), "data:", "blob:")
+        assert not [url for url in asked if not url.startswith(own)], (file.name, asked)
+        policy = page.evaluate("document.querySelector('meta[http-equiv=Content-Security-Policy]')?.content ?? ''")
+        assert "default-src 'none'" in policy, file.name
+        assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
+        assert not missing_images(page), file.name
+        assert not errors, (file.name, errors)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 390, f"{file.name} is {wide} pixels wide on a phone"
+        context.close()
+    return len(files)

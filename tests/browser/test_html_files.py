@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_helpers import missing_images
+from browser_helpers import nothing_leaves
 
 import convoscope
 
@@ -85,31 +85,6 @@ def _report(model: Any, pictures: list[Path], store: Any) -> Any:
     return report(model, pictures, methods=["grad-cam"], store=store)
 
 
-def nothing_leaves(chromium: Any, folder: Path) -> int:
-    """Open every HTML file of a folder, wide and narrow; returns how many there were."""
-    files = sorted(folder.rglob("*.html"))
-    for file in files:
-        context = chromium.new_context(viewport={"width": 390, "height": 844})
-        page = context.new_page()
-        asked: list[str] = []
-        errors: list[str] = []
-        page.on("request", lambda one, asked=asked: asked.append(one.url))
-        page.on("pageerror", lambda one, errors=errors: errors.append(str(one)))
-        page.goto(file.as_uri())
-        page.wait_for_load_state("load")
-        own = (folder.as_uri(), "data:", "blob:")
-        assert not [url for url in asked if not url.startswith(own)], (file.name, asked)
-        policy = page.evaluate("document.querySelector('meta[http-equiv=Content-Security-Policy]')?.content ?? ''")
-        assert "default-src 'none'" in policy, file.name
-        assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
-        assert not missing_images(page), file.name
-        assert not errors, (file.name, errors)
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= 390, f"{file.name} is {wide} pixels wide on a phone"
-        context.close()
-    return len(files)
-
-
 @pytest.mark.parametrize(
     "name", [pytest.param(one, marks=pytest.mark.slow if one in LONG else ()) for one in WRITERS]
 )
@@ -117,12 +92,3 @@ def test_nothing_leaves(name: str, chromium: Any, ward: Any, tmp_path: Path) -> 
     model, store, folder = ward
     WRITERS[name](model, store, folder, tmp_path)
     assert nothing_leaves(chromium, tmp_path) >= 1
-
-
-@pytest.mark.slow
-def test_nothing_leaves_the_demo(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoscope.cli import run
-
-    monkeypatch.chdir(tmp_path)
-    assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
-    assert nothing_leaves(chromium, tmp_path / "demo") >= 2
