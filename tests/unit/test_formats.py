@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import convoscope as cs
-from convoscope.engine.passes.memory_format import formats
+from convoscope.engine.passes import memory_format
 from convoscope.engine.passes.needs import INPUT
 from convoscope.engine.passes.runner import Runner
 from convoscope.errors import ModelError
@@ -111,7 +111,7 @@ def test_a_pass_is_what_the_network_gives_however_it_lies(kind: type[Viewing]) -
         for one in (found[INPUT], found["second"], recorded.layers["second"].value):
             assert one.is_contiguous(), "what is read outside lies as everybody expects it"
     bears = kind is Reshaping
-    assert (formats(network, inputs)[0] is torch.channels_last) is bears
+    assert (memory_format.known[network] is torch.channels_last) is bears
     assert runner.forwards == 2, "what only found out how the network wants its input is no pass of its own"
 
 
@@ -133,7 +133,9 @@ def test_a_network_that_cannot_run_at_all_is_not_taken_for_one_that_minds() -> N
     network = Reshaping().eval()
     with pytest.raises(ModelError, match="channels"):
         Runner(network).record(torch.rand(1, 4, 24, 24))
-    assert formats(network, torch.rand(1, 3, 24, 24))[0] is torch.channels_last
+    assert network not in memory_format.known
+    Runner(network).record(torch.rand(1, 3, 24, 24))
+    assert memory_format.known[network] is torch.channels_last
 
 
 def test_dense_outputs_lie_as_their_readers_expect() -> None:
@@ -148,6 +150,57 @@ def test_dense_outputs_lie_as_their_readers_expect() -> None:
 def test_other_numbers_and_narrow_networks_are_run_as_they_come() -> None:
     wide, narrow = Reshaping(), nn.Sequential(nn.Conv2d(3, 8, 3))
     picture = torch.rand(1, 3, 24, 24)
-    assert formats(wide, picture.double()) == (torch.preserve_format,)
-    assert formats(wide, torch.rand(1, 3, 4, 24, 24)) == (torch.preserve_format,)
-    assert formats(narrow, picture) == (torch.preserve_format,)
+    assert memory_format.worth_trying(wide, picture)
+    assert not memory_format.worth_trying(wide, picture.double())
+    assert not memory_format.worth_trying(wide, torch.rand(1, 3, 4, 24, 24))
+    assert not memory_format.worth_trying(narrow, picture)
+
+
+class Strided(Viewing):
+    """Reads its activations as they would lie: nothing is raised where they lie otherwise, other values are read."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = nn.functional.adaptive_avg_pool2d(self.second(self.first(x).relu()).relu(), 4)
+        return self.head(x.as_strided((len(x), 32 * 4 * 4), (32 * 4 * 4, 1)))
+
+
+class Flat(torch.autograd.Function):
+    """A layer of the network's own, whose backward takes its gradient for contiguous."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * gradient.view(-1).view(gradient.shape)
+
+
+class Own(Reshaping):
+    def forward(self, x: Tensor) -> Any:
+        x = nn.functional.adaptive_avg_pool2d(Flat.apply(self.second(self.first(x).relu())).relu(), 4)
+        return self.head(x.flatten(1))
+
+
+def test_what_raises_nothing_and_reads_other_values_is_found_out() -> None:
+    network = Strided().eval()
+    inputs = torch.rand(3, 3, 24, 24)
+    output = Runner(network).record(inputs).output
+    torch.testing.assert_close(output, network(inputs), atol=1e-6, rtol=1e-5)
+    assert memory_format.known[network] is torch.contiguous_format
+    assert best_format(_wrapped(Strided())) is torch.contiguous_format
+
+
+def test_a_backward_of_its_own_gets_what_it_takes_for_granted() -> None:
+    network = Own().eval()
+    inputs = torch.rand(2, 3, 24, 24)
+    runner = Runner(network)
+    for layers in ([], ["first"]):
+        recorded = runner.record(inputs, layers=layers)
+        found = runner.gradients(recorded, recorded.output[:, 0], "plain", [INPUT, *layers], keep=False)
+        leaf = inputs.clone().requires_grad_()
+        network(leaf)[:, 0].sum().backward()
+        torch.testing.assert_close(found[INPUT], leaf.grad, atol=1e-6, rtol=1e-4)
+    model = _wrapped(Own())
+    assert np.isfinite(cs.visualize(model, "a", recipe="simonyan", steps=3).score)
+    assert memory_format.known[model.module] is torch.contiguous_format

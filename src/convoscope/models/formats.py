@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..engine.passes import memory_format
+from ..engine.passes.agreement import same
 from ..engine.passes.untouched import untouched
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def best_format(model: Model) -> torch.memory_format:
     """The memory format in which the network is quickest, and which it bears.
 
     It follows from the network alone, so that the same question gives the same numbers everywhere. A network that takes
-    its activations for contiguous (``view``) refuses channels_last: one forward on noise tells. The caller must not
-    watch the network meanwhile.
+    its activations for contiguous refuses channels_last (``view``) or gives other numbers (``as_strided``): two
+    forwards on noise tell. The caller must not watch the network meanwhile.
     """
     found = memory_format.known.get(model.module)
     if found is not None:
@@ -37,8 +38,11 @@ def best_format(model: Model) -> torch.memory_format:
         noise = torch.randn((2, model.preprocessing.channels, *size), generator=generator).to(model.device, dtype)
         try:
             with untouched(model.module, gradients=False):
-                model.run(noise.contiguous(memory_format=torch.channels_last))
-            chosen = torch.channels_last
+                last = model.run(noise.contiguous(memory_format=torch.channels_last))
+                # pictures of a batch that influence each other are no reason: both are asked of the same two
+                usual = model.run(noise.clone())
+            if same(usual, last, dtype, count=2, alone=2):
+                chosen = torch.channels_last
         except Exception:  # whatever a network raises: it is asked as it is used to
             pass
     memory_format.known[model.module] = chosen

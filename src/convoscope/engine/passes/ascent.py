@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayerError, MethodRefused
+from .memory_format import known, own_backwards, plain_graphs
 from .naming import observe
 from .relu_rules import relu_nodes
 from .runner import Call, call_plainly
@@ -121,6 +122,12 @@ class GradientAscent:
         """
         shown = picture if views is None else views(picture)
         output, layers = self.forward(shown)
+        if self.memory_format is torch.channels_last and self.network not in plain_graphs:
+            if own_backwards([output, *layers.values()]):  # which may take its gradients for contiguous
+                known[self.network] = self.memory_format = torch.contiguous_format
+                output, layers = self.forward(shown)
+            else:
+                plain_graphs.add(self.network)
         scores = scoring(output, layers)
         if scores.grad_fn is None or not scores.requires_grad:
             raise MethodRefused(

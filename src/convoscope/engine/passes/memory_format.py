@@ -1,18 +1,24 @@
 """Where channels lie in memory: a processor's convolutions are up to twice as fast where they lie last.
 
-A network that takes its activations for contiguous (``view``) refuses channels_last. Nobody can tell without running
-it: a forward is tried so, and where it raises, the network is run as it is used to, from then on.
+A network that takes its activations for contiguous refuses channels_last (``view``), or reads other values than it
+means (``as_strided``), and a backward of its own may do so, too. Nobody can tell without running it: the first forward
+is run so, and compared with one as the network is used to.
 """
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.utils._pytree import tree_leaves
 
 #: what was found out of a network, as long as it lives
 known: WeakKeyDictionary[nn.Module, torch.memory_format] = WeakKeyDictionary()
+#: networks whose gradients go through torch's own operations alone
+plain_graphs: WeakSet[nn.Module] = WeakSet()
 
 _FLOATS = (torch.float32, torch.bfloat16)
 
@@ -31,12 +37,25 @@ def wants_channels_last(network: nn.Module) -> bool:
     return plain > 0 and wide > plain / 2
 
 
-def formats(network: nn.Module, inputs: Tensor) -> tuple[torch.memory_format, ...]:
-    """The memory formats to run ``network`` on ``inputs`` in: the first one that it bears."""
+def worth_trying(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether ``inputs`` may be given in channels_last: it pays, and the network is not known to mind."""
     if inputs.ndim != 4 or inputs.device.type != "cpu" or inputs.dtype not in _FLOATS:
-        return (torch.preserve_format,)
+        return False
     if network not in known and not wants_channels_last(network):
         known[network] = torch.contiguous_format
-    if known.get(network) is torch.contiguous_format:
-        return (torch.preserve_format,)
-    return (torch.channels_last, torch.preserve_format)
+    return known.get(network) is not torch.contiguous_format
+
+
+def own_backwards(output: Any) -> bool:
+    """Whether a gradient of ``output`` goes through an operation whose backward the network brings itself."""
+    waiting = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    seen: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction):
+            return True
+        waiting.extend(following for following, _ in node.next_functions)
+    return False

@@ -21,8 +21,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...errors import ConvoscopeError, LayerError, MethodRefused, ModelError
+from .agreement import differ, rounding, rows_of, same
 from .cuts import Cuts
-from .memory_format import formats, known
+from .memory_format import known, own_backwards, plain_graphs, worth_trying
 from .naming import observe
 from .needs import INPUT, Rule
 from .relu_rules import backward_rule, relu_nodes
@@ -103,17 +104,47 @@ class Runner:
         if gradients and (leaf.is_floating_point() or leaf.is_complex()):
             leaf = leaf.clone().requires_grad_()
         self.forwards += 1
-        tried = formats(self.network, leaf)
-        if len(tried) > 1:
+        if worth_trying(self.network, leaf) and (not replace or self.network in known):
+            state = torch.get_rng_state()
+            found = self._channels_last(leaf, rows, layers, gradients, replace or {})
+            if found is not None:
+                return found
+            torch.set_rng_state(state)  # as if nothing had been tried
+            usual = self._record(leaf, rows, layers, gradients, replace or {}, torch.preserve_format)
+            known[self.network] = torch.contiguous_format  # it runs, but not so
+            return usual
+        return self._record(leaf, rows, layers, gradients, replace or {}, torch.preserve_format)
+
+    def _channels_last(
+        self,
+        leaf: Tensor,
+        rows: Tensor,
+        layers: Collection[str],
+        gradients: bool,
+        replace: Mapping[str, Callable[[Tensor], Tensor]],
+    ) -> Recorded | None:
+        """One forward with the channels last in memory; none where the network minds, which is noted."""
+        network = self.network
+        try:
+            found = self._record(leaf, rows, layers, gradients, replace, torch.channels_last)
+        except ModelError:  # it minds, or it cannot run on these at all: then nothing is known
+            return None
+        if network not in known:
             state = torch.get_rng_state()
             try:
-                return self._record(leaf, rows, layers, gradients, replace or {}, tried[0])
-            except ModelError:  # perhaps it minds how its input lies; perhaps it cannot run at all
-                torch.set_rng_state(state)
-        found = self._record(leaf, rows, layers, gradients, replace or {}, tried[-1])
-        if len(tried) > 1:
-            known[self.network] = torch.contiguous_format
-        return found
+                with torch.no_grad():
+                    usual = self.call(network, leaf[:1].detach().clone(), rows[:1])
+            except Exception:
+                return None
+            torch.set_rng_state(state)
+            agree = same(usual, found.output, leaf.dtype, len(leaf))
+            known[network] = torch.channels_last if agree else torch.contiguous_format
+        if gradients and known[network] is torch.channels_last and network not in plain_graphs:
+            if own_backwards(found.output):
+                known[network] = torch.contiguous_format
+            else:
+                plain_graphs.add(network)
+        return found if known[network] is torch.channels_last else None
 
     def _record(
         self,
@@ -173,10 +204,10 @@ class Runner:
 
         Found out once a network, by one picture alone and beside another. ``inputs`` are some pictures ``[B, ...]``.
         """
-        known = _apart.get(innermost(self.network))
-        if known is None:
-            known = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach())
-        if known:
+        coupled = _apart.get(innermost(self.network))
+        if coupled is None:
+            coupled = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach())
+        if coupled:
             self.apart, self.batch_size = True, 1
         return self.apart
 
@@ -186,20 +217,21 @@ class Runner:
         pair = torch.cat([picture, picture.flip(-1) * 2 + 1])
         try:
             with torch.no_grad():
-                alone = _rows(self.call(self.network, picture.clone(), row), 1)
-                beside = _rows(self.call(self.network, pair, row.expand(2)), 2)
+                alone = rows_of(self.call(self.network, picture.clone(), row), 1)
+                beside = rows_of(self.call(self.network, pair, row.expand(2)), 2)
                 if len(alone) != len(beside):
                     return False
-                rough = 1e-3 if picture.dtype in (torch.float32, torch.float64) else 3e-2
-                differ = [_differ(one, other, rough) for one, other in zip(alone, beside, strict=True)]
-                if not any(differ):
+                moved = [
+                    differ(one, other, rounding(picture.dtype)) for one, other in zip(alone, beside, strict=True)
+                ]
+                if not any(moved):
                     return False
                 # a network that draws at random differs from itself
-                again = _rows(self.call(self.network, picture.clone(), row), 1)
+                again = rows_of(self.call(self.network, picture.clone(), row), 1)
         except Exception:  # what cannot be run so says so when it is asked
             return False
         return len(again) == len(alone) and any(
-            moved and torch.equal(one, same) for moved, one, same in zip(differ, alone, again, strict=True)
+            other and torch.equal(one, twice) for other, one, twice in zip(moved, alone, again, strict=True)
         )
 
     def gradients(
@@ -243,19 +275,6 @@ class Runner:
 
 #: whether the pictures of a batch influence each other, by network
 _apart: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
-
-
-def _rows(output: Any, count: int) -> list[Tensor]:
-    """The tensors of an output that have a row a picture."""
-    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    return [leaf.float() for leaf in leaves if leaf.ndim > 0 and len(leaf) == count]
-
-
-def _differ(one: Tensor, other: Tensor, rough: float) -> bool:
-    """Whether the first row of ``other`` is not the picture alone, ``one``."""
-    if not one.numel() or one[0].shape != other[0].shape:
-        return False
-    return float((one[0] - other[0]).abs().max()) > rough * max(float(one.abs().max()), 1e-6)
 
 
 def _contiguous(output: Any) -> Any:

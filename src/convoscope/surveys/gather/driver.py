@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import ConvoscopeError, StoreError
-from ...models.formats import wants_channels_last
+from ...models.formats import best_format
 from ...models.model import Model
 from ...models.opening import open_model
 from ...notebook import shows_progress
@@ -233,7 +233,7 @@ def choose_format(model: Model, batch_size: int, memory_format: str = "auto") ->
 
     ``auto`` follows from the network alone, so that the same survey gives the same numbers everywhere: on a CPU
     channels_last where most multiply-adds are in ungrouped convolutions of 16 channels and more (what oneDNN is fast
-    at), contiguous elsewhere, and where the network refuses channels_last (it views its activations).
+    at), contiguous elsewhere, and where the network minds (it views its activations).
     """
     size = model.preprocessing.size or (224, 224)
     count = min(batch_size, 8)
@@ -242,7 +242,7 @@ def choose_format(model: Model, batch_size: int, memory_format: str = "auto") ->
     inputs = torch.randn((count, model.preprocessing.channels, *size), generator=generator).to(model.device, dtype)
     chosen = memory_format
     if memory_format == "auto":
-        chosen = "channels_last" if wants_channels_last(model) else "contiguous"
+        chosen = "channels_last" if best_format(model) is torch.channels_last else "contiguous"
     with protected(model):
         for name in dict.fromkeys((chosen, "contiguous")):
             given = inputs.contiguous(memory_format=torch.channels_last) if name == "channels_last" else inputs
