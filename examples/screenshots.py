@@ -26,6 +26,11 @@ ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+SEEN = """() => [...document.images].every((one) => {
+  const box = one.getBoundingClientRect();
+  const seen = box.width > 0 && box.top < innerHeight && box.bottom > 0;
+  return !seen || (one.complete && one.naturalWidth > 0);
+})"""
 WIDE, PHONE = (1440, 900), (390, 844)
 
 
@@ -72,6 +77,11 @@ class Camera:
         page.wait_for_load_state("networkidle")
         if act is not None:
             act(page)
+        # what is seen has arrived: a picture of grey tiles shows nothing
+        for _ in range(100):
+            page.wait_for_timeout(200)
+            if page.evaluate(SEEN):
+                break
         page.wait_for_timeout(600)
         page.screenshot(path=self.out / f"{name}.jpg", type="jpeg", quality=78)
         context.close()

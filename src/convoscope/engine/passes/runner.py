@@ -93,9 +93,11 @@ class Runner:
         gradients: bool = True,
         rows: Tensor | None = None,
         replace: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        followed: bool = False,
     ) -> Recorded:
         """One forward of ``inputs`` ``[B, ...]``, keeping ``layers``.
 
+        ``followed``: somebody follows every operation (a mode of torch), and must see one forward and nothing else.
         Raises :class:`ModelError` where the network itself raised, :class:`LayerError` where a layer asked for was
         never reached (a traced or scripted inner module, an unused branch) or returned something other than a tensor.
         """
@@ -104,7 +106,7 @@ class Runner:
         if gradients and (leaf.is_floating_point() or leaf.is_complex()):
             leaf = leaf.clone().requires_grad_()
         self.forwards += 1
-        if worth_trying(self.network, leaf) and (not replace or self.network in known):
+        if not followed and worth_trying(self.network, leaf) and (not replace or self.network in known):
             state = torch.get_rng_state()
             found = self._channels_last(leaf, rows, layers, gradients, replace or {})
             if found is not None:

@@ -137,7 +137,7 @@ class Attention(Dedicated):
         gradients = self.heads == "gradient"
         mode = OpenAttention()
         with constant_parameters(runner.network), mode:
-            recorded = runner.record(inputs, layers=target.layers, gradients=True)
+            recorded = runner.record(inputs, layers=target.layers, gradients=True, followed=True)
         # of two towers (CLIP) one reads the text: no picture changes what it attends to
         attended = [one for one in mode.found if one.edge is not None] or mode.found
         _check(attended, len(inputs))

@@ -243,7 +243,7 @@ class Multipliers(Dedicated):
         for reference in self.references:
             there = reference[None].to(inputs).expand_as(inputs)
             with constant_parameters(runner.network), Differences(self.nodes):
-                recorded = runner.record(torch.cat([inputs, there]), layers=target.layers, rows=rows)
+                recorded = runner.record(torch.cat([inputs, there]), layers=target.layers, rows=rows, followed=True)
                 with torch.enable_grad():
                     score = target.score(recorded.output, recorded.live(), rows)
             if not score.requires_grad:

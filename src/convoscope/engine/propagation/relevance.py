@@ -369,7 +369,7 @@ class Relevance(Dedicated):
         self.ledger.begin(len(inputs))
         # what depends on parameters alone (a class token) counts as a bias
         with constant_parameters(runner.network), mode:
-            recorded = runner.record(inputs, layers=target.layers)
+            recorded = runner.record(inputs, layers=target.layers, followed=True)
             with torch.enable_grad():
                 score = target.score(recorded.output, recorded.live(), recorded.rows)
         if not isinstance(score, Tensor) or not score.requires_grad:
