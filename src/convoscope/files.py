@@ -224,15 +224,20 @@ def write_arrays(path: str | Path, **arrays: Any) -> Path:
 
     Raises:
         OSError: no room, or no right to write.
+        ValueError: an array of Python objects, which could not be read without running what it says.
     """
     import numpy as np
 
+    for name, one in arrays.items():
+        if np.asarray(one).dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects, not numbers.")
     buffer = io.BytesIO()
     if Path(path).suffix == ".npy":
         (array,) = arrays.values()
         np.save(buffer, array, allow_pickle=False)
     else:
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        # numpy before 2.1 takes ``allow_pickle`` for an array of that name
+        np.savez_compressed(buffer, **arrays)
     return write_whole(path, buffer.getvalue())
 
 

@@ -51,6 +51,16 @@ def test_what_is_written_is_there(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_objects_are_no_arrays_to_keep(tmp_path: Path) -> None:
+    """They could not be read without running what they say; and nothing but what was given is in the file."""
+    with pytest.raises(ValueError, match="mine holds Python objects"):
+        write_arrays(tmp_path / "a.npz", mine=np.array([object()]))
+    assert not (tmp_path / "a.npz").exists()
+    write_arrays(tmp_path / "a.npz", mine=np.arange(3))
+    with np.load(tmp_path / "a.npz") as kept:
+        assert kept.files == ["mine"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="rights and links are those of POSIX")
 def test_rights_and_links_stay(tmp_path: Path) -> None:
     old = os.umask(0o027)

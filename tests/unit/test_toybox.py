@@ -425,7 +425,7 @@ def test_training_gives_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest
     """The first step of both recipes; judged on 32 pictures, so that drawing does not take the time."""
     import torch
 
-    from convoscope.toybox import train
+    from convoscope.toybox import train, training
 
     monkeypatch.setattr(
         train, "pictures", lambda count, seed, tag=False: pictures(32 if count == 1000 else count, seed, tag=tag)
@@ -435,7 +435,7 @@ def test_training_gives_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest
     made = []
     try:
         for number in range(2):
-            monkeypatch.setattr(train, "WEIGHTS", tmp_path / str(number))
+            monkeypatch.setattr(training, "WEIGHTS", tmp_path / str(number))
             with torch.random.fork_rng(devices=[]):
                 train.clear("toybox-robust", 4, total=1, pool=64, smooth=1.0, free=train.EDGE, radius=2.0, kernel=7)
                 train.classifier("toybox-twin", 3, widths=(16, 32, 48, 64), total=1)

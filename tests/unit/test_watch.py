@@ -328,3 +328,11 @@ def test_traced_networks_give_their_output_but_no_layers() -> None:
     assert watched.layers == {}
     assert watched.relus == 1
     assert watched.doubts == ()
+
+
+@pytest.mark.parametrize("name", ["hardtanh", "leaky_relu", "elu", "selu", "celu", "hardsigmoid"])
+def test_activations_need_no_tag_of_torch(name: str) -> None:
+    """Torch 2.6 does not call these pointwise, so that a MobileNet's geometry was lost there."""
+    from convoscope.engine.fields.aten import RULES, pointwise
+
+    assert RULES[name] is pointwise

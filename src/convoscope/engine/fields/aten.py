@@ -111,6 +111,8 @@ rule("clone", "_to_copy", "contiguous", "detach", "alias", "prelu", "_prelu_kern
     pointwise
 )
 rule("rrelu_with_noise", "hardswish", "log_sigmoid_forward", "floor_divide", "rsub", "positive")(pointwise)
+# ... or not in every version of torch that is allowed (2.6)
+rule("hardtanh", "leaky_relu", "elu", "selu", "celu", "hardsigmoid", "ldexp")(pointwise)
 
 
 @rule("glu")

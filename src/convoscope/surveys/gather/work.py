@@ -48,6 +48,20 @@ class ShardResult:
     seconds: float
     forwards: int
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray before 2.60 reads tables with pandas, which need not be there: the rows travel as Arrow's own bytes
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.pictures.schema) as stream:
+            stream.write_table(self.pictures)
+        return {**vars(self), "pictures": sink.getvalue().to_pybytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import pyarrow as pa
+
+        vars(self).update(state, pictures=pa.ipc.open_stream(state["pictures"]).read_all())
+
 
 _open_models: dict[str, Model] = {}
 

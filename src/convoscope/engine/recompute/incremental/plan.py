@@ -327,6 +327,7 @@ def is_pointwise(node: fx.Node) -> bool:
     name = str(node.target)
     return torch.Tag.pointwise in getattr(node.target, "tags", ()) or name in (
         "aten.relu6.default", "aten.prelu.default", "aten.selu.default", "aten.square.default",
+        "aten.leaky_relu.default",  # without the tag until torch 2.7
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape = _SHAPES.get(str(operation))
         if shape is not None:
             result = shape(*given, **named)
-        elif torch.Tag.pointwise in operation.tags:
+        elif torch.Tag.pointwise in operation.tags or name.removesuffix("_") in _UNTAGGED:
             result = given[0] if mutable else _elementwise(*given)
         else:
             result = operation(*given, **named)
@@ -167,6 +167,8 @@ def _cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
     return tensors[0].new_empty(shape)
 
 
+#: elementwise, and without the tag until torch 2.7
+_UNTAGGED = ("hardtanh", "leaky_relu", "elu", "selu", "celu", "hardsigmoid")
 _SHAPES: dict[str, Callable[..., Any]] = {
     "aten.native_batch_norm.default": _normed,
     "aten.native_layer_norm.default": _normed,
