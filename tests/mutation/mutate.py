@@ -51,11 +51,17 @@ def _tests(text: str) -> list[str]:
 MIRROR: dict[str, tuple[list[str], list[str]]] = {
     "engine": (
         [
-            *(f"engine/passes/{name}.py" for name in ("planner", "runner", "agreement", "memory_format", "naming", "relu_rules", "flow", "cuts")),
+            *(
+                f"engine/passes/{name}.py"
+                for name in (
+                    "planner", "runner", "agreement", "memory_format", "naming", "relu_rules", "flow", "cuts",
+                )  # fmt: skip
+            ),
             *(f"engine/fields/{name}.py" for name in ("geometry", "placing")),
         ],
         _tests(
-            "unit/test_formats unit/test_naming unit/test_geometry unit/test_door unit/test_watch unit/test_doubts unit/test_slips "
+            "unit/test_formats unit/test_naming unit/test_geometry unit/test_door unit/test_watch unit/test_doubts "
+            "unit/test_slips "
             "unit/test_numbers unit/test_field_centres unit/test_wrong_lines_3 unit/test_wrong_lines_4 "
             "reference/test_gradients reference/test_cams robust/test_nan_scores robust/test_receptive_fields "
             "robust/test_outputs robust/test_late_errors"
