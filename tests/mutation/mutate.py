@@ -51,12 +51,8 @@ def _tests(text: str) -> list[str]:
 MIRROR: dict[str, tuple[list[str], list[str]]] = {
     "engine": (
         [
-            *(
-                f"engine/passes/{name}.py"
-                for name in (
-                    "planner", "runner", "agreement", "memory_format", "naming", "relu_rules", "flow", "cuts",
-                )  # fmt: skip
-            ),
+            *(f"engine/passes/{name}.py" for name in ("planner", "runner", "agreement", "memory_format", "naming")),
+            *(f"engine/passes/{name}.py" for name in ("relu_rules", "flow", "cuts")),
             *(f"engine/fields/{name}.py" for name in ("geometry", "placing")),
         ],
         _tests(
