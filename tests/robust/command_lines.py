@@ -105,7 +105,7 @@ def _argument(draw: random.Random, name: str, kinds: dict[str, list[str]], out: 
 
 def _value(draw: random.Random, parameter: Any, kinds: dict[str, list[str]], out: Path) -> str:
     name = str(parameter.name)
-    kind = str(getattr(parameter, "display_type", parameter.type)).lower()
+    kind = str(parameter.display_type if hasattr(parameter, "display_type") else parameter.type).lower()
     if name == "out":
         ending = draw.choice(["", "", ".png", ".html", ".safetensors", ".xyz", "/deep/er.png", ".csv", ".json"])
         return str(out / f"made{draw.randrange(3)}{ending}") if draw.random() < 0.93 else draw.choice(WORDS)

@@ -54,7 +54,7 @@ class ShardResult:
 
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.pictures.schema) as stream:
-            stream.write_table(self.pictures)
+            stream.write(self.pictures)
         return {**vars(self), "pictures": sink.getvalue().to_pybytes()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
