@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from .model import Model
 
 
-def wants_channels_last(model: Model) -> bool:
-    """Whether channels_last pays: on a processor, for networks of wide convolutions."""
-    return model.device.type == "cpu" and memory_format.wants_channels_last(model.module)
-
-
 def best_format(model: Model) -> torch.memory_format:
     """The memory format in which the network is quickest, and which it bears.
 
@@ -31,7 +26,7 @@ def best_format(model: Model) -> torch.memory_format:
     if found is not None:
         return found
     chosen = torch.contiguous_format
-    if wants_channels_last(model):
+    if model.device.type == "cpu" and memory_format.wants_channels_last(model.module):
         generator = torch.Generator().manual_seed(0)
         dtype = model.dtype if model.dtype.is_floating_point else torch.float32
         size = model.preprocessing.size or (224, 224)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayerError, MethodRefused
-from .memory_format import known, own_backwards, plain_graphs
+from .memory_format import bears_backwards
 from .naming import observe
 from .relu_rules import relu_nodes
 from .runner import Call, call_plainly
@@ -122,12 +122,10 @@ class GradientAscent:
         """
         shown = picture if views is None else views(picture)
         output, layers = self.forward(shown)
-        if self.memory_format is torch.channels_last and self.network not in plain_graphs:
-            if own_backwards([output, *layers.values()]):  # which may take its gradients for contiguous
-                known[self.network] = self.memory_format = torch.contiguous_format
-                output, layers = self.forward(shown)
-            else:
-                plain_graphs.add(self.network)
+        last = self.memory_format is torch.channels_last
+        if last and not bears_backwards(self.network, [output, *layers.values()]):
+            self.memory_format = torch.contiguous_format
+            output, layers = self.forward(shown)
         scores = scoring(output, layers)
         if scores.grad_fn is None or not scores.requires_grad:
             raise MethodRefused(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_leaves
 
+from .relu_rules import nodes_of
+
 #: what was found out of a network, as long as it lives
 known: WeakKeyDictionary[nn.Module, torch.memory_format] = WeakKeyDictionary()
 #: networks whose gradients go through torch's own operations alone
@@ -46,16 +48,17 @@ def worth_trying(network: nn.Module, inputs: Tensor) -> bool:
     return known.get(network) is not torch.contiguous_format
 
 
-def own_backwards(output: Any) -> bool:
+def bears_backwards(network: nn.Module, output: Any) -> bool:
+    """Whether gradients of ``output`` are torch's own work; where they are not, the network is taken to mind."""
+    if network not in plain_graphs:
+        if _own_backwards(output):
+            known[network] = torch.contiguous_format
+            return False
+        plain_graphs.add(network)
+    return True
+
+
+def _own_backwards(output: Any) -> bool:
     """Whether a gradient of ``output`` goes through an operation whose backward the network brings itself."""
-    waiting = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    seen: set[Any] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, BackwardCFunction):
-            return True
-        waiting.extend(following for following, _ in node.next_functions)
-    return False
+    ends = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return any(isinstance(node, BackwardCFunction) for node in nodes_of(ends))

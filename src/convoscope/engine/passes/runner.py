@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...errors import ConvoscopeError, LayerError, MethodRefused, ModelError
 from .agreement import differ, rounding, rows_of, same
 from .cuts import Cuts
-from .memory_format import known, own_backwards, plain_graphs, worth_trying
+from .memory_format import bears_backwards, known, worth_trying
 from .naming import observe
 from .needs import INPUT, Rule
 from .relu_rules import backward_rule, relu_nodes
@@ -106,29 +107,25 @@ class Runner:
         if gradients and (leaf.is_floating_point() or leaf.is_complex()):
             leaf = leaf.clone().requires_grad_()
         self.forwards += 1
+        run = partial(self._record, leaf, rows, layers, gradients, replace or {})
         if not followed and worth_trying(self.network, leaf) and (not replace or self.network in known):
             state = torch.get_rng_state()
-            found = self._channels_last(leaf, rows, layers, gradients, replace or {})
+            found = self._channels_last(run, leaf, rows, gradients)
             if found is not None:
                 return found
             torch.set_rng_state(state)  # as if nothing had been tried
-            usual = self._record(leaf, rows, layers, gradients, replace or {}, torch.preserve_format)
+            usual = run(torch.preserve_format)
             known[self.network] = torch.contiguous_format  # it runs, but not so
             return usual
-        return self._record(leaf, rows, layers, gradients, replace or {}, torch.preserve_format)
+        return run(torch.preserve_format)
 
     def _channels_last(
-        self,
-        leaf: Tensor,
-        rows: Tensor,
-        layers: Collection[str],
-        gradients: bool,
-        replace: Mapping[str, Callable[[Tensor], Tensor]],
+        self, run: Callable[[torch.memory_format], Recorded], leaf: Tensor, rows: Tensor, gradients: bool
     ) -> Recorded | None:
         """One forward with the channels last in memory; none where the network minds, which is noted."""
         network = self.network
         try:
-            found = self._record(leaf, rows, layers, gradients, replace, torch.channels_last)
+            found = run(torch.channels_last)
         except ModelError:  # it minds, or it cannot run on these at all: then nothing is known
             return None
         if network not in known:
@@ -136,16 +133,13 @@ class Runner:
             try:
                 with torch.no_grad():
                     usual = self.call(network, leaf[:1].detach().clone(), rows[:1])
-            except Exception:
+            except Exception:  # whatever a network raises at one picture: it is asked as it is used to
                 return None
             torch.set_rng_state(state)
             agree = same(usual, found.output, leaf.dtype, len(leaf))
             known[network] = torch.channels_last if agree else torch.contiguous_format
-        if gradients and known[network] is torch.channels_last and network not in plain_graphs:
-            if own_backwards(found.output):
-                known[network] = torch.contiguous_format
-            else:
-                plain_graphs.add(network)
+        if gradients and known[network] is torch.channels_last:
+            bears_backwards(network, found.output)
         return found if known[network] is torch.channels_last else None
 
     def _record(
