@@ -28,7 +28,10 @@ def child(folder: str, count: int, weights: str, network: str) -> None:
         convoscope.tune_allocator()
     import torch
 
-    from convoscope.pictures.picture import find_pictures
+    try:
+        from convoscope.pictures.picture import find_pictures
+    except ModuleNotFoundError:  # versions before 27 November 2026
+        from convoscope.pictures import find_pictures  # type: ignore[no-redef,attr-defined]
     from convoscope.trust.datasets import Case
     from convoscope.trust.evaluate import Settings, evaluate_cases
 

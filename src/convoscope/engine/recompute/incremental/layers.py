@@ -58,6 +58,8 @@ class Conv:
     bias: Tensor | None
     window: Window
     groups: int = 1
+    #: Negative results are set to zero before they are written, which spares a reading and a writing of the map.
+    rectified: bool = False
     _prepared: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -81,6 +83,10 @@ class Conv:
         bias = affine.shift if self.bias is None else self.bias.double() * affine.scale + affine.shift
         return replace(self, weight=weight, bias=bias.to(self.weight.dtype), _prepared={})
 
+    def then_relu(self) -> Conv:
+        """This convolution followed by a ReLU, as one step."""
+        return replace(self, rectified=True, _prepared={})
+
     def to(self, dtype: torch.dtype) -> Conv:
         """The same with weights (and so results) of another precision."""
         bias = None if self.bias is None else self.bias.to(dtype)
@@ -100,7 +106,7 @@ class Conv:
     def valid(self, x: Tensor) -> Tensor:
         """On tiles that bring their surroundings with them: no padding."""
         if self._wins(x, 0, 0):
-            return winograd.convolve(x, self._winograd_weights(), self.bias)
+            return winograd.convolve(x, self._winograd_weights(), self.bias, rectify=self.rectified)
         return self._direct(x, (0, 0))
 
     def _direct(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -111,8 +117,10 @@ class Conv:
             weight = self._prepared.get("plain")
             if weight is None:
                 weight = self._prepared["plain"] = self.weight.contiguous(memory_format=torch.channels_last)
-            return F.conv2d(x, weight, self.bias, window.stride, padding, window.dilation, self.groups)
-        return packed_conv(x, packed, self.bias, padding, window.stride, window.dilation, self.groups, "none", [], "")
+            out = F.conv2d(x, weight, self.bias, window.stride, padding, window.dilation, self.groups)
+            return out.relu_() if self.rectified else out
+        last = "relu" if self.rectified else "none"
+        return packed_conv(x, packed, self.bias, padding, window.stride, window.dilation, self.groups, last, [], "")
 
     def prepared_bytes(self) -> int:
         """Memory of the forms of the weights that have been prepared so far."""

@@ -25,6 +25,24 @@ IDENTITIES = {
     "aten.lift_fresh_copy.default", "aten.detach_.default",
 }  # fmt: skip
 RANDOM = "it draws random numbers"
+RELUS = ("aten.relu.default", "aten.relu_.default")
+#: Operations that give numbers wherever they are given numbers. A division or a root may give NaN, which oneDNN's
+#: convolution with a ReLU behind it turns into zero: none of its kind may come before such a convolution.
+NUMBERS_TO_NUMBERS = {
+    f"aten.{name}"
+    for name in (
+        "adaptive_avg_pool2d.default", "add.Scalar", "add.Tensor", "add_.Tensor", "addmm.default", "bmm.default",
+        "cat.default", "clamp.default", "clamp_min.default", "constant_pad_nd.default", "elu.default", "elu_.default",
+        "expand.default", "flatten.using_ints", "gelu.default", "hardsigmoid.default", "hardsigmoid_.default",
+        "hardswish.default", "hardswish_.default", "hardtanh.default", "hardtanh_.default", "leaky_relu.default",
+        "leaky_relu_.default", "linear.default", "matmul.default", "mean.dim", "mish.default", "mm.default",
+        "mul.Scalar", "mul.Tensor", "mul_.Tensor", "neg.default", "pad.default", "permute.default", "prelu.default",
+        "relu6.default", "relu6_.default", "reshape.default", "select.int", "sigmoid.default", "sigmoid_.default",
+        "silu.default", "silu_.default", "slice.Tensor", "softmax.int", "_softmax.default", "squeeze.dim",
+        "sub.Tensor", "tanh.default", "tanh_.default", "transpose.int", "unsqueeze.default",
+        "upsample_bilinear2d.vec", "upsample_nearest2d.vec",
+    )
+} | set(RELUS)  # fmt: skip
 
 
 class Program:
@@ -61,7 +79,10 @@ class Program:
             self._fold_constants(device)
             self._check()
             self._lower(dtype)
+            self._sweep()
             self._fuse_batch_norm()
+            self._sweep()
+            self._fuse_relu()
         self._sweep()
 
     def _fold_constants(self, device: torch.device) -> None:
@@ -255,12 +276,40 @@ class Program:
 
     def _fuse_batch_norm(self) -> None:
         """Fold every affine map that is the only reader of a convolution into that convolution."""
-        for node in list(self.graph.nodes):
-            if isinstance(node.target, Affine):
-                source = node.args[0]
-                if isinstance(source.target, Conv) and len(source.users) == 1 and source not in self.outputs:
-                    source.target = source.target.then(node.target)
-                    self._replace(node, source)
+        for node in self.nodes:
+            source = self._convolution_before(node) if isinstance(node.target, Affine) else None
+            if source is not None:
+                source.target = source.target.then(node.target)
+                self._replace(node, source)
+
+    def _fuse_relu(self) -> None:
+        """A ReLU that is the only reader of a convolution becomes part of it, where no NaN could be lost."""
+        numbers = {self.input}
+        for node in self.nodes:
+            if self._gives_numbers(node) and all(
+                source in numbers or source in self.constants for source in node.all_input_nodes
+            ):
+                numbers.add(node)
+            source = self._convolution_before(node) if str(node.target) in RELUS else None
+            if source is not None and node in numbers:
+                source.target = source.target.then_relu()
+                self._replace(node, source)
+
+    def _gives_numbers(self, node: fx.Node) -> bool:
+        """Whether the node's result is free of NaN where all that it reads is."""
+        if str(node.target) in ("aten.div.Tensor", "aten.div.Scalar", "aten.div_.Tensor"):
+            divisor = node.args[1]
+            value = self.constants.get(divisor) if isinstance(divisor, fx.Node) else divisor
+            return value is not None and bool((torch.as_tensor(value) != 0).all())
+        ours = isinstance(node.target, Conv | Affine | MaxPool | AvgPool)
+        return ours or counts_batch(node) or str(node.target) in NUMBERS_TO_NUMBERS
+
+    def _convolution_before(self, node: fx.Node) -> Any:
+        """The node of the convolution of which this node is the only reader, or ``None``."""
+        source = node.args[0] if node.args else None
+        if not isinstance(source, fx.Node) or not isinstance(source.target, Conv) or source.target.rectified:
+            return None
+        return source if self.users[source] == [node] and source not in self.outputs else None
 
     def _sweep(self) -> None:
         """Keep what leads to an output."""

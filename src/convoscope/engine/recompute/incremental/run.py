@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from convoscope.engine.recompute.incremental.fast import low_precision
 from convoscope.engine.recompute.incremental.graph import ExportedGraph, NotIncremental, export
+from convoscope.engine.recompute.incremental.layers import Conv
 from convoscope.engine.recompute.incremental.plan import Planner, Work
 from convoscope.engine.recompute.incremental.program import Program
 from convoscope.engine.recompute.incremental.stages import Estimate, Queue, Schedule, Settings, is_grid, schedule
@@ -26,6 +27,8 @@ from convoscope.errors import UsageError
 BATCH = 32
 #: The head runs when this many windows wait for it.
 HEAD_BATCH = 512
+#: Activations beyond this may be infinite on another picture, and infinities give NaN (see ``Program._fuse_relu``).
+NEAR_OVERFLOW = 1e30
 
 
 class Incremental:
@@ -93,6 +96,8 @@ class Incremental:
 
         def store(node: fx.Node, value: Any) -> None:
             values[node] = value
+            if not keys and isinstance(node.target, Conv) and node.target.rectified and value.max() > NEAR_OVERFLOW:
+                raise NotIncremental("its activations are close to the largest number that there is")
             for key in wanted.get(node.name, ()):
                 self._bases[key] = Base.store(value, key)
             if isinstance(value, Tensor):

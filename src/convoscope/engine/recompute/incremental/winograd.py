@@ -57,8 +57,8 @@ def blocks(height: int, width: int) -> int:
     return -(-height // BLOCK) * -(-width // BLOCK)
 
 
-def convolve(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-    """Valid 3x3 convolution, stride 1.
+def convolve(x: Tensor, weights: Tensor, bias: Tensor | None, *, rectify: bool = False) -> Tensor:
+    """Valid 3x3 convolution, stride 1; negative results become zero with ``rectify``.
 
     ``x``: [N, in, H, W], best in channels_last; ``weights``: from :func:`transform_weights`. Returns
     [N, out, H - 2, W - 2] in channels_last.
@@ -100,4 +100,6 @@ def convolve(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
             target.copy_(y)
         else:
             torch.add(y, bias, out=target)
+        if rectify:  # while it is in the cache
+            out[start : start + step].relu_()
     return out.permute(0, 3, 1, 2)
