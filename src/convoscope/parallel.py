@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from .allocator import tune_allocator
+from .collector import collect_rarely, settle
 from .errors import ConvoscopeError, MissingExtra, ModelError, UsageError
 from .models.model import Model
 
@@ -80,6 +81,7 @@ class Worker:
         self, opening: Callable[[str], Model], do: Callable[[Model, Any], Any], fingerprint: str, threads: int
     ) -> None:
         tune_allocator()  # a process of ours, before its first pass
+        collect_rarely()
         import torch
 
         torch.set_num_threads(threads)
@@ -95,6 +97,7 @@ class Worker:
         try:
             if self.model is None:
                 self.model = self.opening(device())
+                settle()
             if self.model.fingerprint != self.fingerprint:  # results of two networks must not be mixed
                 raise ModelError("A worker opened another network than the one here: are the weights random (none)?")
             return Done(task.id, self.do(self.model, task.what))

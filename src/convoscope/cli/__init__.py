@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..allocator import tune_allocator
+from ..collector import collect_rarely
 from ..files import disk_trouble
 from . import contents
 from .common import COULD_NOT_START, DONE, STOPPED, complain, forget_empty, quieten
@@ -245,4 +246,5 @@ def _show_traceback() -> None:
 def main() -> None:
     """The ``convoscope`` command, in a process of its own."""
     tune_allocator()
+    collect_rarely()
     sys.exit(run())

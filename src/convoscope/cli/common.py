@@ -165,6 +165,7 @@ def closing(failed: Any, interrupted: Any, refused: bool) -> int:
 
 def open_from(spec: str, options: ModelOptions) -> Model:
     """The model of a command, opened by its flags; what a person must know of it is said on standard error."""
+    from ..collector import settle
     from ..models.opening import open_model
 
     with patience(f"Opening {spec}"):
@@ -184,6 +185,7 @@ def open_from(spec: str, options: ModelOptions) -> Model:
             trust_pickle=options.trust_pickle,
             output=options.output,
         )
+    settle()
     for note in model.notes:
         complain(f"Note: {note}")
     return model

@@ -174,7 +174,7 @@ class Planner:
     def _elsewhere(self, group: list[tuple[Scorer, Need]]) -> dict[Key, Tensor]:
         """Needs at other inputs (K·B rows): run in pieces of the batch size, graphs dropped at once."""
         if self.runner.batch_size > 1:
-            self.runner.keep_apart(self.inputs)
+            self.runner.keep_apart(self.inputs, self.base)
         inputs: Tensor = group[0][1].inputs  # type: ignore[union-attr,assignment]
         wanted = set().union(*(_layers([need], target) for target, need in group))
         gradients = any(isinstance(need, Gradient) for _, need in group)
@@ -228,7 +228,7 @@ class Planner:
             return {_key(target, need): need.answer(self.runner, self.inputs, target)}
         assert isinstance(need, (Perturbed, Replaced))
         asked = replace(need, probability=False) if need.probability and target.as_value else need
-        self.runner.keep_apart(self.inputs)
+        self.runner.keep_apart(self.inputs, self.base)
         if isinstance(asked, Replaced):
             return {_key(target, need): replaced_scores(self.runner, self.inputs, target, asked)}
         if self.inputs.ndim != 4:

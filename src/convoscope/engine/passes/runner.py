@@ -195,25 +195,29 @@ class Runner:
         self._graph = None
         return Recorded(leaf, rows, output, captured, gradients)
 
-    def keep_apart(self, inputs: Tensor) -> bool:
+    def keep_apart(self, inputs: Tensor, base: Recorded | None = None) -> bool:
         """Whether pictures of one batch influence each other; from then on each is run alone (``apart``).
 
-        Found out once a network, by one picture alone and beside another. ``inputs`` are some pictures ``[B, ...]``.
+        Found out once a network, by one picture alone and beside another. ``inputs`` are some pictures ``[B, ...]``;
+        ``base`` is what they gave, where they have been run.
         """
         coupled = _apart.get(innermost(self.network))
         if coupled is None:
-            coupled = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach())
+            alone = base.output if base is not None and len(inputs) == 1 else None
+            coupled = _apart[innermost(self.network)] = self._influenced(inputs[:1].detach(), alone)
         if coupled:
             self.apart, self.batch_size = True, 1
         return self.apart
 
-    def _influenced(self, picture: Tensor) -> bool:
+    def _influenced(self, picture: Tensor, output: Any = None) -> bool:
         row = torch.zeros(1, dtype=torch.long)
         # the other picture's spread and mean differ, whatever the first one shows
         pair = torch.cat([picture, picture.flip(-1) * 2 + 1])
+        if output is not None and known.get(self.network) is torch.channels_last:
+            pair = pair.contiguous(memory_format=torch.channels_last)
         try:
             with torch.no_grad():
-                alone = rows_of(self.call(self.network, picture.clone(), row), 1)
+                alone = rows_of(self.call(self.network, picture.clone(), row) if output is None else output, 1)
                 beside = rows_of(self.call(self.network, pair, row.expand(2)), 2)
                 if len(alone) != len(beside):
                     return False
@@ -222,6 +226,8 @@ class Runner:
                 ]
                 if not any(moved):
                     return False
+                if output is not None:  # it was made in another way: both as the network is used to
+                    return self._influenced(picture)
                 # a network that draws at random differs from itself
                 again = rows_of(self.call(self.network, picture.clone(), row), 1)
         except Exception:  # what cannot be run so says so when it is asked

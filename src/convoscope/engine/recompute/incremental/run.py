@@ -6,7 +6,7 @@ deep CNN explanations", SIGMOD 2019), on the exported graph of any network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Incremental:
             self.program = program or Program(self.graph, network, inputs.device, inputs.dtype)
             self.shapes: dict[fx.Node, Any] = {}
             self._bases: dict[Key, Base] = {}
+            self._scheduled: tuple[Masks, Schedule] | None = None
             self._base_outputs = self._run_base(set())
             low = low_precision(self.device) if fast is not None and self.dtype == torch.float32 else None
             if low is not None:
@@ -115,19 +116,26 @@ class Incremental:
         literals = program.literals
         return [literals.get(i) if node is None else look(node) for i, node in enumerate(program.outputs)]
 
-    def _ensure(self, planner: Planner) -> None:
-        """Have every undisturbed value that a plan gathers from."""
-        for key in planner.keys - set(self._bases):
-            if key.node in planner.constants_used:
-                node, shape = planner.constants_used[key.node]
-                self._bases[key] = Base.store(self.program.constants[node].reshape(shape), key)
-        missing = planner.keys - set(self._bases)
+    def _ensure(self, planners: Sequence[Planner]) -> None:
+        """Have every undisturbed value that the plans gather from: one forward for all of them."""
+        missing = set[Key]()
+        for planner in planners:
+            for key in planner.keys - set(self._bases):
+                if key.node in planner.constants_used:
+                    node, shape = planner.constants_used[key.node]
+                    self._bases[key] = Base.store(self.program.constants[node].reshape(shape), key)
+            missing |= planner.keys - set(self._bases)
         if missing:
             self._run_base(missing)
 
     # -- before running ------------------------------------------------------------------------------------
 
     def _schedule(self, masks: Masks) -> Schedule:
+        if self._scheduled is None or self._scheduled[0] is not masks:  # estimated first, and then run
+            self._scheduled = masks, self._planned(masks)
+        return self._scheduled[1]
+
+    def _planned(self, masks: Masks) -> Schedule:
         settings = Settings(
             self.memory, self.batch, self.share_dense, self.caps, self.device, self.inputs.element_size()
         )
@@ -188,6 +196,7 @@ class Incremental:
             raise UsageError(f"fills of windows are [M, C, {list(self.inputs.shape[2:])}], not {list(fill.shape)}")
         with torch.inference_mode():
             plan = self._schedule(masks)
+        self._scheduled = None
         self.last, self.saved, self.bound = plan.estimate, plan.estimate.saved, plan.estimate.peak_bytes
         if len(plan.unchanged):
             count = len(plan.unchanged)
@@ -201,9 +210,9 @@ class Incremental:
         for_body, for_head = Queue(plan.body.inputs), Queue(plan.head.inputs)
         # whole maps take long: what is ready is handed on, so that the caller can tell how far it is, or stop
         ready = HEAD_BATCH if self.share_dense > 0 else self.batch
+        with torch.inference_mode():
+            self._ensure([group.planner for group in plan.groups])
         for group in plan.groups:
-            with torch.inference_mode():
-                self._ensure(group.planner)
             for batch in group.batches():
                 with torch.inference_mode():
                     values = self._tiles(masks, fill, group.members, group.planner, batch)
