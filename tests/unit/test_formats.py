@@ -204,3 +204,38 @@ def test_a_backward_of_its_own_gets_what_it_takes_for_granted() -> None:
     model = _wrapped(Own())
     assert np.isfinite(cs.visualize(model, "a", recipe="simonyan", steps=3).score)
     assert memory_format.known[model.module] is torch.contiguous_format
+
+
+def test_weights_are_not_put_in_order_for_a_few_gradients() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, stride=4), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()  # 32 * 25 + 64 * 9 values of a picture of 24 x 24 for 19,296 weights: 0.07 each
+    formats: list[bool] = []
+    network.register_forward_pre_hook(
+        lambda module, given: formats.append(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    runner, pictures = Runner(network), torch.rand(16, 3, 24, 24)
+    scores = []
+    for count, gradients in ((1, True), (1, True), (1, False), (2, True), (16, True), (16, False)):
+        recorded = runner.record(pictures[:count], gradients=gradients)
+        scores.append((formats.pop(), recorded.output[0].detach()))
+    assert [last for last, _ in scores] == [False, False, True, False, True, True]
+    assert memory_format.known[network] is torch.channels_last
+    for _, score in scores:
+        torch.testing.assert_close(score, scores[0][1], atol=1e-6, rtol=1e-5)
+    assert not network[0]._forward_hooks, "what counted is gone"
+
+
+def test_what_convolutions_make_is_counted_at_any_size_and_count() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 4, 2, stride=2, bias=False))
+    for shape in ((1, 3, 8, 8), (2, 3, 16, 12)):
+        inputs = torch.rand(shape)
+        with memory_format.counted(network, inputs):
+            network(inputs)
+        # 12 weights make 4 values a pixel, 64 make 1
+        assert memory_format._made[network] == pytest.approx(5 / 76)
+    few = int(memory_format.FEW_VALUES * 76 / 5)
+    assert not memory_format.pays_backwards(network, torch.rand(1, 3, 1, few))
+    assert memory_format.pays_backwards(network, torch.rand(few + 1, 3, 1, 1))
+    assert memory_format.pays_backwards(nn.Conv2d(3, 4, 1), torch.rand(1, 3, 1, 1)), "of others nothing is known"

@@ -35,7 +35,8 @@ def best_format(model: Model) -> torch.memory_format:
             with untouched(model.module, gradients=False):
                 last = model.run(noise.contiguous(memory_format=torch.channels_last))
                 # pictures of a batch that influence each other are no reason: both are asked of the same two
-                usual = model.run(noise.clone())
+                with memory_format.counted(model.module, noise):
+                    usual = model.run(noise.clone())
             if same(usual, last, dtype, count=2, alone=2):
                 chosen = torch.channels_last
         except Exception:  # whatever a network raises: it is asked as it is used to

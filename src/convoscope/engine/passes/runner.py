@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...errors import ConvoscopeError, LayerError, MethodRefused, ModelError
 from .agreement import differ, rounding, rows_of, same
 from .cuts import Cuts
-from .memory_format import bears_backwards, known, worth_trying
+from .memory_format import bears_backwards, counted, known, pays_backwards, worth_trying
 from .naming import observe
 from .needs import INPUT, Rule
 from .relu_rules import backward_rule, relu_nodes
@@ -108,21 +108,22 @@ class Runner:
             leaf = leaf.clone().requires_grad_()
         self.forwards += 1
         run = partial(self._record, leaf, rows, layers, gradients, replace or {})
-        if not followed and worth_trying(self.network, leaf) and (not replace or self.network in known):
+        pays = worth_trying(self.network, leaf) and (not gradients or pays_backwards(self.network, leaf))
+        if not followed and pays and (not replace or self.network in known):
             state = torch.get_rng_state()
             found = self._channels_last(run, leaf, rows, gradients)
             if found is not None:
                 return found
             torch.set_rng_state(state)  # as if nothing had been tried
             usual = run(torch.preserve_format)
-            known[self.network] = torch.contiguous_format  # it runs, but not so
+            known.setdefault(self.network, torch.contiguous_format)  # it runs, but not so
             return usual
         return run(torch.preserve_format)
 
     def _channels_last(
         self, run: Callable[[torch.memory_format], Recorded], leaf: Tensor, rows: Tensor, gradients: bool
     ) -> Recorded | None:
-        """One forward with the channels last in memory; none where the network minds, which is noted."""
+        """One forward with the channels last in memory; none where nothing is gained or the network minds, as noted."""
         network = self.network
         try:
             found = run(torch.channels_last)
@@ -131,7 +132,7 @@ class Runner:
         if network not in known:
             state = torch.get_rng_state()
             try:
-                with torch.no_grad():
+                with torch.no_grad(), counted(network, leaf[:1]):
                     usual = self.call(network, leaf[:1].detach().clone(), rows[:1])
             except Exception:  # whatever a network raises at one picture: it is asked as it is used to
                 return None
@@ -140,7 +141,8 @@ class Runner:
             known[network] = torch.channels_last if agree else torch.contiguous_format
         if gradients and known[network] is torch.channels_last:
             bears_backwards(network, found.output)
-        return found if known[network] is torch.channels_last else None
+        pays = known[network] is torch.channels_last and (not gradients or pays_backwards(network, leaf))
+        return found if pays else None
 
     def _record(
         self,
