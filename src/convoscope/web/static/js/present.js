@@ -114,23 +114,35 @@ export async function liveCamera(takePicture) {
   await video.play().catch(() => {});
   const small = document.createElement("canvas");
   const pen = small.getContext("2d", { willReadFrequently: true });
-  let smooth = 0;
-  let last = performance.now();
-  let problem = 0;
-  while (on) {
-    if (!video.videoWidth) { await new Promise((resolve) => setTimeout(resolve, 30)); continue; }
+  const grab = async () => {
     const scale = Math.min(1, 320 / Math.max(video.videoWidth, video.videoHeight));
     small.width = Math.round(video.videoWidth * scale); small.height = Math.round(video.videoHeight * scale);
     pen.drawImage(video, 0, 0, small.width, small.height);
     const frame = pen.getImageData(0, 0, small.width, small.height);
-    const blob = await new Promise((resolve) => small.toBlob(resolve, "image/jpeg", 0.85));
+    return { frame, blob: await new Promise((resolve) => small.toBlob(resolve, "image/jpeg", 0.85)) };
+  };
+  const ask = async ({ frame, blob }) => {
+    const target = state.target && !state.target.includes(":") ? `?target=${encodeURIComponent(state.target)}` : "";
+    const response = await fetch(`/api/live${target}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: blob });
+    if (!response.ok) throw new Error((await response.json()).detail);
+    return { frame, said: JSON.parse(response.headers.get("x-reading")), array: parse(await response.arrayBuffer()) };
+  };
+  let smooth = 0;
+  let last = performance.now();
+  let problem = 0;
+  let flight = null;
+  while (on) {
+    if (!video.videoWidth) { await new Promise((resolve) => setTimeout(resolve, 30)); continue; }
     try {
-      const target = state.target && !state.target.includes(":") ? `?target=${encodeURIComponent(state.target)}` : "";
-      const response = await fetch(`/api/live${target}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: blob });
-      if (!response.ok) throw new Error((await response.json()).detail);
-      const said = JSON.parse(response.headers.get("x-reading"));
-      const array = parse(await response.arrayBuffer());
+      flight ??= ask(await grab());
+      // while the network looks at one frame the next is made ready, and it goes out before this one is drawn; where the
+      // network is slow that frame would be an old one
+      const ready = smooth > 6 ? grab() : null;
+      const answer = flight;
+      flight = null;
+      const { frame, said, array } = await answer;
       if (!on) break;
+      if (ready) { flight = ask(await ready); flight.catch(() => {}); }
       const matrix = scaled(said.input_to_photo, frame.width / said.size[1], frame.height / said.size[0]);
       const shown = drawMap ? overlay(frame, array.data, array.shape, matrix, said.scale, await table(said.scale.cmap), { mode: "over", opacity: 0.75 }) : frame;
       canvas.width = frame.width; canvas.height = frame.height;
@@ -143,6 +155,7 @@ export async function liveCamera(takePicture) {
       fill(bars, said.prediction.map((row) => h("li", {}, h("span", { class: "label" }, row.label), h("span", { class: "track" }, h("i", { style: { width: `${100 * Math.max(0, Math.min(1, row.probability ?? 0))}%` } })), h("span", { class: "figure" }, number(row.probability ?? row.score, 2)))));
       problem = 0;
     } catch (error) {
+      flight = null;
       problem += 1;
       rate.textContent = error.message;
       if (problem > 4) { tell(error.message, "error"); end(); }
