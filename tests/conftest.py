@@ -21,7 +21,7 @@ os.environ["CONVOSCOPE_CACHE"] = "off"
 #: files of minutes, which begin first: at the end one of them would keep one worker busy and leave the other idle
 LONG = ("test_ward.py", "test_demo_page.py", "test_shortcuts_repair.py", "test_stress.py", "test_saved_graphs.py")
 #: of the tests marked slow, one in so many runs for each commit; `make test-all` runs every one
-ROTATION = 7
+ROTATION = 14
 
 
 def _turn() -> int:

@@ -312,7 +312,11 @@ def test_what_was_found_stands_small_in_the_report_and_prints_on_few_pages(
     context.close()
 
 
-@pytest.mark.parametrize("tab", [(1280, 860), (390, 844)], ids=["wide", "phone"], indirect=True)
+@pytest.mark.parametrize(
+    "tab",
+    [pytest.param((1280, 860), id="wide"), pytest.param((390, 844), id="phone", marks=pytest.mark.slow(one_in=3))],
+    indirect=True,
+)
 def test_no_serious_violation_where_it_is_improved(tab: Any, axe: str) -> None:
     made(tab, "diagnose", only=["data", "shortcuts"])
     made(tab, "diff")

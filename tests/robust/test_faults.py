@@ -296,9 +296,7 @@ def drawn(command: str, part: int, reads: int, writes: int) -> Iterator[tuple[in
 
 def parts() -> list[Any]:
     listed = [(command, part) for command, count in COUNTS.items() for part in range(-(-count // EACH))]
-    # one part runs always, the rest in their turn
-    always = {("explain", 0)}
-    return [pytest.param(*one, marks=[] if one in always else [pytest.mark.slow]) for one in listed]
+    return [pytest.param(*one, marks=pytest.mark.slow(one_in=7)) for one in listed]
 
 
 @pytest.mark.parametrize(("command", "part"), parts())

@@ -74,6 +74,7 @@ def test_explain_writes_what_one_process_writes(
     assert others.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow(one_in=3)  # a minute; explain goes the same way for every commit
 def test_evaluate_measures_what_one_process_measures(cluster: Any, tmp_path: Path) -> None:
     model = cs.open_model("toybox", batch_size=4)
     cases = toybox_cases(16)

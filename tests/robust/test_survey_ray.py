@@ -107,6 +107,7 @@ def test_two_workers_store_what_one_process_does_though_one_is_killed_and_one_un
     same(tmp_path / "store", undisturbed)
 
 
+@pytest.mark.slow(one_in=3)
 def test_the_driver_is_killed_and_started_again(
     folder: Path, undisturbed: Path, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

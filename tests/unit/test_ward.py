@@ -447,7 +447,7 @@ def close(now: float, then: float, n: int) -> bool:
     return abs(now - then) <= 4.5 * math.sqrt(2 * p * (1 - p) / n)
 
 
-#: trained from nothing, for minutes: one in fourteen a commit, with one in seven of the others an eighth of the ward
+#: trained from nothing, for minutes; of the others, too, one in fourteen runs for each commit
 TRAINED = {one.name for one in ward.CASES if one.kind.endswith("shortcuts") or one.kind == "missing invariances"}
 
 
