@@ -447,18 +447,9 @@ def close(now: float, then: float, n: int) -> bool:
     return abs(now - then) <= 4.5 * math.sqrt(2 * p * (1 - p) / n)
 
 
-#: trained from nothing, for minutes; of the others, too, one in fourteen runs for each commit
-TRAINED = {one.name for one in ward.CASES if one.kind.endswith("shortcuts") or one.kind == "missing invariances"}
-
-
 @pytest.mark.timeout(3600)  # some train a network: minutes of a quiet core, and machines are busy
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(one.name, marks=pytest.mark.slow(one_in=14) if one.name in TRAINED else pytest.mark.slow)
-        for one in ward.CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one.name for one in ward.CASES])
 def test_the_truth_is_true(name: str, bases: None) -> None:
     case = ward.at_hand(name)
     model = cs.open_model(case.spec, device="cpu")
