@@ -153,7 +153,7 @@ def timed_maps(report: Report, network: str, model: cs.Model, size: int) -> None
 def timed_occlusion(report: Report, network: str, model: cs.Model, size: int) -> None:
     """Occlusion exact, fast and dense, and captum's where it is installed, at its best batch."""
     picture = torch.rand(3, size, size)
-    window, stride = (32, 16) if report.device.type == "cuda" else (32, 48)
+    window, stride = (32, 16) if report.device.type == "cuda" else (32, 32)
     kinds = {
         "exact": cs.Occlusion(window=window, stride=stride),
         "fast": cs.Occlusion(window=window, stride=stride, fast=0.5),
