@@ -37,7 +37,7 @@ def commands(photos: str | None, weights: str, quick: bool) -> dict[str, list[st
         ],
         "trust": ["trust.py", "--pictures", "1" if quick else "4", *(["--repeat", "1"] if quick else [])],
         "diff": [
-            "diff.py", *(["--pictures", "16", "--repeats", "1", "--surveys", "100", "--watch", "0"] if quick else []),
+            "diff.py", *(["--pictures", "32", "--repeats", "1", "--surveys", "100", "--watch", "0"] if quick else []),
         ],
         "allocator": ["allocator.py", *(["--rounds", "1", "--work", "clicks"] if quick else [])],
     }  # fmt: skip
