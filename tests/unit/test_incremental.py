@@ -17,6 +17,7 @@ from convoscope.engine.recompute.incremental import (
     dense_outputs,
     export,
     grid,
+    layers,
     winograd,
 )
 from convoscope.engine.recompute.incremental.fast import low_precision
@@ -271,10 +272,27 @@ def test_winograd_is_a_convolution(height: int, width: int) -> None:
     assert (ours - truth).abs().max() < 1e-5 * truth.abs().max()
 
 
-def test_winograd_runs_inside_a_network(picture: Tensor) -> None:
+@pytest.mark.parametrize("tiles", [False, True])
+def test_winograd_is_chosen_by_channels_size_and_processor(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_has_tiles", lambda: tiles)
+
+    def wins(channels: int, size: int) -> bool:
+        conv = Conv.of(torch.zeros(channels, channels, 3, 3), None, 1, 1, 1, 1)
+        return conv._wins(torch.empty(32, channels, size, size), 2, 2)
+
+    # at 24 pixels the blocks fit, at 14 a quarter of their work is wasted
+    chosen = {(channels, size) for channels in (32, 64, 128, 256) for size in (24, 14) if wins(channels, size)}
+    everywhere = {(128, 24), (256, 24), (256, 14)}
+    assert chosen == everywhere | (set() if tiles else {(64, 24), (64, 14), (128, 14)})
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_winograd_runs_inside_a_network(picture: Tensor, tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide enough for the Winograd form to be chosen."""
-    layers = nn.Conv2d(3, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 128, 3, padding=1), nn.Flatten(2)
-    network = nn.Sequential(*layers).eval()
+    monkeypatch.setattr(layers, "_has_tiles", lambda: tiles)
+    network = nn.Sequential(
+        nn.Conv2d(3, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 128, 3, padding=1), nn.Flatten(2)
+    ).eval()
     boxes = grid(64, 50, 18, 8)
     engine = Incremental(network, picture)
     ours = engine.outputs(boxes, FILL)
