@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from masking import FILL, close, masked
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,17 +58,6 @@ class Small(nn.Module):
         return self.head(self.c(y).relu().mean((2, 3)))
 
 
-def masked(picture: Tensor, boxes: Boxes, fill: Tensor) -> Tensor:
-    pictures = picture.repeat(len(boxes), 1, 1, 1)
-    for i in range(len(boxes)):
-        pictures[i, :, boxes.top[i] : boxes.bottom[i], boxes.left[i] : boxes.right[i]] = fill
-    return pictures
-
-
-def close(ours: Tensor, truth: Tensor) -> bool:
-    return bool((ours - truth).abs().max() <= 1e-4 * truth.abs().max())
-
-
 @pytest.fixture
 def network() -> nn.Module:
     return Small().eval()
@@ -76,9 +66,6 @@ def network() -> nn.Module:
 @pytest.fixture
 def picture() -> Tensor:
     return torch.randn(1, 3, 64, 50)
-
-
-FILL = torch.tensor([0.3, -0.2, 1.0]).view(3, 1, 1)
 
 
 def test_equals_running_every_masked_picture(network: nn.Module, picture: Tensor) -> None:

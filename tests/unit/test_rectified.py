@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from masking import FILL, close, masked
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convoscope.engine.recompute.incremental import Boxes, Incremental, NotIncremental, grid
+from convoscope.engine.recompute.incremental import Incremental, NotIncremental, grid
 from convoscope.engine.recompute.incremental.layers import Conv
-
-FILL = torch.tensor([0.3, -0.2, 1.0]).view(3, 1, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -21,17 +20,6 @@ def _seed() -> None:
 @pytest.fixture
 def picture() -> Tensor:
     return torch.randn(1, 3, 64, 50)
-
-
-def masked(picture: Tensor, boxes: Boxes, fill: Tensor) -> Tensor:
-    pictures = picture.repeat(len(boxes), 1, 1, 1)
-    for i in range(len(boxes)):
-        pictures[i, :, boxes.top[i] : boxes.bottom[i], boxes.left[i] : boxes.right[i]] = fill
-    return pictures
-
-
-def close(ours: Tensor, truth: Tensor) -> bool:
-    return bool((ours - truth).abs().max() <= 1e-4 * truth.abs().max())
 
 
 def rectified(network: nn.Module, picture: Tensor) -> list[bool]:

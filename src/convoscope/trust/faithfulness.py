@@ -153,11 +153,8 @@ def subsets(size: tuple[int, int], count: int, share: float = 0.2, cell: int = 1
     rows, cols = -(-height // cell), -(-width // cell)
     number = max(1, min(rows * cols - 1, round(share * rows * cols)))
     keys = torch.rand((count, rows * cols), generator=torch.Generator().manual_seed(seed))
-    masks = (
-        torch.zeros((count, rows * cols))
-        .scatter_(1, keys.topk(number, largest=False, sorted=False).indices, 1.0)
-        .view(count, rows, cols)
-    )
+    chosen = keys.topk(number, largest=False, sorted=False).indices
+    masks = torch.zeros((count, rows * cols)).scatter_(1, chosen, 1.0).view(count, rows, cols)
     return masks.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, :height, :width].contiguous()
 
 
