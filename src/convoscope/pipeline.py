@@ -39,13 +39,14 @@ def ahead(make: Callable[[From], To], items: Iterable[From], *, most: int = 1) -
 class Later(Generic[To]):
     """Work done in a thread of its own, handed back in the order given: ``with Later(most=32) as later``.
 
-    Leaving the block by an exception gives up what has not begun; what is being done is finished first, so that no
-    thread is left behind.
+    Who would have to wait for it does some of it: with work that takes longer than what it was made from, both threads
+    are busy. Leaving the block by an exception gives up what has not begun; what is being done is finished first, so
+    that no thread is left behind.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._waiting: deque[Future[To]] = deque()
+        self._waiting: deque[tuple[Future[To], Callable[[], To]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="convoscope-write")
         self._failed = False
 
@@ -56,8 +57,8 @@ class Later(Generic[To]):
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def put(self, work: Callable[[], To]) -> None:
-        """Do ``work`` after all that was put before it, and not at all where any of that failed."""
-        self._waiting.append(self._thread.submit(self._do, work))
+        """Do ``work`` once all that was put before it has begun, and not at all where any of that has failed."""
+        self._waiting.append((self._thread.submit(self._do, work), work))
 
     def _do(self, work: Callable[[], To]) -> To:
         if self._failed:
@@ -69,11 +70,29 @@ class Later(Generic[To]):
             raise
 
     def ready(self) -> Iterator[To]:
-        """What is done, in order; waits until no more than ``most`` are under way."""
-        while self._waiting and (len(self._waiting) > self.most or self._waiting[0].done()):
-            yield self._waiting.popleft().result()
+        """What is done, in order, until no more than ``most`` are under way."""
+        while self._waiting and (len(self._waiting) > self.most or self._waiting[0][0].done()):
+            yield self._first()
 
     def rest(self) -> Iterator[To]:
         """All that is left, in order."""
         while self._waiting:
-            yield self._waiting.popleft().result()
+            yield self._first()
+
+    def _first(self) -> To:
+        while not self._waiting[0][0].done() and self._helped():
+            pass
+        return self._waiting.popleft()[0].result()
+
+    def _helped(self) -> bool:
+        """Whether something had not begun, and is now done here."""
+        for place, (future, work) in enumerate(self._waiting):
+            if future.cancel():
+                here: Future[To] = Future()
+                self._waiting[place] = here, work
+                try:
+                    here.set_result(self._do(work))
+                except Exception as error:
+                    here.set_exception(error)
+                return True
+        return False

@@ -53,6 +53,63 @@ def test_later_keeps_the_order_and_bounds_what_waits():
     assert done == list(range(20))
 
 
+def test_who_would_wait_for_later_helps():
+    """The thread is held at the first piece: the others are done by who waits, and come in their order."""
+    go = threading.Event()
+    by: dict[int, str] = {}
+
+    def work(number: int) -> int:
+        by[number] = threading.current_thread().name
+        if number == 0:
+            assert go.wait(30)
+        if number == 3:
+            go.set()
+        return number
+
+    with Later[int](most=9) as later:
+        later.put(partial(work, 0))
+        while 0 not in by:
+            time.sleep(0.001)
+        for number in range(1, 4):
+            later.put(partial(work, number))
+        assert list(later.rest()) == [0, 1, 2, 3]
+    here = threading.current_thread().name
+    assert by[0].startswith("convoscope-write")
+    assert {by[1], by[2], by[3]} == {here}
+
+
+def test_an_error_of_a_helper_comes_in_its_place():
+    go = threading.Event()
+    begun = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 0:
+            assert go.wait(30)
+        if number == 1:
+            raise ValueError("one")
+        return number
+
+    def released() -> None:
+        while not later._failed:
+            time.sleep(0.001)
+        go.set()
+
+    with Later[int](most=9) as later:
+        threading.Thread(target=released, daemon=True).start()
+        later.put(partial(work, 0))
+        while not begun:
+            time.sleep(0.001)
+        for number in range(1, 4):
+            later.put(partial(work, number))
+        rest = later.rest()
+        assert next(rest) == 0
+        with pytest.raises(ValueError, match="one"):
+            next(rest)
+    # what was put after it had not begun
+    assert begun == [0, 1]
+
+
 def test_later_gives_up_what_has_not_begun():
     begun = []
     entered = threading.Event()
@@ -104,7 +161,7 @@ def test_a_folder_gives_the_maps_of_single_calls(many, tmp_path):
 
 
 def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(many, tmp_path, monkeypatch):
-    """The disk is full at the eleventh picture: the ten before it are done, and the next run does the rest."""
+    """The disk is full at the eleventh picture: those before it are done, and the next run does the rest."""
     model = cs.open_model("toybox", device="cpu")
     real, written = records.write_whole, []
 
@@ -117,11 +174,13 @@ def test_an_error_while_writing_ends_the_run_and_nothing_half_written_counts(man
     monkeypatch.setattr(records, "write_whole", full)
     with pytest.raises(OSError, match="No space"):
         cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
-    assert len(list((tmp_path / "out").glob("*/explain.json"))) == 10
+    # two pictures are written at once: the other of the two may have been done after it
+    done = len(list((tmp_path / "out").glob("*/explain.json")))
+    assert done in (10, 11)
     assert not list((tmp_path / "out").glob("*/.making-*"))
     monkeypatch.setattr(records, "write_whole", real)
     again = cs.explain_folder(model, many, tmp_path / "out", "saliency", pictures="none")
-    assert again.skipped == 10
+    assert again.skipped == done
     assert len(again.records) == 18
     # a page that another test serves in this process has a thread, too
     ours = ("convoscope-read", "convoscope-write")
