@@ -97,3 +97,35 @@ def test_the_camera_as_a_stream(tab: Any, axe: str) -> None:
     page.locator(".live-sheet").get_by_role("button", name="Close").click()
     page.wait_for_timeout(300)
     assert page.locator(".live-sheet").count() == 0
+
+
+def test_the_camera_goes_on_after_a_broken_frame_and_ends_with_a_sentence(tab: Any) -> None:
+    """One frame that fails, or is lost on its way, is one frame; five in a row end the stream and say why."""
+    page = tab.page
+    page.context.grant_permissions(["camera"])
+    count, broken = [0], [False]
+
+    def answer(route: Any) -> None:
+        count[0] += 1
+        if broken[0] or count[0] % 4 == 2:
+            route.fulfill(status=422, json={"detail": "The frame cannot be read."})
+        elif count[0] % 4 == 0:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/live*", answer)
+    page.goto(f"{tab.server.url}/?tab=layer&tiles=filter")
+    page.get_by_role("button", name="Camera").click()
+    until(page, "Number(document.querySelector('.rate')?.dataset.frames ?? 0) >= 6", timeout=60)
+    assert count[0] >= 9
+    broken[0] = True
+    until(page, "!document.querySelector('.live-sheet')", timeout=60)
+    assert "The frame cannot be read." in page.locator("body").inner_text()
+    assert "Failed to fetch" not in page.locator("body").inner_text()
+    # nothing is asked any more
+    asked = count[0]
+    page.wait_for_timeout(700)
+    assert count[0] == asked
+    # what the browser itself says of requests that failed; an error of the script's own would stay
+    tab.errors[:] = [one for one in tab.errors if "Failed to load resource" not in one]

@@ -448,7 +448,7 @@ def close(now: float, then: float, n: int) -> bool:
 
 
 @pytest.mark.timeout(3600)  # some train a network: minutes of a quiet core, and machines are busy
-@pytest.mark.slow
+@pytest.mark.slow(one_in=42)
 @pytest.mark.parametrize("name", [one.name for one in ward.CASES])
 def test_the_truth_is_true(name: str, bases: None) -> None:
     case = ward.at_hand(name)
@@ -484,7 +484,7 @@ def test_the_truth_is_true(name: str, bases: None) -> None:
         assert right(model, bare).mean() <= right(model, case.render(True, 100, 5, case.label)).mean() - 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one_in=42)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["healthy-03", "units-untrained", "data-labels-kin", "shortcut-checkerboard"])
 def test_two_makings_are_the_same_bytes(
@@ -501,7 +501,7 @@ def test_two_makings_are_the_same_bytes(
     assert digest(again.folder) == digest(first.folder)
 
 
-@pytest.mark.slow(one_in=14)
+@pytest.mark.slow(one_in=42)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", training.KINDS, ids=lambda kind: str(kind.seed))
 def test_a_base_comes_out_of_its_training(

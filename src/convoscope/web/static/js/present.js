@@ -96,7 +96,7 @@ export async function liveCamera(takePicture) {
   let stream;
   try { stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 } } }); } catch { tell(t("noCamera"), "error"); return; }
   const { overlay, scaled, table } = await import("./colour.js");
-  const { parse } = await import("./api.js");
+  const { ask, parse } = await import("./api.js");
   const video = h("video", { autoplay: true, muted: true, playsinline: true, hidden: true });
   video.muted = true;
   video.srcObject = stream;
@@ -121,10 +121,9 @@ export async function liveCamera(takePicture) {
     const frame = pen.getImageData(0, 0, small.width, small.height);
     return { frame, blob: await new Promise((resolve) => small.toBlob(resolve, "image/jpeg", 0.85)) };
   };
-  const ask = async ({ frame, blob }) => {
+  const look = async ({ frame, blob }) => {
     const target = state.target && !state.target.includes(":") ? `?target=${encodeURIComponent(state.target)}` : "";
-    const response = await fetch(`/api/live${target}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: blob });
-    if (!response.ok) throw new Error((await response.json()).detail);
+    const response = await ask(`/api/live${target}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: blob });
     return { frame, said: JSON.parse(response.headers.get("x-reading")), array: parse(await response.arrayBuffer()) };
   };
   let smooth = 0;
@@ -134,7 +133,7 @@ export async function liveCamera(takePicture) {
   while (on) {
     if (!video.videoWidth) { await new Promise((resolve) => setTimeout(resolve, 30)); continue; }
     try {
-      flight ??= ask(await grab());
+      flight ??= look(await grab());
       // while the network looks at one frame the next is made ready, and it goes out before this one is drawn; where the
       // network is slow that frame would be an old one
       const ready = smooth > 6 ? grab() : null;
@@ -142,7 +141,7 @@ export async function liveCamera(takePicture) {
       flight = null;
       const { frame, said, array } = await answer;
       if (!on) break;
-      if (ready) { flight = ask(await ready); flight.catch(() => {}); }
+      if (ready) { flight = look(await ready); flight.catch(() => {}); }
       const matrix = scaled(said.input_to_photo, frame.width / said.size[1], frame.height / said.size[0]);
       const shown = drawMap ? overlay(frame, array.data, array.shape, matrix, said.scale, await table(said.scale.cmap), { mode: "over", opacity: 0.75 }) : frame;
       canvas.width = frame.width; canvas.height = frame.height;
