@@ -1,12 +1,17 @@
 """Text is measured as it is drawn, and what does not fit is wrapped or shortened."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import convoscope as cs
 from convoscope.draw import fonts, raster
 from convoscope.draw.canvas import Drawing, Text
+from convoscope.toybox import draw
 
 SAMPLE = "Egyptian cat 0.71 · logit 14.1 — layer3.5:117 ≤ −2×10⁻⁵ λ"
 
@@ -83,3 +88,33 @@ def test_subset_holds_only_what_is_asked():
 
 def test_characters_that_no_font_has_are_still_measured():
     assert fonts.width("\U0010fffd", 10) > 0
+
+
+def test_many_threads_may_be_the_first_to_measure():
+    """fontTools reads its tables when they are first asked for: twenty times six threads at once."""
+    text = ["A sheet of maps, 0.98", "score − 12.5", "Größe · ReLU", "layer3.1.conv2"]
+    alone = [fonts.width(one, 9, bold) for one in text for bold in (False, True)]
+    caches = (fonts._open, fonts._advances, fonts.primary, fonts._face, fonts.face_for, fonts._width)
+
+    def measured(start: threading.Barrier) -> list[float]:
+        start.wait(60)
+        return [fonts.width(one, 9, bold) for one in text for bold in (False, True)]
+
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(20):
+            for cache in caches:
+                cache.cache_clear()
+            start = threading.Barrier(6)
+            for found in [threads.submit(measured, start) for _ in range(6)]:
+                assert found.result() == alone
+
+
+def test_sheets_drawn_by_threads_are_those_drawn_alone():
+    model = cs.open_model("toybox", device="cpu")
+    explanations = [cs.explain(model, draw(seed).image, ["grad-cam", "saliency"]) for seed in range(6)]
+    alone = [np.asarray(one.sheet().image) for one in explanations]
+    with ThreadPoolExecutor(6) as threads:
+        for found, one in zip(
+            threads.map(lambda one: np.asarray(one.sheet().image), explanations), alone, strict=True
+        ):
+            np.testing.assert_array_equal(found, one)

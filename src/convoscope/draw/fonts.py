@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,10 @@ _BREAK_AFTER = re.compile(r"(?<=[\s/_;–—|·@#>+])|(?<=[.,:\-])(?!\d)")
 _PREFERRED = ("notosanscjk", "nanumgothic", "malgun", "applesdgothic", "sourcehan", "notosans", "unifont")
 
 
+#: fontTools reads a font's tables when they are first asked for, which two threads must not do at once: several draw
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """One font file, opened: what is needed to measure, draw and embed it."""
@@ -49,8 +54,9 @@ class Face:
 
     def advance(self, character: str) -> float:
         """Advance width of one character in font sizes."""
-        glyph = self.font.getGlyphID(self.cmap.get(ord(character), ".notdef"))
-        widths = _advances(self.path, self.number)
+        with _ONE_AT_A_TIME:
+            glyph = self.font.getGlyphID(self.cmap.get(ord(character), ".notdef"))
+            widths = _advances(self.path, self.number)
         return float(widths[min(glyph, len(widths) - 1)]) / self.units
 
 
@@ -77,7 +83,8 @@ def _advances(path: str, number: int) -> NDArray[np.uint16]:
 def primary(bold: bool = False) -> Face:
     """DejaVu Sans, as bundled with matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return _face(str(_font_folder() / name), bold, True)
+    with _ONE_AT_A_TIME:
+        return _face(str(_font_folder() / name), bold, True)
 
 
 def _font_folder() -> Path:
@@ -102,17 +109,18 @@ def _face(path: str, bold: bool, is_primary: bool) -> Face:
 @lru_cache(maxsize=512)
 def face_for(character: str, bold: bool = False) -> Face:
     """The font that has this character: DejaVu Sans, else one of the system, else DejaVu Sans (a box)."""
-    first = primary(bold)
-    if ord(character) in first.cmap:
+    with _ONE_AT_A_TIME:
+        first = primary(bold)
+        if ord(character) in first.cmap:
+            return first
+        for path in _system_fonts():
+            try:
+                face = _face(path, bold, False)
+            except Exception:  # a broken font of the system is no reason to fail: the next one may do
+                continue
+            if ord(character) in face.cmap:
+                return face
         return first
-    for path in _system_fonts():
-        try:
-            face = _face(path, bold, False)
-        except Exception:  # a broken font of the system is no reason to fail: the next one may do
-            continue
-        if ord(character) in face.cmap:
-            return face
-    return first
 
 
 @lru_cache(maxsize=1)
