@@ -62,7 +62,9 @@ class Differences(TorchFunctionMode):
         step = self._step(func, name, args, kwargs, tensors)
         if step is None:
             return func(*args, **kwargs)
-        out = _Multiplied.apply(step, in_place(func, args, kwargs), *step.operands)  # type: ignore[no-untyped-call]
+        # an operand that is written in place becomes the result: kept with its own step it would never be freed
+        operands, step.operands = step.operands, []
+        out = _Multiplied.apply(step, in_place(func, args, kwargs), *operands)  # type: ignore[no-untyped-call]
         return out
 
     def _step(self, func: Any, name: str, args: Any, kwargs: Any, live: list[Tensor]) -> _Step | None:

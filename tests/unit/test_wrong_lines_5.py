@@ -1,0 +1,120 @@
+"""Lines of the engine, methods and targets that could be wrong and nobody noticed: each held against its truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from test_wrong_lines_3 import Own, Volumes, noise, toy, wrapped
+from torch import Tensor, nn
+
+import convoscope as cs
+from convoscope.engine.fields.geometry import Axis
+from convoscope.engine.passes import memory_format
+from convoscope.engine.passes.needs import Gradient
+from convoscope.methods.base import About, Method, Query
+from convoscope.methods.random_masks import LIME
+
+SCORES = ("probability", "logit")
+
+# engine
+
+
+@dataclass(frozen=True)
+class InTwoRounds(Method):
+    """The guided gradient, asked for after the plain one has come."""
+
+    about: ClassVar[About] = About("in-two-rounds", "In two rounds", "", "", "", False, "")
+
+    def steps(self, query: Query) -> Any:
+        first = Gradient()
+        got = yield first
+        plain = got[first]
+        then = Gradient(rule="guided")
+        got = yield then
+        return query.pixels(got[then] + 0 * plain, signed=False, unit="")
+
+
+def test_gradients_may_be_asked_for_in_two_rounds() -> None:
+    """One forward serves both: its graph lives until the last round is over."""
+    model = wrapped(Own(nn.Identity()))
+    found = cs.explain(model, toy(), [InTwoRounds(), "guided-backprop"])
+    assert not found.refused
+    np.testing.assert_array_equal(found["in-two-rounds"].values, found["guided-backprop"].values)
+
+
+def test_centres_are_whole_and_half_pixels_where_they_nearly_are() -> None:
+    low = np.array([0, 2, 4])
+    summed = np.array([0.5 + 4e-6, 2.5 - 4e-6, 4.5])
+    axis = Axis.from_fields(6, low, low + 1, low, low + 1, centres=summed)
+    np.testing.assert_array_equal(axis.centres, [0.5, 2.5, 4.5])
+    assert (axis.stride, axis.offset) == (2.0, 0.5)
+
+
+def test_a_field_beyond_the_picture_has_no_part_in_it() -> None:
+    """Fields of cells that also see elsewhere: what is left of them inside is empty, on either side."""
+    low, high = np.array([-4, 2, 9]), np.array([-2, 4, 11])
+    axis = Axis.from_fields(8, low, high, np.zeros(3, int), np.full(3, 7), local=False)
+    assert axis.size is None
+    assert [axis.span(cell, clip=True) for cell in range(3)] == [(0, 0), (2, 5), (8, 8)]
+    assert [axis.span(cell, clip=False) for cell in range(3)] == [(-4, -1), (2, 5), (9, 12)]
+
+
+@pytest.mark.parametrize(("name", "pays"), [("resnet18", False), ("densenet121", True)])
+def test_one_pictures_gradients_keep_the_format_that_is_faster(name: str, pays: bool) -> None:
+    """Measured: in a ResNet-18 putting the weights in order costs more than a picture's gradients gain by it."""
+    network = getattr(torchvision.models, name)(weights=None).eval()
+    picture = torch.rand(1, 3, 224, 224)
+    with torch.no_grad(), memory_format.counted(network, picture):
+        network(picture)
+    assert memory_format.pays_backwards(network, picture) == pays
+
+
+# methods
+
+
+def test_a_convolution_after_the_pooling_is_a_linear_head() -> None:
+    """SqueezeNet's kind has it before, MobileNetV3's kind after the pooling: the class's weights are the same ones."""
+    net = Own(nn.Identity())
+    net.head = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 3, 1), nn.Flatten())  # type: ignore[assignment]
+    model = wrapped(net)
+    found = cs.explain(model, toy(), ["cam", "hirescam"], target=1)
+    assert not found.refused
+    # the gradient of a linear head on the mean is its weights, divided by the cells
+    cells = found["hirescam"].grid.size
+    np.testing.assert_allclose(found["cam"].grid, found["hirescam"].grid * cells, rtol=1e-4, atol=1e-6)
+
+
+def test_a_head_that_explains_one_class_only_is_no_head() -> None:
+    class Bent(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            scores = super().forward(x)
+            return torch.cat([scores[:, :1], scores[:, 1:] ** 2], 1)
+
+    with pytest.raises(cs.ConvoscopeError, match="does not end in global average pooling"):
+        cs.explain(wrapped(Bent(nn.Identity())), toy(), "cam")
+
+
+def test_units_of_lime_are_those_of_what_it_scored() -> None:
+    units = {score: cs.explain("toybox", toy(), LIME(samples=20, score=score))["lime"].unit for score in SCORES}
+    assert units["logit"] == "score"
+    assert units["probability"] == LIME.about.unit != "score"
+
+
+def test_two_volumes_are_two_maps() -> None:
+    slices = [noise(6, 16, 12, 1, seed=seed).numpy() for seed in range(2)]
+    model = cs.wrap(Volumes().eval(), size=(16, 12))
+    both = cs.explain(model, slices, "hirescam", layer="relu", target=1)
+    for one, found in zip(slices, both, strict=True):
+        alone = cs.explain(model, one, "hirescam", layer="relu", target=1)["hirescam"]
+        np.testing.assert_allclose(found["hirescam"].values, alone.values, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["cat", lambda output: output[:, 0]], ids=["class", "own"])
+def test_of_a_whole_pictures_score_no_other_place_is_doubted(target: Any) -> None:
+    found = cs.explain("toybox", toy(), "grad-cam", target=target)["grad-cam"]
+    assert not [doubt for doubt in found.doubts if "alike everywhere" in doubt]
