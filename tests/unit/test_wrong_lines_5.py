@@ -16,8 +16,12 @@ import convoscope as cs
 from convoscope.engine.fields.geometry import Axis
 from convoscope.engine.passes import memory_format
 from convoscope.engine.passes.needs import Gradient
+from convoscope.errors import TargetError
 from convoscope.methods.base import About, Method, Query
 from convoscope.methods.random_masks import LIME
+from convoscope.pictures.picture import Picture
+from convoscope.pictures.volume import Volume
+from convoscope.surveys.store.accumulators import State
 
 SCORES = ("probability", "logit")
 
@@ -118,3 +122,48 @@ def test_two_volumes_are_two_maps() -> None:
 def test_of_a_whole_pictures_score_no_other_place_is_doubted(target: Any) -> None:
     found = cs.explain("toybox", toy(), "grad-cam", target=target)["grad-cam"]
     assert not [doubt for doubt in found.doubts if "alike everywhere" in doubt]
+
+
+# targets
+
+
+@pytest.mark.parametrize("index", [3, 4])
+def test_an_index_one_beyond_an_output_is_beyond_it(index: int) -> None:
+    class Named(Own):
+        def forward(self, x: Tensor) -> Any:
+            return {"scores": super().forward(x), "other": x.mean((2, 3))}
+
+    model = wrapped(Named(nn.Identity()))
+    assert cs.explain(model, toy(), "saliency", target="output:scores.2").target == "output scores.2"
+    with pytest.raises(TargetError, match="beyond"):
+        cs.explain(model, toy(), "saliency", target=f"output:scores.{index}")
+
+
+def test_a_sum_of_units_is_explained_at_or_before_its_first() -> None:
+    model = cs.open_model("toybox")
+    layers = model.watched((3, 96, 96)).layers
+    for target in ("layer1:3 + layer3:5", "layer3:5 + layer1:3"):
+        where = cs.explain(model, toy(), "grad-cam", target=target)["grad-cam"].layer
+        assert where is not None
+        assert layers[where].index <= layers["layer1"].index
+
+
+# pictures, accumulators
+
+
+@pytest.mark.parametrize(
+    "source", [np.zeros((5, 8, 6, 1), np.float32), torch.zeros(3, 5, 8, 6)], ids=["array", "tensor"]
+)
+def test_four_axes_are_slices(source: Any) -> None:
+    volume = Picture.of(source)
+    assert isinstance(volume, Volume)
+    assert len(volume.slices) == 5
+
+
+def test_a_tensor_of_one_picture_in_a_batch_is_the_picture() -> None:
+    batch = noise(1, 3, 8, 6)
+    np.testing.assert_array_equal(Picture.of(batch).bands, Picture.of(batch[0]).bands)
+
+
+def test_a_state_knows_how_many_channels_it_has() -> None:
+    assert State.empty(7, 3).channels == 7
