@@ -22,6 +22,7 @@ from convoscope.methods.random_masks import LIME
 from convoscope.pictures.picture import Picture
 from convoscope.pictures.volume import Volume
 from convoscope.surveys.store.accumulators import State
+from convoscope.trust.similarity import rank_correlation
 
 SCORES = ("probability", "logit")
 
@@ -167,3 +168,11 @@ def test_a_tensor_of_one_picture_in_a_batch_is_the_picture() -> None:
 
 def test_a_state_knows_how_many_channels_it_has() -> None:
     assert State.empty(7, 3).channels == 7
+
+
+# trust
+
+
+def test_two_pixels_have_an_order() -> None:
+    assert rank_correlation(np.array([[0.0, 2.0]]), np.array([[3.0, 9.0]])) == pytest.approx(1)
+    assert rank_correlation(np.array([[0.0, 2.0]]), np.array([[9.0, 3.0]])) == pytest.approx(-1)
