@@ -15,7 +15,10 @@ from torch import Tensor, nn
 import convoscope as cs
 from convoscope.engine.fields.geometry import Axis
 from convoscope.engine.passes import memory_format
+from convoscope.engine.passes.agreement import rows_of
+from convoscope.engine.passes.naming import first_tensor
 from convoscope.engine.passes.needs import Gradient
+from convoscope.engine.passes.runner import forward_failed
 from convoscope.errors import TargetError
 from convoscope.methods.base import About, Method, Query
 from convoscope.methods.random_masks import LIME
@@ -176,3 +179,54 @@ def test_a_state_knows_how_many_channels_it_has() -> None:
 def test_two_pixels_have_an_order() -> None:
     assert rank_correlation(np.array([[0.0, 2.0]]), np.array([[3.0, 9.0]])) == pytest.approx(1)
     assert rank_correlation(np.array([[0.0, 2.0]]), np.array([[9.0, 3.0]])) == pytest.approx(-1)
+
+
+# contrasts
+
+
+class ClassMaps(Own):
+    """The class convolution before the pooling, as in SqueezeNet."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.classes = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classes(self.after(self.conv(x).relu())).mean((2, 3))
+
+
+@pytest.mark.parametrize("network", [lambda: Own(nn.Identity()), ClassMaps], ids=["linear head", "class maps"])
+def test_a_contrast_of_cams_is_their_difference(network: Any) -> None:
+    model = wrapped(network())
+    one, other = (cs.explain(model, toy(), "cam", target=k)["cam"].grid for k in (1, 2))
+    both = cs.explain(model, toy(), "cam", target=1, against=2)["cam"].grid
+    np.testing.assert_allclose(both, one - other, atol=1e-5)
+    assert np.abs(both - one).max() > 1e-3
+
+
+def test_a_network_without_a_place_has_no_cam_and_is_told_why() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    with pytest.raises(cs.ConvoscopeError, match="no layer whose cells keep a place"):
+        cs.explain(cs.wrap(net, size=8), toy(), "grad-cam")
+
+
+def test_what_a_layer_gives_is_found_in_what_it_returns() -> None:
+    inner = torch.ones(2)
+    for output in (inner, [inner], (None, inner), {"a": None, "b": [inner]}):
+        assert first_tensor(output) is inner
+    for nothing in ("text", [], {}, None, {"a": 3}):
+        assert first_tensor(nothing) is None
+
+
+def test_of_an_output_what_has_a_row_a_picture_counts() -> None:
+    whole, rows = torch.tensor(3.0), torch.rand(2, 3)
+    found = rows_of({"loss": whole, "scores": rows, "kinds": torch.ones(2, dtype=torch.long), "other": rows[:1]}, 2)
+    assert len(found) == 1
+    assert torch.equal(found[0], rows)
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, False), (2, True)])
+def test_several_pictures_at_once_are_named_where_the_network_failed_on_them(count: int, said: bool) -> None:
+    sentence = forward_failed("net", (3, 8, 8), ValueError("no"), count)
+    assert ("(2 pictures at once)" in sentence) == said
+    assert "at once" not in sentence or said
