@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,10 +21,12 @@ from convoscope.engine.passes.agreement import rows_of
 from convoscope.engine.passes.naming import first_tensor
 from convoscope.engine.passes.needs import Gradient
 from convoscope.engine.passes.runner import forward_failed
-from convoscope.errors import TargetError
+from convoscope.errors import TargetError, UsageError
 from convoscope.methods.base import About, Method, Query
 from convoscope.methods.random_masks import LIME
+from convoscope.pictures.door import sources_of
 from convoscope.pictures.picture import Picture
+from convoscope.pictures.preprocessing import Preprocessing
 from convoscope.pictures.volume import Volume
 from convoscope.surveys.store.accumulators import State
 from convoscope.trust.similarity import rank_correlation
@@ -230,3 +234,60 @@ def test_several_pictures_at_once_are_named_where_the_network_failed_on_them(cou
     sentence = forward_failed("net", (3, 8, 8), ValueError("no"), count)
     assert ("(2 pictures at once)" in sentence) == said
     assert "at once" not in sentence or said
+
+
+# what pictures come as
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.0, 0.0, 120.0), (1.0, 1.0, 1.0)), ((0.5, 0.5, 0.5), (0.2, 0.2, 4.5))], ids=["mean", "std"]
+)
+def test_one_channel_in_the_other_convention_is_enough_to_refuse(mean: Any, std: Any) -> None:
+    with pytest.raises(UsageError, match="divide both by 255"):
+        Preprocessing((8, 8), mean=mean, std=std)
+
+
+def test_videos_are_normalised_channel_by_channel() -> None:
+    way = Preprocessing((8, 8), mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.25), frames=4)
+    video = noise(3, 4, 8, 8)
+    found = way.normalise(video)
+    assert found.shape == video.shape
+    for channel, (mean, std) in enumerate(zip((0.1, 0.2, 0.3), (0.5, 0.5, 0.25), strict=True)):
+        torch.testing.assert_close(found[channel], (video[channel] - mean) / std)
+
+
+@pytest.mark.parametrize("beside", ["cat", 3, torch.tensor(3)], ids=["name", "number", "tensor"])
+def test_a_picture_with_its_label_is_the_picture(beside: Any) -> None:
+    picture = noise(3, 8, 6)
+    found, alone = sources_of([(picture, beside)])
+    assert found[0] is picture
+    assert not alone
+
+
+def test_two_tensors_of_pictures_are_two_pictures() -> None:
+    with pytest.raises(UsageError, match="lists of several pictures"):
+        sources_of([(noise(3, 8, 6), noise(3, 8, 6, seed=1))])
+
+
+class Planted:
+    """What a pickle could do: it names a file when it is opened."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def test_a_strangers_store_runs_no_code(tmp_path: Path) -> None:
+    """States lie in stores that people send each other: an array with a pickle in it is refused, unopened."""
+    import pyarrow as pa
+
+    file = tmp_path / "ran"
+    buffer = io.BytesIO()
+    np.savez(buffer, pictures=np.array([Planted(file)], dtype=object), labels=np.array([], np.str_))
+    raw = buffer.getvalue()
+    packed = pa.Codec("zstd").compress(raw, asbytes=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        State.from_bytes(len(raw).to_bytes(8, "little") + packed)
+    assert not file.exists()
