@@ -22,6 +22,7 @@ from convoscope.engine.passes.naming import first_tensor
 from convoscope.engine.passes.needs import Gradient
 from convoscope.engine.passes.runner import forward_failed
 from convoscope.errors import TargetError, UsageError
+from convoscope.improve.statistics import paired
 from convoscope.methods.base import About, Method, Query
 from convoscope.methods.random_masks import LIME
 from convoscope.pictures.door import sources_of
@@ -29,6 +30,7 @@ from convoscope.pictures.picture import Picture
 from convoscope.pictures.preprocessing import Preprocessing
 from convoscope.pictures.volume import Volume
 from convoscope.surveys.store.accumulators import State
+from convoscope.trust.league import League
 from convoscope.trust.similarity import rank_correlation
 
 SCORES = ("probability", "logit")
@@ -177,7 +179,7 @@ def test_a_state_knows_how_many_channels_it_has() -> None:
     assert State.empty(7, 3).channels == 7
 
 
-# trust
+# trust and statistics
 
 
 def test_two_pixels_have_an_order() -> None:
@@ -291,3 +293,20 @@ def test_a_strangers_store_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         State.from_bytes(len(raw).to_bytes(8, "little") + packed)
     assert not file.exists()
+
+
+def test_a_method_without_a_value_on_one_picture_is_compared_on_the_others() -> None:
+    """The first is ahead in the mean of all its pictures, and behind where both have a value."""
+    rows = {f"p{k}": {"iou": {"a": 0.5 if k else 9.0, "b": 0.6 if k else None}} for k in range(12)}
+    league = League.of(rows)
+    assert league.best("iou") == "a"
+    assert league.leader("iou") is None
+
+
+def test_the_interval_of_paired_differences_is_what_theory_gives() -> None:
+    values = np.random.default_rng(3).normal(0.2, 1.0, 400)
+    found = paired(values)
+    error = values.std() / np.sqrt(len(values))
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
