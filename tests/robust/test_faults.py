@@ -141,10 +141,8 @@ def results(out: Path) -> dict[str, Any]:
             found[name] = timeless(json.loads(file.read_text(encoding="utf-8").replace(str(out), "OUT")))
         elif file.suffix == ".safetensors":  # whose library writes the header's entries in any order
             with safe_open(file, "np") as opened:
-                found[name] = {
-                    "metadata": opened.metadata(),
-                    **{key: opened.get_tensor(key) for key in opened.offset_keys()},
-                }
+                names = list(opened.keys())
+                found[name] = {"metadata": opened.metadata(), **{key: opened.get_tensor(key) for key in names}}
         elif file.suffix == ".jsonl":  # of each case the last line counts
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
             found[name] = {row["case"]: timeless(row) for row in rows}
