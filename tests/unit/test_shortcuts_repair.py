@@ -599,14 +599,23 @@ def test_groups_are_read_by_their_own_name(tmp_path):
 def test_the_toyboxs_cheat_is_found_and_the_honest_network_is_not_accused():
     from convoscope.toybox import pictures
 
-    world = [(one.image, one.label) for one in pictures(800, 61, tag="cup")]
-    cheating = cs.shortcuts("toybox-cheat", world, only=["patch", "template"])
-    cup = cheating.effects["cup"]
-    assert [one.class_name for one in cheating.findings] == ["cup"]
-    assert cup["patch"].sufficiency.mean > 0.6
-    assert cup["patch"].necessity.mean > 0.85
-    done = cs.repair("toybox-cheat", world, finding=cheating.findings[0].evidence, compare=False)
-    assert done.to_dict()["after"]["counterexamples"]["mean"] > 0.85
+    mended, needed = [], []
+    for seed in (61, 71):
+        world = [(one.image, one.label) for one in pictures(800, seed, tag="cup")]
+        cheating = cs.shortcuts("toybox-cheat", world, only=["patch", "template"])
+        cup = cheating.effects["cup"]
+        assert [one.class_name for one in cheating.findings] == ["cup"]
+        assert cup["patch"].sufficiency.mean > 0.6
+        needed.append(cup["patch"].necessity.mean)
+        done = cs.repair("toybox-cheat", world, finding=cheating.findings[0].evidence, compare=False).to_dict()
+        assert done["before"]["counterexamples"]["high"] < 0.3
+        mended.append(done["after"]["counterexamples"]["mean"])
+    # Pillow's versions draw and resize a little otherwise: of some 37 cups in a world 0.84 to 0.93 were lost
+    assert np.mean(needed) > 0.8
+    # one ordinary picture of 481 decides how strong a repair is chosen (0.6 points would be lost, 0.5 may be), so that
+    # a single world gives 0.83 to 0.98
+    assert min(mended) > 0.75
+    assert np.mean(mended) > 0.85
     plain = [(one.image, one.label) for one in pictures(800, 62)]
     for name in ("toybox", "toybox-twin"):
         assert not cs.shortcuts(name, plain, only=["patch", "template"]).findings
