@@ -252,3 +252,17 @@ def test_run_takes_the_arguments_of_the_process_by_default(monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["convoscope", "--version"])
     assert run() == 0
     assert capfd.readouterr().out.startswith("convoscope ")
+
+
+def test_toybox_takes_its_folder_as_other_commands_do(cli, tmp_path):
+    assert cli("toybox", "--out", tmp_path / "a", "--count", 2).code == 0
+    assert cli("toybox", tmp_path / "b", "--count", 2).code == 0
+    assert sorted(one.name for one in (tmp_path / "a").iterdir()) == sorted(
+        one.name for one in (tmp_path / "b").iterdir()
+    )
+    both, neither = cli("toybox", tmp_path / "c", "-o", tmp_path / "d"), cli("toybox")
+    assert both.code == neither.code == 2
+    assert "Two folders are named" in both.err
+    assert "Name the folder to write into: `convoscope toybox DIR`." in neither.err
+    assert not (tmp_path / "c").exists()
+    assert "tag-corner" in cli("toybox", "--ward", "--list").out

@@ -544,6 +544,8 @@ def test_networks_that_tell_no_classes_apart_are_refused_by_that_reason(cheat):
 def test_twenty_pictures_are_refused(cheat):
     with pytest.raises(UsageError, match="20 pictures of known class are too few"):
         api.repair(cheat, collection(7)[:20])
+    with pytest.raises(UsageError, match=r"^0 pictures of known class .* or --truth FILE\.csv\."):
+        api.repair(cheat, [image for image, _ in collection(7)])
     with pytest.raises(UsageError, match="each are needed"):
         find.shortcuts(cheat, collection(7)[:20])
 

@@ -92,7 +92,7 @@ def test_a_module_that_cannot_be_read_is_imported(tmp_path):
 
 def test_one_command_of_many_is_found_and_a_wrong_one_is_told(cli):
     assert cli("explian").code == 2
-    assert "Did you mean 'explain'" in cli("explian").err
+    assert "Did you mean 'explain'? `convoscope --help` shows" in cli("explian").err
     assert _HELP.split()[0] in cli("--help").out
 
 

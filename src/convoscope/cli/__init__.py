@@ -213,7 +213,8 @@ def _usage(error: Exception, message: str) -> str:
         return ""
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "convoscope")
-    return f"{message.strip().rstrip('.')}. `{path} --help` shows how it is used."
+    said = message.strip().rstrip(".")
+    return f"{said}{'' if said.endswith('?') else '.'} `{path} --help` shows how it is used."
 
 
 def _unexpected(error: Exception) -> str:

@@ -18,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 
 def toybox(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder to write into.")],
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="Folder to write into.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="The folder, as other commands take it.")
+    ] = None,
     count: Annotated[int | None, typer.Option("--count", "-n", help="Pictures to draw; 20 by default.")] = None,
     scenes: Annotated[bool, typer.Option("--scenes", help="Several things a picture, for detectors.")] = False,
     seed: Annotated[
@@ -49,11 +52,20 @@ def toybox(
         if list_:
             _list(json)
         else:
-            _make(folder, case or [], workers, json)
+            _make(_where(folder, out), case or [], workers, json)
         return
     if case or list_ or workers is not None:
         raise UsageError("--case, --list and --workers belong to the ward: add --ward.")
-    _draw(folder, 20 if count is None else count, scenes, seed or 0, tag, json)
+    _draw(_where(folder, out), 20 if count is None else count, scenes, seed or 0, tag, json)
+
+
+def _where(folder: str | None, out: str | None) -> str:
+    if folder is not None and out is not None:
+        raise UsageError(f"Two folders are named: {folder} and --out {out}.")
+    named = folder if folder is not None else out
+    if named is None:
+        raise UsageError("Name the folder to write into: `convoscope toybox DIR`.")
+    return named
 
 
 def _draw(folder: str, count: int, scenes: bool, seed: int, tag: str | None, json: bool) -> None:

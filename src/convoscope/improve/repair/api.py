@@ -105,6 +105,7 @@ def repair(
         raise UsageError(
             f"{known} pictures of known class are too few: some fit, some choose and the rest must prove, which takes "
             f"at least {FEWEST} (and better some hundreds)."
+            + ("" if known else " Labels are class folders, a truth.csv, or --truth FILE.csv.")
         )
     bench = Bench.of(
         opened, labelled, per_class=PER_CLASS, seed=seed, lean=True,
