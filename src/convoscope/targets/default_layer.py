@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..engine.passes.relu_rules import nodes_of
 from ..errors import ConvoscopeError, MethodRefused, TargetError
 from ..models.calling import is_torchvision_detector
 from .base import Scorer, Target
@@ -143,6 +144,15 @@ def _fed(
         return None
     if made_of:  # the score is made of a layer: the grid before it, or that layer itself
         return ([name for name in mattered if watched.layers[name].index <= min(made_of)] or mattered)[-1]
-    # not the head's own output: the last grid that weights follow on the way to the score
-    last = max((watched.layers[name].index for name in weights if shares.get(name, 0) > 0), default=0)
-    return next((name for name in reversed(mattered) if watched.layers[name].index < last), mattered[-1])
+    # not the head's own output, nor that of one of several heads: the last grid that weights follow on the way
+    leading = [name for name in weights if shares.get(name, 0) > 0]
+    for name in reversed(mattered):
+        after = [one for one in leading if watched.layers[one].index > watched.layers[name].index]
+        if _node(recorded, name) in nodes_of(_node(recorded, one) for one in after):
+            return name
+    return mattered[-1]
+
+
+def _node(recorded: Recorded, name: str) -> Any:
+    edge = recorded.layers[name].edge
+    return None if edge is None else edge.node

@@ -9,6 +9,7 @@ table is opened, and the version before it is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -137,6 +138,10 @@ def _files(path: str) -> Iterator[str]:
                 yield from (entry.path for entry in entries if entry.is_file() and not entry.name.endswith(".json"))
 
 
+#: what a sync says that was made and went wrong; anything else says of a folder that it cannot be synced there
+_FAILED = (errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
 def sync_file(path: str | Path) -> None:
     """fsync a file or a folder; a folder that cannot be synced (some network disks) is passed over."""
     # Windows opens no folder, and syncs no file that is open for reading only
@@ -152,7 +157,7 @@ def sync_file(path: str | Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if not os.path.isdir(path):
+        if not os.path.isdir(path) or error.errno in _FAILED:
             raise StoreError(disk_trouble(OSError(error.errno, error.strerror, str(path)))) from None
     finally:
         os.close(handle)
