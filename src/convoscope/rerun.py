@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .errors import ConvoscopeError, ModelError, PictureError, UsageError
 from .files import read_regular, read_text
 from .folder.records import RECORD
+from .models.code import same_code
 from .models.model import Model
 from .models.opening import open_model
 from .pictures.picture import Picture, Preprocessing
@@ -160,6 +161,8 @@ def _changed(told: dict[str, Any], model: Model, picture: Picture) -> list[str]:
             sentences.append(f"{package} was {version}, and is {now.get(package, 'not installed')}")
     if model.fingerprint != was.get("fingerprint"):
         sentences.append(f"the weights: fingerprint {str(was.get('fingerprint'))[:12]}, now {model.fingerprint[:12]}")
+    if not same_code(model.code, str(was.get("code") or "")):
+        sentences.append("the network's code: its classes, or how it is put together")
     if picture.sha256 != told.get("sha256"):
         sentences.append(f"the picture {picture.name} has other bytes")
     if str(model.device) != was.get("device"):

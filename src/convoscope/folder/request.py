@@ -82,6 +82,7 @@ class Request:
         asked = {
             "version": __version__,
             "model": model.fingerprint,
+            "code": model.code,
             "preprocessing": model.preprocessing.to_dict(),
             "labels": list(model.labels or ()),
             "dtype": str(model.dtype),

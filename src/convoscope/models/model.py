@@ -22,6 +22,7 @@ from ..errors import ConvoscopeError, ModelError, UsageError
 from ..pictures.picture import ModelInput, Picture, Preprocessing
 from ..pictures.preprocessing import channel_values, is_whole, read_size
 from .calling import Picked, call_for, picking
+from .code import code_of
 from .labels import outputs_of, own_labels, read_labels, without_background
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Model:
     _watched: dict[tuple[Any, ...], NetworkTrace] = field(default_factory=dict, repr=False)
     _graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
     _fingerprint: tuple[str, Any] | None = field(default=None, repr=False)
+    _code: tuple[nn.Module, Any, str] | None = field(default=None, repr=False)
 
     @property
     def output(self) -> str | None:
@@ -81,6 +83,13 @@ class Model:
             self._fingerprint = (_sha256(tensors), changed)
         return self._fingerprint[0]
 
+    @property
+    def code(self) -> str:
+        """What the network computes besides its weights (:func:`.code.code_of`), as it was when first asked."""
+        if self._code is None or self._code[0] is not self.module or self._code[1] is not self.call:
+            self._code = (self.module, self.call, code_of(self.module, self.call))
+        return self._code[2]
+
     def prepare(self, picture: Any) -> ModelInput:
         """A path, PIL image, array, tensor or :class:`Picture` as this network's input."""
         if self.preprocessing.frames is not None and isinstance(picture, Tensor):
@@ -104,6 +113,7 @@ class Model:
             "spec": self.spec,
             "weights": self.weights,
             "fingerprint": self.fingerprint,
+            "code": self.code,
             "preprocessing": self.preprocessing.to_dict(),
             "device": str(self.device),
         }

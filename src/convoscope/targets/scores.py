@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import TargetError
+from ..models.code import told
 from .base import Scorer, Target
 
 if TYPE_CHECKING:
@@ -33,53 +32,10 @@ class FunctionTarget(Target):
         return ()
 
     def key(self) -> str:
-        return f"function {_name(self.function)} {hashlib.sha256(_told(self.function).encode()).hexdigest()[:16]}"
+        return f"function {_name(self.function)} {hashlib.sha256(told(self.function).encode()).hexdigest()[:16]}"
 
     def resolve(self, model: Model, output: Any, pictures: Sequence[Any], runner: Runner) -> CallableScorer:
         return CallableScorer(self.function, (_name(self.function),) * len(pictures))
-
-
-def _told(value: Any, inside: tuple[FunctionType, ...] = ()) -> str:
-    """What a function computes, as text that another process would write, too: its code, and the values that it takes
-    from around it. Where these have no such text (an address stands in it), nothing is taken for the same later.
-    """
-    if isinstance(value, CodeType):
-        return f"{value.co_code!r}{value.co_names!r}({', '.join(_told(one, inside) for one in value.co_consts)})"
-    if isinstance(value, (Tensor, np.ndarray)):
-        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
-        return f"{array.dtype}{array.shape}{hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
-    if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}({', '.join(_told(one, inside) for one in value)})"
-    if isinstance(value, (set, frozenset)):  # of texts, whose order is another in every process
-        return f"{type(value).__name__}({', '.join(sorted(_told(one, inside) for one in value))})"
-    if isinstance(value, dict):
-        return f"dict({', '.join(f'{_told(k, inside)}: {_told(one, inside)}' for k, one in value.items())})"
-    if isinstance(value, nn.Module):
-        return f"{value!r}{_told(dict(value.state_dict()), inside)}"
-    if isinstance(value, ModuleType):
-        return value.__name__
-    if isinstance(value, BuiltinFunctionType):
-        return f"{value.__module__}.{value.__qualname__}"
-    if not isinstance(value, FunctionType):
-        return repr(value)
-    if value in inside:
-        return _name(value)
-    code = value.__code__
-    taken = {name: value.__globals__[name] for name in _names(code) if name in value.__globals__}
-    for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
-        try:
-            taken[name] = cell.cell_contents
-        except ValueError:  # it has no value yet
-            continue
-    taken |= {"defaults": value.__defaults__ or (), **(value.__kwdefaults__ or {})}
-    told = ", ".join(f"{name}={_told(one, (*inside, value))}" for name, one in sorted(taken.items()))
-    return f"{_told(code, inside)} with {told}"
-
-
-def _names(code: CodeType) -> set[str]:
-    """Every name that a function's code asks for, that of functions inside it, too."""
-    inner = [_names(one) for one in code.co_consts if isinstance(one, CodeType)]
-    return set(code.co_names).union(*inner)
 
 
 def _name(function: Any) -> str:

@@ -342,6 +342,7 @@ def _header(model: Model, methods: dict[str, Method], settings: Settings) -> dic
     listed = {name: {"method": one.about.name, **vars(one)} for name, one in methods.items()}
     header = {
         "network": model.fingerprint,
+        "code": model.code,
         "preprocessing": model.preprocessing.to_dict(),
         "methods": listed,
         "settings": asdict(settings),

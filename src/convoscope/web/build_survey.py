@@ -25,7 +25,7 @@ TOYBOX_PICTURES = 400
 
 def store_for(model: Model, folder: str | Path) -> str:
     """Where the survey of ``folder`` by ``model`` is kept."""
-    name = key_of(model.fingerprint, model.preprocessing.to_dict(), str(Path(folder).resolve()))[:16]
+    name = key_of(model.fingerprint, model.code, model.preprocessing.to_dict(), str(Path(folder).resolve()))[:16]
     return str(working_folder() / "surveys" / f"{Path(folder).resolve().name or 'pictures'}-{name}")
 
 

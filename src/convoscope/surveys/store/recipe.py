@@ -16,6 +16,7 @@ from typing import Any
 from ...engine.fields.layout import Layout
 from ...errors import LayerError, ModelError, UsageError
 from ...files import sha256
+from ...models.code import same_code
 from ...models.model import Model
 from ...models.opening import open_model
 from ...pictures.picture import Preprocessing
@@ -91,6 +92,8 @@ class Recipe:
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=dict)
     output: str | None = None
+    #: what the network computes besides its weights (:func:`...models.code.code_of`); "" in older stores
+    code: str = ""
 
     @property
     def channels(self) -> int:
@@ -158,6 +161,8 @@ class Recipe:
                 f"the network's weights (stored: {self.name} {self.fingerprint[:12]}, now: {other.name} "
                 f"{other.fingerprint[:12]})"
             )
+        if not same_code(self.code, other.code):
+            said.append("the network's code (its classes, or how it is put together)")
         for name in sorted({*self.preprocessing, *other.preprocessing}):
             old, new = self.preprocessing.get(name), other.preprocessing.get(name)
             if old != new:
@@ -244,6 +249,7 @@ def make_recipe(model: Model, layers: Sequence[str] | None = None, embed: Sequen
         seed=model.seed,
         labels=model.labels,
         output=model.output,
+        code=model.code,
         versions={"convoscope": __version__, "torch": str(torch.__version__)},
     )
 
@@ -308,6 +314,11 @@ def same_network(recipe: Recipe, model: Model) -> None:
             f"This is not the surveyed network: its weights have the fingerprint "
             f"{model.fingerprint[:12]}, the store's "
             f"({recipe.name}) {recipe.fingerprint[:12]}."
+        )
+    if not same_code(model.code, recipe.code):
+        raise ModelError(
+            f"This is not the surveyed network: it has the weights of the store's ({recipe.name}), and its code (its "
+            "classes, or how it is put together) was changed since. Survey again, into another --out."
         )
     theirs = model.preprocessing.to_dict()
     for name, value in recipe.preprocessing.items():
