@@ -59,7 +59,7 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
             "unit/test_formats unit/test_naming unit/test_geometry unit/test_door unit/test_watch unit/test_doubts "
             "unit/test_slips "
             "unit/test_numbers unit/test_field_centres unit/test_wrong_lines_3 unit/test_wrong_lines_4 "
-            "unit/test_wrong_lines_5 unit/test_wrong_lines_6 "
+            "unit/test_wrong_lines_5 unit/test_wrong_lines_6 unit/test_wrong_lines_7 "
             "reference/test_gradients reference/test_cams robust/test_nan_scores robust/test_receptive_fields "
             "robust/test_outputs robust/test_late_errors"
         ),
@@ -75,7 +75,7 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         _tests(
             "reference/test_cams reference/test_gradients reference/test_vargrad reference/test_perturbation "
             "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input "
-            "unit/test_wrong_lines_2 unit/test_wrong_lines_3 unit/test_wrong_lines_5 unit/test_wrong_lines_6"
+            "unit/test_wrong_lines_2 unit/test_wrong_lines_3 unit/test_wrong_lines_5 unit/test_wrong_lines_6 unit/test_wrong_lines_7"
         ),
     ),
     "targets": (
@@ -86,19 +86,19 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         _tests(
             "unit/test_door unit/test_slips unit/test_labels unit/test_watch robust/test_targets_everywhere "
             "robust/test_bad_input unit/anynet/test_likeness_and_outputs unit/anynet/test_inputs "
-            "unit/test_wrong_lines_2 unit/test_wrong_lines_4 unit/test_wrong_lines_5 unit/test_wrong_lines_6"
+            "unit/test_wrong_lines_2 unit/test_wrong_lines_4 unit/test_wrong_lines_5 unit/test_wrong_lines_8"
         ),
     ),
     "pictures": (
         [f"pictures/{name}.py" for name in ("picture", "preprocessing", "reading", "door")],
         _tests("unit/test_preprocessing unit/test_reading unit/test_slips unit/test_door unit/test_carried "
             "unit/test_wrong_lines unit/test_wrong_lines_4 "
-            "unit/test_wrong_lines_5 unit/test_wrong_lines_6"),
+            "unit/test_wrong_lines_5 unit/test_wrong_lines_8"),
     ),
     "accumulators": (
         ["surveys/store/accumulators.py"],
         _tests("unit/test_survey_accumulators unit/test_slips unit/test_wrong_lines unit/test_wrong_lines_4 "
-            "unit/test_wrong_lines_5 unit/test_wrong_lines_6"),
+            "unit/test_wrong_lines_5"),
     ),
     "trust": (
         [f"trust/{name}.py" for name in ("league", "localisation", "faithfulness", "similarity", "scoring")],
@@ -106,13 +106,13 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
             "unit/test_trust_league unit/test_trust_localisation unit/test_trust_faithfulness "
             "unit/test_trust_similarity unit/test_slips unit/test_trust_datasets "
             "unit/test_trust_networks unit/test_wrong_lines unit/test_wrong_lines_4 unit/test_wrong_lines_5 "
-            "unit/test_wrong_lines_6"
+            "unit/test_wrong_lines_8"
         ),
     ),
     "statistics": (
         ["improve/statistics.py"],
         _tests("unit/test_improve_base unit/test_slips unit/test_wrong_lines unit/test_wrong_lines_4 "
-            "unit/test_wrong_lines_5 unit/test_wrong_lines_6"),
+            "unit/test_wrong_lines_5 unit/test_wrong_lines_8"),
     ),
 }  # fmt: skip
 
