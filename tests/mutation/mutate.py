@@ -75,7 +75,8 @@ MIRROR: dict[str, tuple[list[str], list[str]]] = {
         _tests(
             "reference/test_cams reference/test_gradients reference/test_vargrad reference/test_perturbation "
             "unit/test_slips unit/test_doubts unit/test_door robust/test_nan_scores robust/test_bad_input "
-            "unit/test_wrong_lines_2 unit/test_wrong_lines_3 unit/test_wrong_lines_5 unit/test_wrong_lines_6 unit/test_wrong_lines_7"
+            "unit/test_wrong_lines_2 unit/test_wrong_lines_3 unit/test_wrong_lines_5 unit/test_wrong_lines_6 "
+            "unit/test_wrong_lines_7"
         ),
     ),
     "targets": (

@@ -167,3 +167,12 @@ def test_eigen_cams_of_a_batch_have_each_its_own_sign() -> None:
         first *= np.sign(first @ (cells.sum(1) - cells.sum(1).mean()))
         shape = found["eigen-cam"].grid.shape
         np.testing.assert_allclose(found["eigen-cam"].grid, first.reshape(shape), atol=1e-4 * np.abs(first).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("saliency", "max |·| over channels"), ("input-x-gradient", "sum over channels"), ("deconvnet", "max |·| over")],
+)
+def test_what_is_done_over_channels_is_told(name: str, told: str) -> None:
+    found = cs.explain("toybox", toy(), name)[name]
+    assert found.reduction.startswith(told)
