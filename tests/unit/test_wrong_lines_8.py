@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from convoscope.errors import TargetError
 from convoscope.improve.statistics import paired
 from convoscope.pictures.picture import Picture, find_pictures
 from convoscope.pictures.preprocessing import Preprocessing
+from convoscope.pictures.volume import Volume
 from convoscope.targets.combinations import Direction, _spell
+from convoscope.targets.places import overlap
 from convoscope.targets.scores import FunctionTarget
+from convoscope.targets.units import no_such_layer
 from convoscope.trust.faithfulness import subsets
 from convoscope.trust.league import League, interval
 from convoscope.trust.localisation import _weights
@@ -205,3 +209,94 @@ def test_a_league_is_written_as_it_is_spelt_with_the_leader_in_bold(tmp_path: Pa
 @pytest.mark.parametrize("length", [1, 5])
 def test_one_cell_fills_the_whole_length(length: int) -> None:
     np.testing.assert_array_equal(_weights(1, length), np.ones((length, 1)))
+
+
+# what is refused, and said
+
+
+@pytest.mark.parametrize("target", [object(), {}, 1.5j])
+def test_what_is_no_target_is_refused(target: Any) -> None:
+    with pytest.raises(TargetError, match="target"):
+        cs.explain("toybox", toy(), "saliency", target=target)
+
+
+@pytest.mark.parametrize("vector", [np.zeros(4), np.array([1, np.nan, 0, 0]), np.array([np.inf, 1, 0, 0])])
+def test_a_direction_that_is_none_is_refused(vector: Any) -> None:
+    with pytest.raises(TargetError, match="finite values that are not all zero"):
+        cs.explain(wrapped(Own(nn.Identity())), toy(), "saliency", target=Direction("after", vector))
+
+
+def test_a_layer_that_is_not_there_is_answered_with_the_nearest_or_the_last() -> None:
+    names = ["stem", "layer1.conv", "layer2.conv", "head"]
+    assert "Nearest: layer2.conv, layer1.conv." in no_such_layer("layer2.con", names)
+    assert "Nearest: layer1.conv, layer2.conv, head." in no_such_layer("zzz", names)
+
+
+def test_one_picture_without_any_score_is_named_and_the_others_are_explained() -> None:
+    class Bright(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.where(x.mean((1, 2, 3)) > 0.9, torch.nan, 0.0)[:, None]
+
+    white = np.full((16, 16, 3), 255, np.uint8)
+    found = cs.explain(wrapped(Bright(nn.Identity()), mean=(0.0,) * 3, std=(1.0,) * 3), [toy(), white], "hirescam")
+    assert "hirescam" in found[0]
+    assert "NaN for every class" in found[1].refused["hirescam"]
+
+
+def test_boxes_are_compared_by_intersection_over_union() -> None:
+    boxes = torch.tensor([[0.0, 0, 4, 4], [2, 0, 6, 4], [10, 10, 12, 12], [1, 1, 3, 3]])
+    box = torch.tensor([2.0, 1, 6, 3])
+    by_hand = []
+    for left, top, right, bottom in boxes.tolist():
+        across, down = max(0, min(right, 6) - max(left, 2)), max(0, min(bottom, 3) - max(top, 1))
+        by_hand.append(across * down / ((right - left) * (bottom - top) + 8 - across * down))
+    np.testing.assert_allclose(overlap(boxes, box).numpy(), by_hand, atol=1e-6)
+
+
+def test_a_tensor_of_a_wrong_kind_is_named() -> None:
+    with pytest.raises(cs.ConvoscopeError, match=r"must be C×H×W, not \(2, 2, 3, 8, 8\)"):
+        Picture.of(torch.zeros(2, 2, 3, 8, 8))
+
+
+def test_a_wrong_array_is_named_where_it_has_a_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "odd.npy", np.zeros((2, 2, 2, 2, 2), np.uint8))
+    with pytest.raises(cs.ConvoscopeError, match=r"odd\.npy"):
+        Picture.of(tmp_path / "odd.npy")
+    np.save(tmp_path / "slices.npy", np.zeros((5, 8, 6, 1), np.uint8))
+    assert isinstance(Picture.of(tmp_path / "slices.npy"), Volume)
+    np.save(tmp_path / "one.npy", np.zeros((8, 6, 3), np.uint8))
+    assert Picture.of(tmp_path / "one.npy").name == "one.npy"
+
+
+def test_colours_in_floats_become_grey_as_bytes_do() -> None:
+    """ITU-R 601: 0.299, 0.587, 0.114."""
+    grey = Preprocessing((8, 6), mean=(0.0,), std=(1.0,), fit="squash")
+    colours = np.random.default_rng(0).random((8, 6, 3)).astype(np.float32)
+    found = Picture.of(colours).prepare(grey).tensor[0].numpy()
+    np.testing.assert_allclose(found, colours @ np.array([0.299, 0.587, 0.114], np.float32), atol=1e-6)
+    of_bytes = Picture.of((colours * 255).round().astype(np.uint8)).prepare(grey).tensor[0].numpy()
+    np.testing.assert_allclose(of_bytes, found, atol=0.01)
+
+
+@pytest.mark.parametrize("bands", [4, 5])
+def test_of_many_bands_those_are_drawn_that_the_network_names(bands: int) -> None:
+    way = Preprocessing((8, 6), mean=(0.0,) * bands, std=(1.0,) * bands, rgb=(3, 1, 0))
+    assert Picture.of(np.zeros((8, 6, bands), np.float32)).prepare(way).picture.rgb == (3, 1, 0)
+
+
+def test_an_input_cannot_be_changed() -> None:
+    found = Picture.of(np.zeros((8, 6, 3), np.uint8)).prepare(Preprocessing((8, 6)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.tensor = found.tensor * 2  # type: ignore[misc]
+
+
+def test_one_number_stands_for_all_channels_on_either_side() -> None:
+    three = (0.2, 0.3, 0.4)
+    assert Preprocessing((8, 6), mean=(0.5,), std=three).mean == (0.5,) * 3
+    assert Preprocessing((8, 6), mean=three, std=(0.5,)).std == (0.5,) * 3
+
+
+@pytest.mark.parametrize("size", [(4, 8), (8, 4), (8, 8)])
+def test_a_square_is_squashed_to_any_size(size: Any) -> None:
+    way = Preprocessing(size, mean=(0.0,) * 3, std=(1.0,) * 3, fit="squash")
+    assert Picture.of(np.zeros((8, 8, 3), np.uint8)).prepare(way).tensor.shape == (3, *size)
