@@ -21,12 +21,13 @@ from convoscope.improve.statistics import paired
 from convoscope.pictures.picture import Picture, find_pictures
 from convoscope.pictures.preprocessing import Preprocessing
 from convoscope.pictures.volume import Volume
+from convoscope.surveys.store.accumulators import Classes
 from convoscope.targets.combinations import Direction, _spell
 from convoscope.targets.places import overlap
 from convoscope.targets.scores import FunctionTarget
 from convoscope.targets.units import no_such_layer
-from convoscope.trust.faithfulness import subsets
-from convoscope.trust.league import League, interval
+from convoscope.trust.faithfulness import road, subsets
+from convoscope.trust.league import Difference, League, interval
 from convoscope.trust.localisation import _weights
 from convoscope.trust.similarity import ssim
 
@@ -300,3 +301,35 @@ def test_one_number_stands_for_all_channels_on_either_side() -> None:
 def test_a_square_is_squashed_to_any_size(size: Any) -> None:
     way = Preprocessing(size, mean=(0.0,) * 3, std=(1.0,) * 3, fit="squash")
     assert Picture.of(np.zeros((8, 8, 3), np.uint8)).prepare(way).tensor.shape == (3, *size)
+
+
+def test_road_takes_its_papers_shares() -> None:
+    """Rong et al. 2022 remove 10 to 50, 70 and 90 % of the pixels, the most and the least relevant first."""
+    values = np.arange(20.0).reshape(1, 4, 5)
+    kept = torch.as_tensor(values)
+
+    def scored(masks: Tensor) -> Tensor:
+        return (kept * (1 - masks.view(-1, 4, 5))).sum((1, 2))
+
+    ((most, least),) = road(values, scored)  # type: ignore[arg-type]
+    np.testing.assert_allclose(most.shares, [0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9])
+    gone = [2, 4, 6, 8, 10, 14, 18]
+    np.testing.assert_allclose(most.scores, [sum(range(20 - count)) for count in gone])
+    np.testing.assert_allclose(least.scores, [190 - sum(range(count)) for count in gone])
+
+
+def test_a_cell_of_a_league_is_the_mean_and_half_the_interval() -> None:
+    values = np.random.default_rng(0).uniform(0.3, 0.7, 40)
+    league = League.of({f"p{k}": {"iou": {"a": value, "b": value - 0.1}} for k, value in enumerate(values)})
+    whole = interval(values)
+    assert league.cell("iou", "a") == f"{values.mean():.3f} ±{(whole.high - whole.low) / 2:.3f}"
+    told = Difference(0.1, 0.05, np.nan, 40, 0.01).to_dict()
+    assert told == {"mean": 0.1, "low": 0.05, "high": None, "n": 40, "p": 0.01}
+
+
+def test_classes_are_told_in_the_order_of_their_names() -> None:
+    classes = Classes()
+    classes.add(["b", "a", "b", None], np.array([[1, 1], [1, 3], [1, 3], [9, 9]], np.float32))
+    labels, means = classes.means()
+    assert list(labels) == ["a", "b"]
+    np.testing.assert_allclose(means, [[1.0, 3.0], [1.0, 2.0]])

@@ -257,10 +257,6 @@ class State:
     def channels(self) -> int:
         return len(self.histogram)
 
-    @property
-    def k(self) -> int:
-        return int(self.top.values.shape[1])
-
     def merged(self, other: State) -> State:
         return State(
             self.pictures + other.pictures,
