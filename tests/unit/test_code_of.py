@@ -18,10 +18,40 @@ import convoscope as cs
 from convoscope.models.code import code_of, same_code
 
 NET = '''
+import dataclasses
+import enum
 import torch
 from torch import nn
 
 SLOPE = 0.1
+
+
+class Kind(enum.Enum):
+    SOFT = 1
+    HARD = 2
+
+
+@dataclasses.dataclass
+class Settings:
+    kind: Kind
+    share: float
+
+
+SETTINGS = Settings(Kind.SOFT, 0.5)
+
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x * 2
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * 2
+
+
+def finish(x):
+    return Double.apply(x) * SETTINGS.share
 
 
 def bend(x):
@@ -37,7 +67,7 @@ class Net(nn.Module):
         self.conv, self.head, self.scale = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), scale
 
     def forward(self, x):
-        return self.head(bend(self.conv(x)).mean((2, 3))) * self.scale
+        return finish(self.head(bend(self.conv(x)).mean((2, 3))) * self.scale)
 
 
 def build():
@@ -47,6 +77,9 @@ def build():
 CHANGES = {
     "its forward": ("mean((2, 3))", "amax((2, 3))"),
     "a function that it calls": ("leaky_relu(x, SLOPE)", "elu(x, SLOPE)"),
+    "an operation of its own": ("return x * 2", "return x * 3"),
+    "settings of the file": ("Settings(Kind.SOFT, 0.5)", "Settings(Kind.SOFT, 0.6)"),
+    "a kind": ("Settings(Kind.SOFT", "Settings(Kind.HARD"),
     "a number of the file": ("SLOPE = 0.1", "SLOPE = 0.2"),
     "how it is built": ("return Net()", "return Net(2.0)"),
     "a setting of a layer": ("nn.Conv2d(3, 4, 3)", "nn.Conv2d(3, 4, 3, padding=1)"),
@@ -157,3 +190,37 @@ def test_codes_of_other_pythons_and_of_older_stores_do_not_compare() -> None:
     assert not same_code("3.11:a", "3.11:b")
     assert same_code("3.11:a", "3.12:b")
     assert same_code("", "3.12:b")
+
+
+def test_functions_that_call_each_other_are_told_once(tmp_path: Path) -> None:
+    """Rungs, each of which calls both of the next: two to the sixtieth ways down, and a ladder as long as files are."""
+    rungs = "".join(f"def f{k}(x):\n    return f{k + 1}(x) + f{k + 2}(x)\n" for k in range(60))
+    rungs += "".join(f"def g{k}(x):\n    return g{k + 1}(x)\n" for k in range(900))
+    ends = "def f60(x):\n    return f0\ndef f61(x):\n    return [NAMES, x, g0]\nNAMES = [f0]\nNAMES.append(NAMES)\n"
+    net = (
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 2, 3)\n    def forward(self, x):\n        f0\n"
+        "        return self.conv(x).mean((2, 3))\n"
+    )
+    (tmp_path / "net.py").write_text(rungs + ends + net)
+    first = cs.open_model(f"{tmp_path}/net.py:Net", size=8).code
+    (tmp_path / "net.py").write_text(rungs + ends.replace("NAMES, x", "x, NAMES") + net)
+    os.utime(tmp_path / "net.py", (1, 1))
+    assert cs.open_model(f"{tmp_path}/net.py:Net", size=8).code != first
+
+
+def test_forwards_that_are_counted_and_modules_of_another_name_are_no_other_code(place: Path) -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.calls = nn.Conv2d(3, 2, 3), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.conv(x).mean((2, 3))
+
+    model = cs.wrap(Counts(), size=8)
+    cs.explain(model, np.zeros((8, 8, 3), np.uint8), "saliency", target=0)
+    assert model.code == cs.wrap(Counts(), size=8).code
+    (place / "other.py").write_text(NET)
+    assert cs.open_model(f"{place}/other.py:build", size=16).code == opened(place).code

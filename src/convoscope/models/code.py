@@ -11,9 +11,12 @@ import hashlib
 import re
 import sys
 import sysconfig
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from enum import Enum
 from functools import cache, partial
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,10 @@ from ..engine.passes.untouched import innermost
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PLAIN = (str, bytes, bool, int, float, complex, type(None))
+#: functions that ask for one another, beyond which they are only named
+_DEEP = 80
+#: numbers in an array beyond which its bytes are left out, where it only lies near a network's code
+_MANY = 1_000_000
 
 
 def code_of(network: nn.Module, call: Any = None) -> str:
@@ -32,22 +39,22 @@ def code_of(network: nn.Module, call: Any = None) -> str:
     Its structure and settings as they are printed; of classes that no installed package brings, the code and the
     attributes that are plain values or functions; and ``call`` where it is somebody's own.
     """
-    network = innermost(network)
+    network, text = innermost(network), _Told(strict=False)
     digest = hashlib.sha256(_ADDRESS.sub("", repr(network)).encode())
     for name, module in network.named_modules():
-        kind = type(module)
-        own = [function for one in kind.__mro__ for function in _written(one)]
-        forward = vars(module).get("forward")  # somebody put another in its place
-        if forward is not None and not isinstance(module, torch.jit.ScriptModule):
-            own.append(told(forward, strict=False))
-        if isinstance(module, torch.jit.ScriptModule):
+        kind, scripted = type(module), isinstance(module, torch.jit.ScriptModule)
+        own = [text.of(function) for one in kind.__mro__ for function in _written(one)]
+        forward = None if scripted else vars(module).get("forward")  # somebody put another in its place
+        if forward is not None:
+            own.append(text.of(forward))
+        if scripted:
             own.append(_scripted(module))
         if own:
-            own += [f"{key}={told(value, strict=False)}" for key, value in _settings(module)]
-        digest.update(f"\n{name}: {kind.__module__}.{kind.__qualname__} {' '.join(own)}".encode())
+            own += [f"{key}={text.of(value)}" for key, value in _settings(module)]
+        digest.update(f"\n{name}: {kind.__name__} {' '.join(own)}".encode())  # a script's own module has many names
     function = getattr(call, "__func__", call)
     if isinstance(function, FunctionType) and not _installed(function.__code__.co_filename):
-        digest.update(told(function, strict=False).encode())
+        digest.update(text.of(function).encode())
     return f"{sys.version_info[0]}.{sys.version_info[1]}:{digest.hexdigest()}"
 
 
@@ -56,56 +63,93 @@ def same_code(one: str, other: str) -> bool:
     return not one or not other or one.partition(":")[0] != other.partition(":")[0] or one == other
 
 
-def told(value: Any, strict: bool = True, inside: tuple[FunctionType, ...] = ()) -> str:
+def told(value: Any) -> str:
     """What a function computes, as text that another process would write, too: its code, and the values that it takes
-    from around it.
+    from around it. Where these have no such text (an address stands in it), nothing is taken for the same later.
+    """
+    return _Told(strict=True).of(value)
+
+
+class _Told:
+    """Values as text; a function that was told is named when it comes again, so that circles and diamonds end.
 
     Args:
-        value: a function, or a value that one takes.
-        strict: values without such a text (an address stands in it) are told by it, so that nothing is taken for the
-            same later; otherwise by their kind alone.
-        inside: functions that are being told.
+        strict: what has no text of its own is told by its address; otherwise by its kind alone.
     """
-    again = partial(told, strict=strict, inside=inside)
-    if isinstance(value, CodeType):
-        return f"{value.co_code!r}{value.co_names!r}({', '.join(map(again, value.co_consts))})"
-    if isinstance(value, (Tensor, np.ndarray)):
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.depth = 0
+        self.seen: dict[int, Any] = {}  # held, so that no other object gets the same number
+
+    def of(self, value: Any) -> str:
+        """One value."""
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if isinstance(value, CodeType):
+            return f"{value.co_code!r}{value.co_names!r}({self.all(value.co_consts)})"
+        if isinstance(value, (Tensor, np.ndarray)):
+            return self.array(value)
+        if isinstance(value, ModuleType):
+            return value.__name__
+        if isinstance(value, BuiltinFunctionType):
+            return f"{value.__module__}.{value.__qualname__}"
+        if isinstance(value, Enum):
+            return str(value)
+        if id(value) in self.seen:
+            return f"again {getattr(value, '__name__', type(value).__name__)}"
+        if isinstance(value, tuple):  # equal ones may be one object or several
+            return f"{type(value).__name__}({self.all(value)})"
+        if isinstance(value, (set, frozenset)):  # of texts, whose order is another in every process
+            return f"{type(value).__name__}({', '.join(sorted(map(self.of, value)))})"
+        self.seen[id(value)] = value
+        if isinstance(value, type):
+            return f"{value.__name__}({self.all(_written(value))})"
+        if isinstance(value, list):
+            return f"list({self.all(value)})"
+        if isinstance(value, dict):
+            return f"dict({', '.join(f'{self.of(key)}: {self.of(one)}' for key, one in value.items())})"
+        if isinstance(value, partial):
+            return f"partial({self.all((value.func, value.args, value.keywords))})"
+        if isinstance(value, MethodType):
+            return f"{self.of(value.__func__)} of {type(value.__self__).__qualname__}"
+        if isinstance(value, nn.Module):
+            weights = self.of(dict(value.state_dict())) if self.strict else ""
+            return _ADDRESS.sub("", repr(value)) + weights
+        if isinstance(value, FunctionType):
+            return self.function(value)
+        if is_dataclass(value) or isinstance(value, SimpleNamespace):
+            return f"{type(value).__qualname__}({self.of(dict(getattr(value, '__dict__', {})))})"
+        return repr(value) if self.strict else type(value).__qualname__
+
+    def all(self, values: Iterable[Any]) -> str:
+        """Several, in their order."""
+        return ", ".join(map(self.of, values))
+
+    def array(self, value: Any) -> str:
+        """Kind, shape and a hash of the bytes; of large ones that are only near a network's code, not of the bytes."""
         array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
-        return f"{array.dtype}{array.shape}{hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
-    if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}({', '.join(map(again, value))})"
-    if isinstance(value, (set, frozenset)):  # of texts, whose order is another in every process
-        return f"{type(value).__name__}({', '.join(sorted(map(again, value)))})"
-    if isinstance(value, dict):
-        return f"dict({', '.join(f'{again(key)}: {again(one)}' for key, one in value.items())})"
-    if isinstance(value, partial):
-        return f"partial({again(value.func)}, {again(value.args)}, {again(value.keywords)})"
-    if isinstance(value, MethodType):
-        return f"{again(value.__func__)} of {type(value.__self__).__qualname__}"
-    if isinstance(value, nn.Module):
-        return f"{_ADDRESS.sub('', repr(value))}{again(dict(value.state_dict()))}" if strict else type(value).__name__
-    if isinstance(value, ModuleType):
-        return value.__name__
-    if isinstance(value, (BuiltinFunctionType, type)):
-        return f"{value.__module__}.{value.__qualname__}"
-    if not isinstance(value, FunctionType):
-        return repr(value) if strict or isinstance(value, _PLAIN) else type(value).__qualname__
-    if value in inside or _installed(value.__code__.co_filename):
-        return f"{value.__module__}.{value.__qualname__}"
-    return _function(value, strict, inside)
+        found = f"{array.dtype}{array.shape}"
+        if not self.strict and array.size > _MANY:
+            return found
+        return found + hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
-
-def _function(function: FunctionType, strict: bool, inside: tuple[FunctionType, ...]) -> str:
-    code = function.__code__
-    taken = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            taken[name] = cell.cell_contents
-        except ValueError:  # it has no value yet
-            continue
-    taken |= {"defaults": function.__defaults__ or (), **(function.__kwdefaults__ or {})}
-    around = ", ".join(f"{name}={told(one, strict, (*inside, function))}" for name, one in sorted(taken.items()))
-    return f"{told(code, strict, inside)} with {around}"
+    def function(self, function: FunctionType) -> str:
+        """Its code, the values of the names that it asks for, and its defaults."""
+        code = function.__code__
+        if _installed(code.co_filename) or self.depth > _DEEP:
+            return f"{function.__module__}.{function.__qualname__}"
+        taken = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                taken[name] = cell.cell_contents
+            except ValueError:  # it has no value yet
+                continue
+        taken |= {"defaults": function.__defaults__ or (), **(function.__kwdefaults__ or {})}
+        self.depth += 1
+        around = ", ".join(f"{name}={self.of(one)}" for name, one in sorted(taken.items()))
+        self.depth -= 1
+        return f"{self.of(code)} with {around}"
 
 
 def _names(code: CodeType) -> set[str]:
@@ -114,13 +158,13 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _written(kind: type) -> list[str]:
+def _written(kind: type) -> list[FunctionType]:
     """The functions of a class that no installed package brings."""
     found = []
-    for name, one in sorted(vars(kind).items()):
+    for _, one in sorted(vars(kind).items()):
         function = getattr(one, "__func__", getattr(one, "fget", one))
         if isinstance(function, FunctionType) and not _installed(function.__code__.co_filename):
-            found.append(f"{name}={told(function, strict=False)}")
+            found.append(function)
     return found
 
 
