@@ -52,6 +52,9 @@ class Model:
     _fingerprint: tuple[str, Any] | None = field(default=None, repr=False)
     _code: tuple[nn.Module, Any, str] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        _ = self.code  # before any forward: some networks count theirs
+
     @property
     def output(self) -> str | None:
         """Which element of what the network returns is meant; ``None``: found by its size and its name."""
@@ -85,7 +88,7 @@ class Model:
 
     @property
     def code(self) -> str:
-        """What the network computes besides its weights (:func:`.code.code_of`), as it was when first asked."""
+        """What the network computes besides its weights (:func:`.code.code_of`), as it was when it was opened."""
         if self._code is None or self._code[0] is not self.module or self._code[1] is not self.call:
             self._code = (self.module, self.call, code_of(self.module, self.call))
         return self._code[2]
