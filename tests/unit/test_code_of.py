@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import convoscope as cs
-from convoscope.models.code import code_of, same_code
+from convoscope.models.code import code_of, same_code, told
 
 NET = '''
 import dataclasses
@@ -224,3 +224,17 @@ def test_forwards_that_are_counted_and_modules_of_another_name_are_no_other_code
     assert model.code == cs.wrap(Counts(), size=8).code
     (place / "other.py").write_text(NET)
     assert cs.open_model(f"{place}/other.py:build", size=16).code == opened(place).code
+
+
+def test_what_cannot_be_told_opens_and_runs_all_the_same() -> None:
+    class Odd(nn.Conv2d):
+        def extra_repr(self) -> str:
+            raise AttributeError("not yet")
+
+    net = nn.Sequential(Odd(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = cs.wrap(net, size=8)
+    assert model.code == ""
+    assert "saliency" in cs.explain(model, np.zeros((8, 8, 3), np.uint8), "saliency", target=0)
+    for held in (torch.empty(2, device="meta"), torch.eye(2).to_sparse(), nn.LazyLinear(2)):
+        assert code_of(nn.Flatten(), lambda network, x, rows, held=held: x)
+        assert told(lambda output, held=held: output)

@@ -8,6 +8,7 @@ change, and another version of Python compiles another one.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sys
 import sysconfig
@@ -37,9 +38,18 @@ def code_of(network: nn.Module, call: Any = None) -> str:
     """The version of Python and a hash of what ``network`` computes, whatever its weights: ``3.12:9f2c...``.
 
     Its structure and settings as they are printed; of classes that no installed package brings, the code and the
-    attributes that are plain values or functions; and ``call`` where it is somebody's own.
+    attributes that are plain values or functions; and ``call`` where it is somebody's own. "" where it cannot be told.
     """
-    network, text = innermost(network), _Told(strict=False)
+    try:
+        return f"{sys.version_info[0]}.{sys.version_info[1]}:{_digest(innermost(network), call)}"
+    except (
+        Exception
+    ):  # a ``__repr__`` or an attribute of somebody's own may raise anything: the network runs all the same
+        return ""
+
+
+def _digest(network: nn.Module, call: Any) -> str:
+    text = _Told(strict=False)
     digest = hashlib.sha256(_ADDRESS.sub("", repr(network)).encode())
     for name, module in network.named_modules():
         kind, scripted = type(module), isinstance(module, torch.jit.ScriptModule)
@@ -55,7 +65,7 @@ def code_of(network: nn.Module, call: Any = None) -> str:
     function = getattr(call, "__func__", call)
     if isinstance(function, FunctionType) and not _installed(function.__code__.co_filename):
         digest.update(text.of(function).encode())
-    return f"{sys.version_info[0]}.{sys.version_info[1]}:{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def same_code(one: str, other: str) -> bool:
@@ -128,9 +138,13 @@ class _Told:
 
     def array(self, value: Any) -> str:
         """Kind, shape and a hash of the bytes; of large ones that are only near a network's code, not of the bytes."""
-        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
-        found = f"{array.dtype}{array.shape}"
-        if not self.strict and array.size > _MANY:
+        found = str(value.dtype)
+        try:
+            found += str(tuple(value.shape))
+            if not self.strict and math.prod(value.shape) > _MANY:
+                return found
+            array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
+        except (RuntimeError, NotImplementedError, TypeError, ValueError):  # quantised, sparse, without values yet
             return found
         return found + hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
