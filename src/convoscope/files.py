@@ -112,10 +112,14 @@ def digests(paths: Iterable[Path]) -> dict[str, str | None]:
     return found
 
 
+#: what a full disk says, or a user's full share of it
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
 def disk_trouble(error: OSError) -> str:
     """What an error of the operating system says, as one sentence; empty where it says nothing of a file or disk."""
     where = f"{error.filename}: " if error.filename is not None else ""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+    if error.errno in FULL:
         return f"{where}the disk is full. Make room and run the same command again: what was done is kept."
     if error.errno == errno.EFBIG:
         return f"{where}the file would become larger than is allowed here (ulimit -f, or the disk's own limit)."

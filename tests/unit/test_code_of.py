@@ -238,3 +238,21 @@ def test_what_cannot_be_told_opens_and_runs_all_the_same() -> None:
     for held in (torch.empty(2, device="meta"), torch.eye(2).to_sparse(), nn.LazyLinear(2)):
         assert code_of(nn.Flatten(), lambda network, x, rows, held=held: x)
         assert told(lambda output, held=held: output)
+
+
+def test_scripts_are_told_by_their_code() -> None:
+    def traced(scale: float) -> Any:
+        net = nn.ModuleDict({"conv": nn.Conv2d(3, 2, 3), "rest": nn.ModuleList([nn.ReLU()])})
+
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.parts = net
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.parts["rest"][0](self.parts["conv"](x)) * scale
+
+        return torch.jit.trace(Net().eval(), torch.zeros(1, 3, 8, 8))
+
+    assert code_of(traced(2.0)) == code_of(traced(2.0)) != code_of(traced(3.0))
+    assert code_of(traced(2.0))

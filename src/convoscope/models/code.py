@@ -42,9 +42,8 @@ def code_of(network: nn.Module, call: Any = None) -> str:
     """
     try:
         return f"{sys.version_info[0]}.{sys.version_info[1]}:{_digest(innermost(network), call)}"
-    except (
-        Exception
-    ):  # a ``__repr__`` or an attribute of somebody's own may raise anything: the network runs all the same
+    # somebody's ``__repr__`` or attribute may raise anything, and the network runs all the same
+    except Exception:
         return ""
 
 
@@ -58,7 +57,8 @@ def _digest(network: nn.Module, call: Any) -> str:
         if forward is not None:
             own.append(text.of(forward))
         if scripted:
-            own.append(_scripted(module))
+            script = getattr(module, "code_with_constants", None)  # lists of modules have none
+            own.append("" if script is None else f"{script[0]}{text.of(dict(script[1].const_mapping))}")
         if own:
             own += [f"{key}={text.of(value)}" for key, value in _settings(module)]
         digest.update(f"\n{name}: {kind.__name__} {' '.join(own)}".encode())  # a script's own module has many names
@@ -189,13 +189,6 @@ def _settings(module: nn.Module) -> list[tuple[str, Any]]:
         if not name.startswith("_") and name not in ("training", "forward")
         and isinstance(value, (*_PLAIN, FunctionType, tuple))
     )  # fmt: skip
-
-
-def _scripted(module: torch.jit.ScriptModule) -> str:
-    try:
-        return str(module.code)
-    except Exception:  # some have no code of their own
-        return ""
 
 
 @cache

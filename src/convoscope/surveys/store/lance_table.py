@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
-from ...files import disk_trouble
+from ...files import FULL, disk_trouble
 from ..addresses import allow_plain_http
 from .arrow import lance, pa, write_fragments
 
@@ -139,7 +139,7 @@ def _files(path: str) -> Iterator[str]:
 
 
 #: what a sync says that was made and went wrong; anything else says of a folder that it cannot be synced there
-_FAILED = (errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
+_FAILED = (*FULL, errno.EIO)
 
 
 def sync_file(path: str | Path) -> None:
